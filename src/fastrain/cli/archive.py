@@ -1,0 +1,155 @@
+"""The verbs around an archive: ingest and info."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from fastrain.cli.show import duration, print_json, progress, say, size
+from fastrain.core.errors import SettingError
+from fastrain.core.time import show_time
+
+if TYPE_CHECKING:
+    from fastrain.ingest.info import Info
+    from fastrain.ingest.ingest import IngestReport
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
+MOST_LINES = 20
+
+
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, and folders searched to the bottom.")],
+    archive: Annotated[Path, typer.Option(help="The archive; made if there is none.")],
+    format: Annotated[str, typer.Option(help="auto, eccc, fmi, knmi or rpbin.")] = "auto",
+    coarseness: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Edges of the blocks in pixels [default: 2,3,4].")
+    ] = None,
+    average: Annotated[
+        str | None, typer.Option(metavar="level|rain_rate", help="What means are of [default: the format's own].")
+    ] = None,
+    cadence: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Step of the time axis [default: the commonest].")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes [default: by the work].")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take a frame in place of a different one.")] = False,
+    site: Annotated[str | None, typer.Option(metavar="CODE", help="Take the pictures of this radar only.")] = None,
+    centre: Annotated[str | None, typer.Option(metavar="LAT,LON", help="Where the radar of the pictures stands.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(metavar="KM", help="Edge of a picture's pixel.")] = None,
+    time_pattern: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="How the time stands in the names: %Y%m%d%H%M.")
+    ] = None,
+    background: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="A picture without rain, instead of the consensus.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Put radar pictures and files into an archive; again and again, only what is new goes in."""
+    from fastrain.core.grid import parse_pair
+    from fastrain.ingest.ingest import IngestSettings
+    from fastrain.ingest.ingest import ingest as run
+    from fastrain.sources import ReadOptions
+
+    if average not in (None, "level", "rain_rate"):
+        raise SettingError(f"--average {average}: expected level or rain_rate.")
+    settings = IngestSettings(
+        format=format,
+        coarseness=_numbers(coarseness),
+        average=cast(Literal["level", "rain_rate"] | None, average),
+        cadence=timedelta(minutes=cadence) if cadence is not None else None,
+        workers=workers,
+        replace=replace,
+        background=background,
+        reading=ReadOptions(
+            centre=parse_pair(centre, "--centre") if centre else None,
+            pixel_km=pixel_size,
+            time_pattern=time_pattern,
+            site=site,
+        ),
+    )
+    with progress("ingest") as move:
+        report = run(paths, archive, settings, move)
+    for problem in report.problems if json else report.problems[:MOST_LINES]:
+        say(problem.reason)
+    if not json and len(report.problems) > MOST_LINES:
+        say(f"… and {len(report.problems) - MOST_LINES} more like these; --json lists all.")
+    if json:
+        print_json(report)
+    else:
+        _show_report(report)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def info(
+    archive: Annotated[Path, typer.Argument(metavar="A", help="The archive.")],
+    json: Json = False,
+) -> None:
+    """Say what an archive holds: span, gaps, sizes, wet share."""
+    from fastrain.ingest.info import describe
+
+    described = describe(archive)
+    if json:
+        print_json(described)
+    else:
+        _show_info(described)
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = sorted({int(part) for part in text.split(",")} - {1})
+    except ValueError:
+        raise SettingError(f"--coarseness {text}: expected numbers with commas between, like 2,3,4.") from None
+    return tuple(numbers)
+
+
+def _show_report(report: IngestReport) -> None:
+    for note in report.notes[:MOST_LINES]:
+        say(note)
+    counts = report.counts
+    done = ", ".join(f"{counts[k]} {k}" for k in ("written", "unchanged", "replaced") if counts[k] or k == "written")
+    left = f"; {len(report.problems)} left out" if report.problems else ""
+    typer.echo(f"{report.archive}: {done} of {report.files} files{left}, in {duration(report.seconds)}.")
+
+
+def _show_info(info: Info) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    rows = {
+        "archive": f"{info.path} ({info.source}; identity {info.identity})",
+        "picture": f"{info.columns}×{info.rows} pixels of {info.cell_km:.3g} km, every {info.cadence_minutes:g} min",
+        "coarseness": ", ".join(map(str, info.coarseness)),
+    }
+    if info.first and info.last:
+        rows |= {
+            "span": f"{show_time(info.first)} to {show_time(info.last)}",
+            "frames": f"{info.frames} of {info.slots} slots",
+            "gaps": _gaps(info),
+            "wet": f"{info.wet_share:.1%} of the observed pixels" if info.wet_share is not None else "nothing observed",
+            "observed": f"{info.observed_share:.1%} of the picture",
+        }
+    else:
+        rows["span"] = "empty"
+    ratio = f", {info.bytes_raw / info.bytes_on_disk:.1f} times smaller than its pixels" if info.bytes_on_disk else ""
+    rows["disk"] = f"{size(info.bytes_on_disk)}{ratio}"
+    rows["data"] = info.credit
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(soft_wrap=True, highlight=False).print(table)
+
+
+def _gaps(info: Info) -> str:
+    if not info.gaps:
+        return "none"
+    shown = [
+        f"{show_time(g.start)} to {show_time(g.end)} ({g.frames} frames)" if g.frames > 1 else show_time(g.start)
+        for g in info.gaps[:5]
+    ]
+    more = f" and {len(info.gaps) - 5} more" if len(info.gaps) > 5 else ""
+    return "; ".join(shown) + more

@@ -1,0 +1,2 @@
+"""The verb demo."""
+def demo(): pass

@@ -1,0 +1,70 @@
+"""The program `fastrain`: its verbs, and how it ends.
+
+Exit status: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted. A failure is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from fastrain.cli import archive, demo, rain
+from fastrain.core.errors import FastrainError
+
+app = typer.Typer(
+    name="fastrain",
+    help="Weather-radar pictures in, calibrated chances of rain out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from fastrain import __version__
+
+        typer.echo(f"fastrain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
+) -> None:
+    """Weather-radar pictures in, calibrated chances of rain out."""
+
+
+app.command("demo")(demo.demo)
+app.command("ingest")(archive.ingest)
+app.command("info")(archive.info)
+app.command("train")(rain.train)
+app.command("verify")(rain.verify)
+app.command("forecast")(rain.forecast)
+
+
+def run() -> None:
+    """Run the program and exit with its status."""
+    try:
+        app()
+    except FastrainError as error:
+        _fail(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        _fail("Interrupted; what was committed or checkpointed stands. The same command again goes on.", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`fastrain info A | head`): no failure worth a message.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail("Out of memory; a larger --coarseness needs less.", 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}.", 1)
+
+
+def _fail(line: str, status: int) -> None:
+    sys.stderr.write(f"fastrain: {' '.join(line.split())}\n")
+    sys.exit(status)

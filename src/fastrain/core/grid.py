@@ -1,0 +1,173 @@
+"""The grid of a radar's picture: rows north to south, columns west to east, and where on Earth each pixel lies."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from fastrain.core.errors import PlaceError, SettingError
+
+EARTH_RADIUS = 6_371_000.0  # m, the sphere used where a source names none
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid in a map projection, in metres.
+
+    Attributes:
+        crs: the projection, in any form pyproj reads (proj string or WKT).
+        west: x of the centre of the first column, m.
+        north: y of the centre of the first row, m.
+        step_x: width of a pixel, m.
+        step_y: height of a pixel, m; positive, though y falls with the row.
+        shape: rows and columns.
+    """
+
+    crs: str
+    west: float
+    north: float
+    step_x: float
+    step_y: float
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1 or self.step_x <= 0 or self.step_y <= 0:
+            raise SettingError(f"A grid of {self.shape} pixels of {self.step_x} × {self.step_y} m is none.")
+
+    @classmethod
+    def around(
+        cls, latitude: float, longitude: float, pixel_km: float, shape: tuple[int, int], centre: tuple[float, float]
+    ) -> Grid:
+        """Return the grid of a picture drawn around a radar, equal steps of latitude and of longitude.
+
+        Args:
+            latitude: of the radar, degrees north.
+            longitude: of the radar, degrees east.
+            pixel_km: edge of a pixel, km, true at the radar's latitude.
+            shape: rows and columns of the picture.
+            centre: row and column of the pixel in which the radar stands.
+        """
+        if not (-90 < latitude < 90 and -180 <= longitude <= 180 and 0 < pixel_km <= 100):
+            raise SettingError(
+                f"--centre {latitude},{longitude} --pixel-size {pixel_km}: expected latitude, longitude and km."
+            )
+        crs = f"+proj=eqc +lat_ts={latitude} +lat_0={latitude} +lon_0={longitude} +R={EARTH_RADIUS:.0f} +units=m +no_defs"
+        step = pixel_km * 1000.0
+        return cls(crs, -centre[1] * step, centre[0] * step, step, step, shape)
+
+    @property
+    def cell_km(self) -> float:
+        """Edge of a pixel in km, the mean of both directions."""
+        return math.sqrt(self.step_x * self.step_y) / 1000.0
+
+    @cached_property
+    def x(self) -> Float[ndarray, "columns"]:
+        """Easting of the columns' centres, m."""
+        return np.asarray(self.west + self.step_x * np.arange(self.shape[1]))
+
+    @cached_property
+    def y(self) -> Float[ndarray, "rows"]:
+        """Northing of the rows' centres, m, falling."""
+        return np.asarray(self.north - self.step_y * np.arange(self.shape[0]))
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest that tells two grids apart."""
+        numbers = [round(v, 3) for v in (self.west, self.north, self.step_x, self.step_y)]
+        return hashlib.blake2b(repr((self.crs, numbers, self.shape)).encode(), digest_size=8).hexdigest()
+
+    def coarsened(self, coarseness: int) -> Grid:
+        """Return the grid of the blocks of c×c pixels; a block at the edge keeps the spacing of the others."""
+        shift = (coarseness - 1) / 2
+        return Grid(
+            self.crs,
+            self.west + shift * self.step_x,
+            self.north - shift * self.step_y,
+            self.step_x * coarseness,
+            self.step_y * coarseness,
+            (-(-self.shape[0] // coarseness), -(-self.shape[1] // coarseness)),
+        )
+
+    def pixel(self, latitude: float, longitude: float) -> tuple[int, int]:
+        """Return the row and column of the pixel in which a place lies.
+
+        Raises:
+            PlaceError: the place is outside the picture; the message names its corners.
+        """
+        if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
+            raise PlaceError(f"Place {latitude},{longitude}: expected degrees, latitude first: --place 52.1,5.18.")
+        x, y = self._transformer.transform(longitude, latitude)
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise PlaceError(f"Place {latitude},{longitude} lies nowhere in this radar's projection. {self._extent()}")
+        row = math.floor((self.north - y) / self.step_y + 0.5)
+        column = math.floor((x - self.west) / self.step_x + 0.5)
+        if not (0 <= row < self.shape[0] and 0 <= column < self.shape[1]):
+            raise PlaceError(f"Place {latitude},{longitude} is outside the radar's picture. {self._extent()}")
+        return row, column
+
+    def place(self, row: float, column: float) -> tuple[float, float]:
+        """Return latitude and longitude, in degrees, of a pixel's centre."""
+        longitude, latitude = self._transformer.transform(
+            self.west + column * self.step_x, self.north - row * self.step_y, direction="INVERSE"
+        )
+        return float(latitude), float(longitude)
+
+    def cf_attributes(self) -> dict[str, Any]:
+        """Return the attributes of the CF grid-mapping variable.
+
+        Source: CF Conventions 1.11, appendix F.
+        """
+        return {k: v for k, v in self._pyproj_crs.to_cf().items() if v is not None}
+
+    def as_attributes(self) -> dict[str, Any]:
+        """Return the grid as plain values, as an archive or a checkpoint keeps it."""
+        names = ("crs", "west", "north", "step_x", "step_y")
+        return {**{name: getattr(self, name) for name in names}, "shape": list(self.shape)}
+
+    @classmethod
+    def from_attributes(cls, kept: dict[str, Any]) -> Grid:
+        """Return the grid that `as_attributes` wrote."""
+        return cls(**{**kept, "shape": (int(kept["shape"][0]), int(kept["shape"][1]))})
+
+    def _extent(self) -> str:
+        rows, columns = self.shape
+        corners = [self.place(r, c) for r in (0, rows - 1) for c in (0, columns - 1)]
+        south, north = min(c[0] for c in corners), max(c[0] for c in corners)
+        west, east = min(c[1] for c in corners), max(c[1] for c in corners)
+        return f"It covers about {south:.2f}..{north:.2f} N, {west:.2f}..{east:.2f} E."
+
+    @cached_property
+    def _pyproj_crs(self) -> Any:
+        from pyproj import CRS
+
+        return CRS.from_user_input(self.crs)
+
+    @cached_property
+    def _transformer(self) -> Any:
+        from pyproj import Transformer
+
+        # From the projection's own geographic base (sphere included), so that a sphere stays the source's sphere.
+        return Transformer.from_crs(self._pyproj_crs.geodetic_crs, self._pyproj_crs, always_xy=True)
+
+
+def parse_pair(text: str, what: str) -> tuple[float, float]:
+    """Return the two numbers of `52.1,5.18`.
+
+    Raises:
+        PlaceError: the text is not two numbers.
+    """
+    parts = text.split(",")
+    try:
+        first, second = (float(part) for part in parts)
+        if not (math.isfinite(first) and math.isfinite(second)):
+            raise ValueError
+    except ValueError:
+        raise PlaceError(f"{what} {text!r}: expected two numbers with a comma between, like 52.1,5.18.") from None
+    return first, second

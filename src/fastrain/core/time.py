@@ -1,0 +1,140 @@
+"""Times: always UTC, always on a regular axis whose origin is fixed early, so that no slot ever moves.
+
+An archive's slot is `index = (valid_time − origin) / cadence`. The origin lies within one cadence of 1970-01-01, at
+the phase of the first frame seen, so that earlier pictures can still be added and a radar that scans at :01, :11, :21
+has its frames in the middle of their slots.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from fastrain.core.errors import SettingError, UnknownTime
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_YEAR = 2100  # the axis ends here; a zarr array's declared length costs nothing
+
+# Patterns of file names, the most telling first. Each is bounded by non-digits when searched for.
+NAME_PATTERNS = (
+    "%Y%m%dT%H%M%SZ",
+    "%Y%m%dT%H%MZ",
+    "%Y%m%dT%H%M",
+    "%Y%m%d_%H%M%S",
+    "%Y%m%d_%H%M",
+    "%Y-%m-%dT%H:%M",
+    "%Y-%m-%d_%H-%M",
+    "%Y_%m_%d_%H_%M",
+    "%Y%m%d%H%M%S",
+    "%Y%m%d%H%M",
+)
+
+_FIELDS = {"%Y": r"(\d{4})", "%m": r"(\d{2})", "%d": r"(\d{2})", "%H": r"(\d{2})", "%M": r"(\d{2})", "%S": r"(\d{2})"}
+_ORDER = ("%Y", "%m", "%d", "%H", "%M", "%S")
+
+
+def time_in_name(name: str, pattern: str | None = None) -> datetime:
+    """Return the UTC time that stands in a file's name.
+
+    Args:
+        name: the file's name, without its folder.
+        pattern: what to look for, in strptime's %Y %m %d %H %M %S; the known patterns if None.
+
+    Raises:
+        UnknownTime: no such time stands there, or it is no date.
+        SettingError: the pattern lacks a field.
+    """
+    for candidate in (pattern,) if pattern else NAME_PATTERNS:
+        fields, regex = _compiled(candidate)
+        found = re.search(regex, name)
+        if not found:
+            continue
+        parts = dict(zip(fields, map(int, found.groups()), strict=True))
+        try:
+            return datetime(*(parts.get(field, 0) for field in _ORDER), tzinfo=UTC)  # type: ignore[misc, arg-type]
+        except ValueError:
+            continue
+    looked_for = f"the pattern {pattern!r}" if pattern else "a date and time"
+    raise UnknownTime(f"{name}: {looked_for} does not stand in the name; give --time-pattern, e.g. %Y%m%d%H%M.")
+
+
+def _compiled(pattern: str) -> tuple[list[str], str]:
+    fields = re.findall(r"%.", pattern)
+    unknown = [field for field in fields if field not in _FIELDS]
+    missing = [field for field in _ORDER[:5] if field not in fields]
+    if unknown or missing or len(set(fields)) != len(fields):
+        raise SettingError(f"--time-pattern {pattern!r}: needs each of %Y %m %d %H %M once (%S may be added).")
+    literal = [re.escape(part) for part in re.split(r"%.", pattern)]
+    body = literal[0] + "".join(_FIELDS[f] + part for f, part in zip(fields, literal[1:], strict=True))
+    return fields, rf"(?<!\d){body}(?!\d)"
+
+
+def parse_time(text: str) -> datetime:
+    """Return the UTC time that an ISO 8601 text names; a text without a zone is UTC.
+
+    Raises:
+        SettingError: the text is no time.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingError(f"{text!r} is no time; write it like 2024-07-01T12:00Z.") from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def show_time(time: datetime) -> str:
+    """Return a UTC time as people and programs read it: 2024-07-01T12:00Z, with seconds only where there are any."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M" + (":%S" if time.second else "") + "Z")
+
+
+def show_times(times: Sequence[datetime], most: int = 4) -> str:
+    """Return times of a gap in one phrase: `11:10Z and 11:20Z`, the date only where it changes."""
+    shown = [show_time(t) if i == 0 or t.date() != times[0].date() else t.strftime("%H:%MZ") for i, t in enumerate(times)]
+    if len(shown) > most:
+        return f"{', '.join(shown[: most - 1])} … {shown[-1]} ({len(shown)} frames)"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """A regular time axis: whole seconds, from near 1970 to 2100."""
+
+    origin: datetime
+    cadence: timedelta
+
+    def __post_init__(self) -> None:
+        if self.cadence < timedelta(seconds=30) or self.cadence > timedelta(hours=6):
+            minutes = self.cadence.total_seconds() / 60
+            raise SettingError(f"A cadence of {minutes:g} minutes: expected one from half a minute to 6 hours.")
+
+    @classmethod
+    def through(cls, time: datetime, cadence: timedelta) -> TimeAxis:
+        """Return the axis of this cadence that has a slot exactly at `time`."""
+        return cls(origin=EPOCH + (time - EPOCH) % cadence, cadence=cadence)
+
+    @property
+    def size(self) -> int:
+        """Number of slots up to the end of the axis."""
+        return (datetime(LAST_YEAR, 1, 1, tzinfo=UTC) - self.origin) // self.cadence
+
+    def slot(self, time: datetime) -> tuple[int, timedelta]:
+        """Return the index of the nearest slot and how far the time lies after it (before it, if negative)."""
+        index = (time - self.origin + self.cadence / 2) // self.cadence
+        return index, time - self.time(index)
+
+    def time(self, index: int) -> datetime:
+        """Return the UTC time of a slot."""
+        return self.origin + index * self.cadence
+
+
+def cadence_of(times: Iterable[datetime]) -> timedelta | None:
+    """Return the commonest step between neighbouring times, to the second; None where there are fewer than two."""
+    ordered = sorted(set(times))
+    steps: dict[timedelta, int] = {}
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        steps[after - before] = steps.get(after - before, 0) + 1
+    if not steps:
+        return None
+    return max(steps, key=lambda step: (steps[step], -step))

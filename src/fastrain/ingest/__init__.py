@@ -1,0 +1,1 @@
+"""Files of radar data into an archive, and what an archive holds."""

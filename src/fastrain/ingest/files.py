@@ -1,0 +1,118 @@
+"""Which files to read, by which reader, in which order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fastrain.core.errors import SourceError, UnknownTime, UsageError
+from fastrain.core.time import time_in_name
+from fastrain.sources import reader_of, recognise
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One line about a file that did not go in."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be read, in time order as far as names tell it, and what is left out already.
+
+    Attributes:
+        format: name of the reader.
+        paths: of the files.
+        times: those that the names tell.
+        problems: of the files left out.
+    """
+
+    format: str
+    paths: tuple[Path, ...]
+    times: tuple[datetime, ...]
+    problems: tuple[Problem, ...]
+
+
+def plan_files(
+    given: Sequence[Path], *, format: str, archive_format: str | None, site: str | None, time_pattern: str | None
+) -> Plan:
+    """Return which of the given files and folders are to be read.
+
+    Args:
+        given: files, and folders that are searched to the bottom.
+        format: name of a reader, or auto.
+        archive_format: of the archive, where there is one already.
+        site: code of the one radar whose pictures are wanted.
+        time_pattern: how the time stands in the files' names.
+
+    Raises:
+        UsageError: nothing is there, or pictures of several radars are mixed.
+        SourceError: not one file is of a known format.
+    """
+    files = list(_walk(given))
+    if not files:
+        raise UsageError(f"No files in {', '.join(map(str, given))}.")
+    problems: list[Problem] = []
+    formats: dict[Path, str] = {}
+    for path in files:
+        try:
+            formats[path] = recognise(path) if format == "auto" else format
+        except SourceError as error:
+            problems.append(Problem(path.name, str(error)))
+    if not formats:
+        more = f" ({len(problems)} files)" if len(problems) > 1 else ""
+        raise SourceError(f"{problems[0].reason}{more}")
+    chosen = archive_format or Counter(formats.values()).most_common(1)[0][0]
+    reader = reader_of(chosen if format == "auto" else format)
+    kept = []
+    for path, found in formats.items():
+        if found == chosen:
+            kept.append(path)
+        else:
+            problems.append(Problem(path.name, f"{path.name}: is of format {found}, the archive's is {chosen}."))
+    if reader.site_of:
+        kept = _of_one_site(kept, reader.site_of, site)
+    timed = {path: _time_or_none(path, time_pattern) for path in kept}
+    known = tuple(sorted(time for time in timed.values() if time))
+    earliest = datetime.min.replace(tzinfo=UTC)
+    kept.sort(key=lambda path: (timed[path] or earliest, path.name))
+    return Plan(chosen, tuple(kept), known, tuple(problems))
+
+
+def _walk(given: Sequence[Path]) -> Iterable[Path]:
+    seen = set()
+    for path in given:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder.")
+        inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
+        for file in inside:
+            if file not in seen:
+                seen.add(file)
+                yield file
+
+
+def _of_one_site(paths: list[Path], site_of: object, site: str | None) -> list[Path]:
+    codes = {path: site_of(path.name) for path in paths}  # type: ignore[operator]
+    if site:
+        kept = [path for path in paths if codes[path] in (site.upper(), None)]
+        if not kept:
+            raise UsageError(f"--site {site}: no such radar among {', '.join(sorted({c for c in codes.values() if c}))}.")
+        return kept
+    found = sorted({code for code in codes.values() if code})
+    # The old and the new code of a site may stand side by side: their grids are compared when frames are read.
+    if len(found) > 2:
+        shown = ", ".join(found[:6]) + (", …" if len(found) > 6 else "")
+        raise UsageError(f"Pictures of {len(found)} radars ({shown}); an archive holds one: --site {found[0]}.")
+    return paths
+
+
+def _time_or_none(path: Path, pattern: str | None) -> datetime | None:
+    try:
+        return time_in_name(path.name, pattern)
+    except UnknownTime:
+        return None

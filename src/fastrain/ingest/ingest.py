@@ -1,0 +1,244 @@
+"""Files into an archive: incremental, idempotent, and whole after any kill.
+
+Frames are written by the hour and committed by the day. A run that was killed leaves its last commit; run again, it
+finds what is held unchanged and adds the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from fastrain.archive.coarsen import Average
+from fastrain.archive.schema import Schema
+from fastrain.archive.store import Archive, Fate, Writer, writing
+from fastrain.archive.repository import exists
+from fastrain.core.errors import ArchiveError, GridMismatch, SourceError, UsageError
+from fastrain.core.frame import Frame
+from fastrain.core.time import TimeAxis, cadence_of, show_time
+from fastrain.ingest.decode import decode
+from fastrain.ingest.files import Plan, Problem, plan_files
+from fastrain.sources import Background, ReadOptions, reader_of
+
+FILES_FOR_WORKERS = 400  # fewer are decoded before a second process would have started
+AHEAD_OF_CLOCK = timedelta(days=1)
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """What a user may choose.
+
+    Attributes:
+        format: a reader's name, or auto.
+        coarseness: of the coarse groups; 2, 3, 4 if None.
+        average: of what the blocks' means are taken; the reader's own if None.
+        cadence: step of the time axis; the commonest step of the frames if None.
+        workers: decoding processes; chosen by the number of files if None.
+        replace: take a frame in place of a different one held for the same time.
+        background: a picture without rain, instead of the consensus.
+        reading: for the reader.
+    """
+
+    format: str = "auto"
+    coarseness: tuple[int, ...] | None = None
+    average: Average | None = None
+    cadence: timedelta | None = None
+    workers: int | None = None
+    replace: bool = False
+    background: Path | None = None
+    reading: ReadOptions = field(default_factory=ReadOptions)
+
+
+@dataclass
+class IngestReport:
+    """What became of the files.
+
+    Attributes:
+        archive: its path.
+        files: that were given and looked at.
+        counts: frames by fate.
+        problems: a line for each file or frame that did not go in.
+        notes: lines worth knowing that are no failure.
+        seconds: that it took.
+    """
+
+    archive: str
+    files: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: {fate.value: 0 for fate in Fate})
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def ingest(
+    paths: Sequence[Path], archive: Path, settings: IngestSettings, progress: Progress = lambda *_: None
+) -> IngestReport:
+    """Put the frames of files into an archive, which is created if there is none.
+
+    Args:
+        paths: files and folders.
+        archive: where it lies or shall lie.
+        settings: see there.
+        progress: called with files done, files in all, and what is being done.
+
+    Returns:
+        What became of each; files that could not be read are in its `problems`, and the rest went in.
+
+    Raises:
+        UsageError: nothing to read, or several radars mixed.
+        ArchiveError: the archive cannot be written, or was made otherwise than the settings ask.
+        SourceError: not one file could be read.
+    """
+    began = time.monotonic()
+    held = Archive.open(archive) if exists(archive) else None
+    archive_format = held.schema.source if held else None
+    reading = settings.reading
+    plan = plan_files(
+        paths,
+        format=settings.format,
+        archive_format=archive_format,
+        site=reading.site,
+        time_pattern=reading.time_pattern,
+    )
+    report = IngestReport(str(archive), files=len(plan.paths) + len(plan.problems), problems=list(plan.problems))
+    if held:
+        _same_choices(held.schema, settings, plan.format)
+    reading = _with_background(reading, plan, settings, held, progress)
+    workers = settings.workers or (min(4, os.cpu_count() or 1) if len(plan.paths) >= FILES_FOR_WORKERS else 1)
+    frames = _frames(plan, reading, workers, report, progress)
+    if held:
+        _write(frames, archive, None, reading, settings.replace, report)
+    else:
+        first, schema = _first_and_schema(frames, plan, settings, reading, report)
+        _write(_chain(first, frames), archive, schema, reading, settings.replace, report)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _same_choices(schema: Schema, settings: IngestSettings, format: str) -> None:
+    asked = {
+        "format": (format, schema.source),
+        "coarseness": (settings.coarseness, schema.coarseness),
+        "average": (settings.average, schema.average),
+        "cadence": (settings.cadence, schema.axis.cadence),
+    }
+    for name, (wanted, kept) in asked.items():
+        if wanted is not None and wanted != kept:
+            raise ArchiveError(
+                f"This archive was made with {name} {kept}, not {wanted}; leave --{name} out, or ingest into another."
+            )
+
+
+def _with_background(
+    reading: ReadOptions, plan: Plan, settings: IngestSettings, held: Archive | None, progress: Progress
+) -> ReadOptions:
+    from dataclasses import replace
+
+    learn = reader_of(plan.format).learn
+    if learn is None or not plan.paths:
+        return reading
+    if held and held.background is not None and held.schema.ground is not None:
+        # Fixed when the archive was created, so that the same picture gives the same frame ever after.
+        return replace(reading, background=Background(held.schema.ground, held.background))
+    progress(0, len(plan.paths), "learning the background")
+    return replace(reading, background=learn(plan.paths, settings.background, reading))
+
+
+def _frames(
+    plan: Plan, reading: ReadOptions, workers: int, report: IngestReport, progress: Progress
+) -> Iterator[Frame]:
+    latest = datetime.now(UTC) + AHEAD_OF_CLOCK
+    for done, (path, result) in enumerate(decode(plan.paths, plan.format, reading, workers), start=1):
+        if isinstance(result, SourceError):
+            report.problems.append(Problem(path.name, str(result)))
+        else:
+            for frame in result:
+                if frame.valid_time > latest:
+                    reason = f"{frame.name}: its time {show_time(frame.valid_time)} lies in the future; left out."
+                    report.problems.append(Problem(frame.name, reason))
+                else:
+                    yield frame
+        progress(done, len(plan.paths), path.name)
+
+
+def _first_and_schema(
+    frames: Iterator[Frame], plan: Plan, settings: IngestSettings, reading: ReadOptions, report: IngestReport
+) -> tuple[list[Frame], Schema]:
+    first: list[Frame] = []
+    for frame in frames:
+        first.append(frame)
+        if len(plan.times) > 1 or len(first) >= 24:
+            break
+    if not first:
+        raise SourceError(report.problems[-1].reason if report.problems else "No frame could be read.")
+    cadence = settings.cadence or cadence_of(plan.times if len(plan.times) > 1 else [f.valid_time for f in first])
+    if cadence is None:
+        raise UsageError(f"{first[0].name}: one frame tells no cadence; give --cadence MINUTES.")
+    reader = reader_of(plan.format)
+    background = reading.background
+    schema = Schema(
+        grid=first[0].grid,
+        table=first[0].table,
+        axis=TimeAxis.through(first[0].valid_time, cadence),
+        coarseness=settings.coarseness or (2, 3, 4),
+        average=settings.average or reader.average,
+        source=plan.format,
+        credit=reader.credit,
+        ground=background.ground if background else None,
+    )
+    return first, schema
+
+
+def _chain(first: list[Frame], rest: Iterator[Frame]) -> Iterator[Frame]:
+    yield from first
+    yield from rest
+
+
+def _write(
+    frames: Iterator[Frame],
+    path: Path,
+    schema: Schema | None,
+    reading: ReadOptions,
+    replace: bool,
+    report: IngestReport,
+) -> None:
+    hidden = reading.background.hidden if reading.background else None
+    with writing(path, schema, hidden) as writer:
+        hour: list[Frame] = []
+        day = None
+        for frame in frames:
+            try:
+                writer.schema.check(frame)
+            except GridMismatch as error:
+                report.problems.append(Problem(frame.name, str(error)))
+                continue
+            if hour and _chunk(writer, frame) != _chunk(writer, hour[0]):
+                _offer(writer, hour, replace, report)
+                hour = []
+            if day is not None and frame.valid_time.date() != day:
+                writer.commit(f"ingest {day}")
+            day = frame.valid_time.date()
+            hour.append(frame)
+        _offer(writer, hour, replace, report)
+        writer.commit(f"ingest {day}")
+
+
+def _chunk(writer: Writer, frame: Frame) -> int:
+    return writer.schema.axis.slot(frame.valid_time)[0] // writer.schema.frames_per_chunk
+
+
+def _offer(writer: Writer, frames: list[Frame], replace: bool, report: IngestReport) -> None:
+    for verdict in writer.write(frames, replace=replace):
+        report.counts[verdict.fate.value] += 1
+        if verdict.fate is Fate.CONFLICT:
+            report.problems.append(Problem(verdict.name, verdict.reason))
+        elif verdict.reason:
+            report.notes.append(verdict.reason)
+
+
