@@ -38,7 +38,7 @@ class FlowSettings:
     iterations: int = 4
     smallest: int = 12
     stiffness: float = 0.02
-    fill: float = 12.0
+    fill: float = 5.0
 
 
 def signal_of(rain_rate: Float[Tensor, "*shape"], floor: float = 0.1) -> Float[Tensor, "*shape"]:

@@ -1,0 +1,24 @@
+"""Checkpoints: written whole or not at all, so that a kill at any moment leaves the last one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a state; what stood there before stays until all of the new one is on the disk."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with unfinished.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return a state that `save` wrote; only tensors and plain values are read, no code."""
+    return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]

@@ -1,0 +1,19 @@
+"""Learning rates over a run."""
+
+from __future__ import annotations
+
+
+def triangle(step: int, steps: int, *, peak_at: float = 0.2, end: float = 0.02) -> float:
+    """Return the share of the peak learning rate at a step: up in a line, down in a line.
+
+    Args:
+        step: from 0.
+        steps: of the whole run.
+        peak_at: share of the run at which the peak is reached.
+        end: share of the peak that is left at the end.
+    Source: Smith and Topin (2018), arXiv:1708.07120; hlb-CIFAR10.
+    """
+    position = (step + 1) / max(1, steps)
+    if position <= peak_at:
+        return position / peak_at
+    return 1 + (end - 1) * (position - peak_at) / (1 - peak_at)

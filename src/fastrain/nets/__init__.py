@@ -1,0 +1,1 @@
+"""Networks and their layers: tensors in, tensors out; they know neither rain nor images."""

@@ -1,0 +1,89 @@
+"""The rain network: fully convolutional, so that every cell of every window teaches.
+
+A whitened 2×2 stem without padding, a small U of blocks over three scales, and a 2×2 head that gives back the row and
+column the stem took. One output for each threshold: the logit of reaching it, given that the one below was reached.
+To what the network says is added a straight line through what smoothed advection says; at the start it is that alone,
+so that the network learns only growth, decay and doubt.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fastrain.nets.blocks import Block
+from fastrain.nets.whitening import Whitening
+
+
+class RainNet(nn.Module):
+    """Logits of the conditional chances of each cell.
+
+    Args:
+        channels: of the input.
+        guesses: how many first guesses, as logits, come for each threshold.
+        thresholds: how many.
+        conditions: numbers known of each map.
+        width: of the finest scale; the one dial of its size.
+        compression: of squeeze-and-excite; None leaves it out.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        guesses: int,
+        thresholds: int,
+        conditions: int,
+        width: int = 32,
+        compression: int | None = 16,
+    ) -> None:
+        super().__init__()
+        self.thresholds, self.guesses = thresholds, guesses
+        self.stem = Whitening(channels, width)
+        self.fine = Block(self.stem.width, width, conditions, compression)
+        self.middle = Block(width, 2 * width, conditions, compression)
+        self.coarse = Block(2 * width, 2 * width, conditions, compression)
+        self.middle_up = Block(4 * width, 2 * width, conditions, compression)
+        self.fine_up = Block(3 * width, width, conditions, compression)
+        self.head = nn.Conv2d(width, thresholds, 2, padding=1)
+        self.straight = nn.Linear(conditions, thresholds * (guesses + 1))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.straight.weight)
+        start = torch.zeros(thresholds, guesses + 1)
+        start[:, :guesses] = 1.0 / guesses
+        with torch.no_grad():
+            self.straight.bias.copy_(start.flatten())
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channel y x"],
+        guess: Float[Tensor, "batch threshold guess y x"],
+        known: Float[Tensor, "batch conditions"],
+    ) -> Float[Tensor, "batch threshold y x"]:
+        """Return the logits.
+
+        Args:
+            x: inputs.
+            guess: first guesses of each threshold, as logits.
+            known: conditions of each map, about −1 to 1.
+        """
+        fine = self.fine(F.gelu(self.stem(x)), known)
+        middle = self.middle(_down(fine), known)
+        coarse = self.coarse(_down(middle), known)
+        middle = self.middle_up(torch.cat([middle, _up(coarse, middle)], dim=1), known)
+        fine = self.fine_up(torch.cat([fine, _up(middle, fine)], dim=1), known)
+        learned = self.head(fine)  # (batch, threshold, y, x): the head's padding gives back what the stem took
+        line = self.straight(known).view(len(x), self.thresholds, self.guesses + 1)
+        straight = torch.einsum("btg,btgyx->btyx", line[:, :, :-1].float(), guess.float())
+        return learned.float() + straight + line[:, :, -1, None, None].float()
+
+
+def _down(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2, ceil_mode=True)
+
+
+def _up(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[-2:], mode="nearest")

@@ -1,0 +1,52 @@
+"""What a network has to beat: persistence, advection, smoothed advection (Lagrangian probability), climatology."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fastrain.motion import FlowSettings, advect, displacements, estimate_motion, signal_of
+
+MOTION_FRAMES = 3  # the flow's; more reach back to motion that has changed (LOG.md)
+FLOW_CELL_KM = 4.0  # the flow is sought at about this resolution: finer costs more and is no better (LOG.md)
+
+
+def advected_rates(
+    rain_rate: Float[Tensor, "time y x"], steps: int, *, cell_km: float, settings: FlowSettings | None = None
+) -> Float[Tensor, "steps y x"]:
+    """Return the last frame advected by 1, 2, … frames, in mm/h; NaN where nothing is known.
+
+    Args:
+        rain_rate: two or more successive frames, mm/h, NaN where not observed.
+        steps: how many frames ahead.
+        cell_km: edge of a cell, km.
+        settings: of the flow.
+    """
+    observed = torch.isfinite(rain_rate)
+    flow = motion_of(rain_rate[-MOTION_FRAMES:], cell_km=cell_km, settings=settings)
+    factor = rain_rate.shape[-1] / flow.shape[-1]
+    last = torch.where(observed[-1], rain_rate[-1], 0.0)[None, None]
+    out = []
+    for displacement in displacements(flow[None], steps)[0]:
+        fine = F.interpolate(displacement[None], size=rain_rate.shape[-2:], mode="bilinear", align_corners=False) * factor
+        field, known = advect(last, observed[-1][None, None], fine)
+        out.append(torch.where(known, field, torch.nan)[0, 0])
+    return torch.stack(out)
+
+
+def motion_of(
+    rain_rate: Float[Tensor, "time y x"], *, cell_km: float, settings: FlowSettings | None = None
+) -> Float[Tensor, "2 rows columns"]:
+    """Return the motion of the rain on blocks of about 4 km, (dy, dx) in blocks per frame."""
+    observed = torch.isfinite(rain_rate)
+    block = max(1, round(FLOW_CELL_KM / cell_km))
+    signal = torch.where(observed, signal_of(torch.nan_to_num(rain_rate)), 0.0)
+    if block > 1:
+        weight = F.avg_pool2d(observed.float()[None], block, ceil_mode=True)
+        signal = F.avg_pool2d(signal[None], block, ceil_mode=True) / weight.clamp(min=1e-6)
+        seen = weight >= 0.5
+    else:
+        signal, seen = signal[None], observed[None]
+    return estimate_motion(signal, seen, settings)[0]

@@ -1,0 +1,275 @@
+"""What the network sees of a window: where the rain was, and where it is heading.
+
+History as it was and history advected to each period, so that motion is given and only growth, decay and doubt are
+learned; first guesses from smoothed advection, as logits; and what is known of the map: lead, period, cadence, cell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from fastrain.archive.schema import Schema
+from fastrain.core.levels import LevelTable
+from fastrain.motion import advect, displacements
+from fastrain.rain.baselines import MOTION_FRAMES, motion_of
+from fastrain.samples.frames import Frames
+from fastrain.samples.layout import FrameLayout
+
+GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain loses its place (LOG.md)
+AGES = 3
+CONDITIONS = 5
+
+
+@dataclass(frozen=True)
+class Radar:
+    """What inputs are made from besides the frames.
+
+    Attributes:
+        table: of the levels.
+        average: what the blocks' means are of.
+        cadence: between frames.
+        cell_km: edge of a block.
+        thresholds: mm/h, rising.
+        layout: of the windows, in frames.
+    """
+
+    table: LevelTable
+    average: str
+    cadence: timedelta
+    cell_km: float
+    thresholds: tuple[float, ...]
+    layout: FrameLayout
+
+    @classmethod
+    def of(cls, schema: Schema, coarseness: int, thresholds: tuple[float, ...], layout: FrameLayout) -> Radar:
+        """Return what an archive says of its radar."""
+        cell_km = schema.grid.coarsened(coarseness).cell_km
+        average = schema.average if coarseness > 1 else "level"
+        return cls(schema.table, average, schema.axis.cadence, cell_km, thresholds, layout)
+
+    @property
+    def first_levels(self) -> tuple[int, ...]:
+        """The lowest level that reaches each threshold."""
+        return tuple(self.table.first_level(threshold) for threshold in self.thresholds)
+
+    @property
+    def ages(self) -> tuple[int, ...]:
+        """Ages, in frames, of the history's frames that are shown."""
+        return tuple(round(i * self.layout.history / AGES) for i in range(AGES))
+
+    @property
+    def minutes(self) -> float:
+        """Minutes between frames."""
+        return self.cadence.total_seconds() / 60
+
+
+def channels_of(thresholds: int) -> int:
+    """Return the channels of the network's input for a number of thresholds."""
+    return 4 * AGES + 4 + len(GUESS_SPREAD) * thresholds
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One window's inputs, float16.
+
+    Attributes:
+        x: (period, channel, y, x).
+        guess: (period, threshold, guess, y, x) logits of the conditional chances.
+        known: (period, condition).
+    """
+
+    x: Tensor
+    guess: Tensor
+    known: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Memory they take."""
+        return sum(t.numel() * t.element_size() for t in (self.x, self.guess, self.known))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The last frame carried into each period, and how far it had to travel.
+
+    Attributes:
+        highest: (period, y, x) mm/h, the highest rate that passes a cell during the period.
+        known: (period, y, x) whether what passes was observed.
+        travelled: (steps, 2, y, x) displacement after each step, cells.
+    """
+
+    highest: Tensor
+    known: Tensor
+    travelled: Tensor
+
+
+def rain_rates(frames: Frames, rows: ndarray, radar: Radar) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the blocks' maximum and mean rain rate, mm/h, 0 where not observed, and where they are observed."""
+    level = frames.maximum[rows]
+    rates = np.nan_to_num(radar.table.rates).astype(np.float32)
+    highest = rates[level]
+    ratio = frames.ratio[rows].astype(np.float32) / 255
+    if radar.average == "rain_rate":
+        mean = highest * ratio
+    else:
+        # A mean of levels lies between two levels: between their rates, then.
+        mean = np.interp(level * ratio, np.arange(radar.table.count + 1), rates[: radar.table.count + 1])
+        mean = np.where(level == 255, 0, mean).astype(np.float32)
+    observed = torch.from_numpy(level != 255)
+    return torch.from_numpy(highest), torch.from_numpy(mean), observed
+
+
+def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved]:
+    """Return what the network sees of the window issued at a slot, and the last frame carried along.
+
+    Only frames up to and with the issue are touched.
+    """
+    layout = radar.layout
+    rows = frames.rows(np.arange(issue - layout.history + 1, issue + 1))
+    highest, mean, observed = rain_rates(frames, rows, radar)
+    recent = slice(-min(MOTION_FRAMES, layout.history), None)
+    flow = _motion(mean[recent], observed[recent], radar.cell_km)
+    travelled = displacements(flow[None], layout.ahead + max(radar.ages))[0]
+    moved = carry(highest[-1], observed[-1], travelled, layout)
+    guess, chance = first_guesses(moved, radar)
+    x = torch.stack([_channels(highest, mean, observed, moved, travelled, chance, p, radar) for p in range(len(moved.known))])
+    known = torch.tensor([_conditions(a, b, radar) for a, b in layout.periods])
+    return Inputs(x.half(), guess.half(), known), moved
+
+
+def carry(highest: Tensor, observed: Tensor, travelled: Tensor, layout: FrameLayout) -> Moved:
+    """Return the last frame carried along its motion into each period."""
+    fields, knowns = [], []
+    for a, b in layout.periods:
+        steps = travelled[a:b]  # the displacements of steps a + 1 … b
+        n = len(steps)
+        field, known = advect(highest.expand(n, 1, -1, -1), observed.expand(n, 1, -1, -1), steps)
+        fields.append(torch.where(known, field, 0.0).amax(dim=0)[0])
+        knowns.append(known.float().mean(dim=0)[0] >= 0.75)
+    return Moved(torch.stack(fields), torch.stack(knowns), travelled)
+
+
+def exceedance_chance(
+    highest: Float[Tensor, "y x"], known: Tensor, thresholds: tuple[float, ...], radius: float
+) -> Float[Tensor, "threshold y x"]:
+    """Return the share of known cells around each cell that reach each threshold: Lagrangian probability.
+
+    Args:
+        highest: mm/h.
+        known: where that is known.
+        thresholds: mm/h.
+        radius: of the neighbourhood, cells; the share of a disc-like weight.
+    Source: Germann and Zawadzki (2004), doi:10.1175/1520-0450(2004)043<0074:SDOTPO>2.0.CO;2.
+    """
+    weight = known.float()[None, None]
+    events = torch.stack([(highest >= t * (1 - 1e-6)).float() for t in thresholds])[:, None] * weight
+    if radius >= 0.5:
+        # Three boxes make nearly a round hill, at the price of a few additions a cell.
+        edge = 2 * max(1, round(radius / math.sqrt(3))) + 1
+        for _ in range(3):
+            events, weight = _box(events, edge), _box(weight, edge)
+    return (events / weight.clamp(min=1e-6))[:, 0].clamp(0, 1)
+
+
+def first_guesses(moved: Moved, radar: Radar) -> tuple[Tensor, Tensor]:
+    """Return logits of the conditional chances (period, threshold, guess, y, x), and the chances themselves."""
+    chances = []
+    for p, (a, b) in enumerate(radar.layout.periods):
+        lead = (a + b + 1) / 2 * radar.minutes
+        of_period = [
+            exceedance_chance(moved.highest[p], moved.known[p], radar.thresholds, spread * lead / radar.cell_km)
+            for spread in GUESS_SPREAD
+        ]
+        chances.append(torch.stack(of_period, dim=1))  # (threshold, guess, y, x)
+    chance = torch.stack(chances)
+    least = 0.01
+    below = torch.cat([torch.ones_like(chance[:, :1]), chance[:, :-1]], dim=1)
+    conditional = (chance + least) / (below + 2 * least)
+    return torch.logit(conditional.clamp(least, 1 - least)), chance
+
+
+def signal(rain_rate: Tensor) -> Tensor:
+    """Return rain rates as the network sees them: about 0 to 2, even steps for even ratios."""
+    return torch.log10(1 + rain_rate / 0.1) / 2
+
+
+def _motion(mean: Tensor, observed: Tensor, cell_km: float) -> Tensor:
+    """Return the motion on the blocks themselves, (2, y, x) cells per frame."""
+    flow = motion_of(torch.where(observed, mean, torch.nan), cell_km=cell_km)
+    if flow.shape[-2:] == mean.shape[-2:]:
+        return flow
+    factor = mean.shape[-1] / flow.shape[-1]
+    return F.interpolate(flow[None], size=mean.shape[-2:], mode="bilinear", align_corners=False)[0] * factor
+
+
+def _channels(
+    highest: Tensor,
+    mean: Tensor,
+    observed: Tensor,
+    moved: Moved,
+    travelled: Tensor,
+    chance: Tensor,
+    period: int,
+    radar: Radar,
+) -> Tensor:
+    a, b = radar.layout.periods[period]
+    middle = round((a + b + 1) / 2)
+    ages = torch.tensor(radar.ages)
+    shown = -1 - ages
+    still = torch.stack([signal(highest[shown]), signal(mean[shown])], dim=1) * observed[shown][:, None]
+    both = torch.stack([highest[shown], mean[shown]], dim=1)  # (age, 2, y, x)
+    # A frame of some age has to travel that much longer to reach the period.
+    carried, known = advect(both, observed[shown][:, None].expand_as(both), travelled[middle + ages - 1])
+    carried = signal(torch.where(known, carried, 0.0))
+    speed = travelled[0].norm(dim=0) * radar.cell_km / radar.minutes  # km per minute
+    extra = torch.stack(
+        [signal(moved.highest[period]), observed[-1].float(), moved.known[period].float(), speed.clamp(max=3)]
+    )
+    guesses = chance[period].flatten(0, 1)
+    return torch.cat([still.flatten(0, 1), carried.flatten(0, 1), extra, guesses])
+
+
+def _conditions(a: int, b: int, radar: Radar) -> list[float]:
+    lead = (a + b + 1) / 2 * radar.minutes
+    length = (b - a) * radar.minutes
+    return [
+        math.log2(lead / 30) / 3,
+        math.log2(length / 10) / 3,
+        math.log2(radar.minutes / 5) / 2,
+        math.log2(radar.cell_km / 4) / 2,
+        lead / 60 - 0.5,
+    ]
+
+
+def _box(field: Tensor, edge: int) -> Tensor:
+    return F.avg_pool2d(field, edge, stride=1, padding=edge // 2)
+
+
+class InputCache:
+    """Inputs of windows, made when first asked for and kept as far as the memory allows."""
+
+    def __init__(self, frames: Frames, radar: Radar, memory: int) -> None:
+        self.frames, self.radar, self.memory = frames, radar, memory
+        self._kept: OrderedDict[int, Inputs] = OrderedDict()
+        self._bytes = 0
+
+    def __getitem__(self, issue: int) -> Inputs:
+        """Return the inputs of the window issued at a slot."""
+        if issue not in self._kept:
+            made, _ = make_inputs(self.frames, issue, self.radar)
+            # What does not fit is made anew each time; dropping another for it would only make that one anew.
+            if self._bytes + made.bytes > self.memory:
+                return made
+            self._kept[issue] = made
+            self._bytes += made.bytes
+        return self._kept[issue]

@@ -1,0 +1,170 @@
+"""A run: a folder that holds a trained network and everything a forecast with it needs to know."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from fastrain.archive.store import Archive
+from fastrain.core.errors import ArchiveError, RunError
+from fastrain.core.time import parse_time
+from fastrain.engine import checkpoint
+from fastrain.nets.rain_net import RainNet
+from fastrain.rain.chances import Calibration
+from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Inputs, Radar, channels_of
+from fastrain.samples.layout import Layout
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import xarray as xr
+
+RUN_VERSION = 1
+FACTS, WEIGHTS, SEEN, STATE = "run.json", "weights.pt", "seen.npy", "training.pt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network.
+
+    Attributes:
+        path: of the folder.
+        facts: what run.json holds.
+        calibration: of its chances.
+    """
+
+    path: Path
+    facts: dict[str, Any]
+    calibration: Calibration
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Thresholds in mm/h, rising."""
+        return tuple(self.facts["thresholds"])
+
+    @property
+    def layout(self) -> Layout:
+        """History and periods, in minutes."""
+        kept = self.facts["layout"]
+        return Layout(kept["history"], tuple((a, b) for a, b in kept["periods"]), kept["guard"])
+
+    @property
+    def coarseness(self) -> int:
+        """Edge of its cells, in pixels of the archive it was trained on."""
+        return int(self.facts["coarseness"])
+
+    @property
+    def identity(self) -> str:
+        """Digest of the weights."""
+        return str(self.facts["network"]["identity"])
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Pixel (row, column) of the place it was trained for, or None."""
+        pixel = self.facts["place"]
+        return None if pixel is None else (pixel[0], pixel[1])
+
+    def archive(self, path: str | Path | None = None) -> Archive:
+        """Open an archive, by default the one the run was trained on.
+
+        Raises:
+            RunError: the archive is not where it was.
+        """
+        if path is None:
+            path = Path(self.facts["archive"]["path"])
+            # The two are often moved together: then the archive is where it was as seen from the run.
+            if not path.exists():
+                path = (self.path / self.facts["archive"]["relative"]).resolve()
+        try:
+            return Archive.open(path)
+        except ArchiveError as error:
+            raise RunError(f"{self.path}: {error} Name the archive with --archive.") from None
+
+    def radar(self, archive: Archive) -> Radar:
+        """Return what inputs are made from, for an archive."""
+        cadence = archive.schema.axis.cadence
+        return Radar.of(archive.schema, self.coarseness, self.thresholds, self.layout.frames(cadence))
+
+    @cached_property
+    def network(self) -> RainNet:
+        """The network, ready to be asked."""
+        network = make_network(len(self.thresholds), self.facts["network"]["width"])
+        try:
+            network.load_state_dict(checkpoint.load(self.path / WEIGHTS))
+        except (OSError, RuntimeError, KeyError) as error:
+            raise RunError(f"{self.path}: its weights cannot be read ({str(error).splitlines()[0]}).") from None
+        return network.eval()
+
+    def logits(self, inputs: Inputs) -> Float[ndarray, "period threshold y x"]:
+        """Return the logits of the conditional chances of a window."""
+        return predict(self.network, inputs)
+
+    def forecast(
+        self, archive: str | Path | None = None, *, at: datetime | str | None = None
+    ) -> xr.Dataset:
+        """Return the chances of rain on the grid; see `fastrain.rain.forecast.forecast_grid`.
+
+        Args:
+            archive: path; the one the run was trained on if None.
+            at: issue time, UTC; that of the last frame if None.
+        """
+        from fastrain.rain.forecast import forecast_grid
+
+        time = parse_time(at) if isinstance(at, str) else at
+        return forecast_grid(self, self.archive(archive), time)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run.
+
+    Raises:
+        RunError: there is none at the path, it is unfinished, or newer than this program.
+    """
+    path = Path(path)
+    try:
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (path / STATE).exists():
+            raise RunError(f"{path}: training is not finished; the same `fastrain train` goes on with it.") from None
+        raise RunError(f"{path}: no run is here; make one with `fastrain train ARCHIVE --run {path}`.") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path / FACTS}: cannot be read ({error}).") from None
+    if facts.get("fastrain_run") != RUN_VERSION:
+        raise RunError(f"{path}: its version is {facts.get('fastrain_run')}, this program reads {RUN_VERSION}.")
+    return Run(path, facts, Calibration.from_attributes(facts["calibration"]))
+
+
+def make_network(thresholds: int, width: int) -> RainNet:
+    """Return an untrained network for a number of thresholds."""
+    return RainNet(
+        channels_of(thresholds), guesses=len(GUESS_SPREAD), thresholds=thresholds, conditions=CONDITIONS, width=width
+    )
+
+
+def network_identity(network: RainNet) -> str:
+    """Return a digest of a network's weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def predict(network: RainNet, inputs: Inputs) -> Float[ndarray, "period threshold y x"]:
+    """Return a network's logits for a window, period by period, so that memory does not grow with their number."""
+    out = []
+    for p in range(len(inputs.known)):
+        one = slice(p, p + 1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out.append(network(inputs.x[one].float(), inputs.guess[one].float(), inputs.known[one]))
+    return torch.cat(out).float().numpy()

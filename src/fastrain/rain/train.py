@@ -1,0 +1,391 @@
+"""Training: an archive in, a run out; killed and started again, it goes on to the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int8
+from numpy import ndarray
+from torch import Tensor, nn
+
+from fastrain import __version__
+from fastrain.archive.store import Archive
+from fastrain.core.errors import RunError, SettingError, TooShort
+from fastrain.core.memory import available_bytes, peak_bytes
+from fastrain.core.time import show_time
+from fastrain.engine import checkpoint
+from fastrain.engine.fit import FitSettings, fit
+from fastrain.nets.rain_net import RainNet
+from fastrain.rain.chances import Calibration, isotonic, ordinal_loss, pooled_temperature
+from fastrain.rain.hindcast import Network, hindcasts, learn_reference
+from fastrain.rain.inputs import InputCache, Radar
+from fastrain.rain.run import FACTS, RUN_VERSION, SEEN, STATE, WEIGHTS, Run, make_network, network_identity, open_run, predict
+from fastrain.samples.frames import Frames, load_frames, window_slots
+from fastrain.samples.layout import LONG
+from fastrain.samples.split import Split, split_archive
+from fastrain.samples.truth import outcomes, thin, wet_share
+from fastrain.verification.tally import Decider
+
+FEWEST_EVENTS = 500  # cells and periods of the training time that must reach a threshold for it to be learned
+CELL_KM = 4.0  # the coarseness whose blocks come nearest to this is the default
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a user may choose of training.
+
+    Attributes:
+        coarseness: of the cells; the one nearest to 4 km if None.
+        thresholds: mm/h; each is moved to the nearest edge of the radar's levels.
+        place: pixel (row, column) that forecasts are read off at.
+        seed: of everything that is drawn.
+        width: of the network, its one dial.
+        cells: that training looks at, all steps together; None derives it from the windows.
+        keep_dry: share of the dry windows that are trained on.
+        dry_below: wet share of the history under which a window is dry.
+        memory: bytes that frames and inputs may take; half of what is free if None.
+        shuffle_truth: train on truth of other windows and places, as a control that must not learn.
+    """
+
+    coarseness: int | None = None
+    thresholds: tuple[float, ...] = (0.1, 1.0, 5.0)
+    place: tuple[int, int] | None = None
+    seed: int = 0
+    width: int = 32
+    cells: int | None = None
+    keep_dry: float = 0.2
+    dry_below: float = 0.005
+    memory: int | None = None
+    shuffle_truth: bool = False
+
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int, str], None]
+
+BATCH = 8
+CROP = 96  # cells; a larger map is trained on in crops
+CELLS_FEW, CELLS_MOST = 15_000_000, 60_000_000  # seen in training: least for a short archive, most for a long one
+PASSES = 25  # over all cells of all windows, between those two
+
+
+def train(
+    archive_path: Path,
+    run_path: Path,
+    settings: TrainSettings,
+    *,
+    say: Say = lambda _: None,
+    progress: Progress = lambda *_: None,
+) -> Run:
+    """Train a network on an archive and return the run, which is kept at `run_path`.
+
+    Args:
+        archive_path: of the archive.
+        run_path: folder of the run; one that was killed is gone on with.
+        settings: see there.
+        say: called with lines on what was chosen and why.
+        progress: called with steps done, steps in all, and the loss.
+
+    Raises:
+        TooShort: the archive holds too little.
+        TooBig: it does not fit into memory; the message names what does.
+        RunError: the folder holds a finished run, or one of other settings.
+    """
+    began = time.monotonic()
+    archive = Archive.open(archive_path)
+    coarseness = settings.coarseness or default_coarseness(archive)
+    split = split_archive(archive)
+    layout = split.layout.frames(archive.schema.axis.cadence)
+    issues = np.sort(np.concatenate(list(split.issues.values())))
+    memory = settings.memory or available_bytes() // 2
+    frames = load_frames(archive, coarseness, window_slots(issues, layout), memory // 2)
+    radar = Radar.of(archive.schema, coarseness, _edges(archive, settings, say), layout)
+    radar = _learnable(frames, split, radar, say)
+    _say_choices(archive, coarseness, split, radar, say)
+    plan = _plan_of(archive, settings, radar, split)
+    _prepare(run_path, plan)
+
+    kept, weights = _thinned(frames, split.issues["train"], radar, settings)
+    if not kept.all():
+        say(f"{int((~kept).sum())} of {len(kept)} training windows are dry and left out; the kept ones weigh more.")
+    cache = InputCache(frames, radar, memory // 2)
+    torch.manual_seed(settings.seed)
+    network = make_network(len(radar.thresholds), settings.width)
+    batches = _Batches(cache, split.issues["train"][kept], weights[kept], settings)
+    network.stem.fit(batches.sample())
+    steps = batches.steps(settings.cells)
+    say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
+    fitted = fit(
+        network,
+        batches.batch,
+        _loss,
+        FitSettings(steps=steps, average_span=max(20, steps // 8)),
+        state=run_path / STATE,
+        progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
+    )
+    assert isinstance(fitted, RainNet)
+    calibration = _calibrate(fitted, cache, split, radar, settings)
+    reference = learn_reference(frames, split.issues["train"][kept], split.issues["calibrate"], radar)
+    decided = _decide(fitted, calibration, frames, split, radar, reference)
+    facts = {
+        **plan,
+        "created": show_time(datetime.now(UTC)),
+        "archive": {
+            **plan["archive"],
+            "path": str(archive_path.resolve()),
+            "relative": os.path.relpath(archive_path.resolve(), run_path.resolve()),
+        },
+        "issues": {name: len(found) for name, found in split.issues.items()},
+        "trained_on": int(kept.sum()),
+        "calibration": calibration.as_attributes(),
+        "reference": {"climatology": reference.climatology.tolist(), "spread": reference.spread},
+        "decide": {name: best.tolist() for name, best in decided.items()},
+        "network": {
+            "identity": network_identity(fitted),
+            "width": settings.width,
+            "weights": sum(p.numel() for p in fitted.parameters()),
+            "steps": steps,
+        },
+        "seconds": round(time.monotonic() - began, 1),
+        "peak_bytes": peak_bytes(),
+    }
+    _keep(run_path, archive, split, fitted, facts)
+    return open_run(run_path)
+
+
+def default_coarseness(archive: Archive) -> int:
+    """Return the coarseness of an archive whose cells come nearest to 4 km."""
+    pixel = archive.schema.grid.cell_km
+    return min((1, *archive.schema.coarseness), key=lambda c: (abs(np.log(c * pixel / CELL_KM)), c))
+
+
+class _Batches:
+    """Draws batches by their number alone, and gives the loss of a model on one."""
+
+    def __init__(self, cache: InputCache, issues: ndarray, weights: ndarray, settings: TrainSettings) -> None:
+        self.cache, self.issues, self.weights, self.settings = cache, issues, weights, settings
+        radar = cache.radar
+        self.truth = [outcomes(cache.frames, int(i), radar.layout, radar.first_levels) for i in issues]
+        if settings.shuffle_truth:
+            self.truth = shuffled(self.truth, settings.seed)
+        self.box = _truth_box(self.truth)
+        self.pairs = [(w, p) for w in range(len(issues)) for p in range(len(radar.layout.periods))]
+        rows, columns = (s.stop - s.start for s in self.box)
+        self.crop = (min(CROP, rows), min(CROP, columns))
+
+    def steps(self, cells: int | None) -> int:
+        """Return how many steps the windows are worth."""
+        a_step = BATCH * self.crop[0] * self.crop[1]
+        rows, columns = (s.stop - s.start for s in self.box)
+        wanted = cells or min(CELLS_MOST, max(CELLS_FEW, PASSES * len(self.pairs) * rows * columns))
+        return max(40, round(wanted / a_step))
+
+    def sample(self) -> Tensor:
+        """Return inputs of some windows, for the whitening."""
+        chosen = np.linspace(0, len(self.issues) - 1, min(8, len(self.issues))).astype(int)
+        made = [self.cache[int(self.issues[w])].x[:: max(1, len(self.truth[0]) // 2), :, *self.box].float() for w in chosen]
+        return torch.cat(made)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return inputs, guesses, conditions, outcomes and weights of a step's batch."""
+        draw = np.random.default_rng([self.settings.seed, step])
+        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        weights = []
+        for position in range(step * BATCH, (step + 1) * BATCH):
+            # Every pair once, in a fresh order, before any comes again.
+            epoch, at = divmod(position, len(self.pairs))
+            order = np.random.default_rng([self.settings.seed, 1_000_003, epoch]).permutation(len(self.pairs))
+            window, period = self.pairs[order[at]]
+            inputs = self.cache[int(self.issues[window])]
+            cut = tuple(
+                slice(s.start + o, s.start + o + size)
+                for s, size in zip(self.box, self.crop, strict=True)
+                for o in [int(draw.integers(0, s.stop - s.start - size + 1))]
+            )
+            truth = torch.from_numpy(self.truth[window][period][cut])
+            parts.append((inputs.x[period][:, *cut], inputs.guess[period][:, :, *cut], inputs.known[period], truth))
+            weights.append(self.weights[window])
+        x, guess, known, outcome = (torch.stack(field) for field in zip(*parts, strict=True))
+        turned = turn(int(draw.integers(8)), x.float(), guess.float(), outcome)
+        return turned[0], turned[1], known, turned[2], torch.tensor(weights, dtype=torch.float32)
+
+
+def _loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    x, guess, known, outcome, weight = batch
+    return ordinal_loss(model(x, guess, known), outcome, weight)
+
+
+def turn(way: int, *maps: Tensor) -> tuple[Tensor, ...]:
+    """Return maps in one of the eight ways a square can lie: rain comes from every side."""
+    out = []
+    for field in maps:
+        if way & 1:
+            field = field.flip(-1)
+        if way & 2:
+            field = field.flip(-2)
+        if way & 4:
+            field = field.transpose(-1, -2)
+        out.append(field.contiguous())
+    return tuple(out)
+
+
+def shuffled(truth: list[Int8[ndarray, "period y x"]], seed: int) -> list[ndarray]:
+    """Return truth that belongs to other windows and places: a control from which nothing can be learned."""
+    draw = np.random.default_rng([seed, 7])
+    order = draw.permutation(len(truth))
+    out = []
+    for i in order:
+        values = truth[i].copy()
+        for period in values:
+            seen = period >= 0
+            period[seen] = draw.permutation(period[seen])
+        out.append(values)
+    return out
+
+
+def _truth_box(truth: list[ndarray]) -> tuple[slice, slice]:
+    ever = np.any([(t >= 0).any(axis=0) for t in truth], axis=0)
+    if not ever.any():
+        raise TooShort("No cell of the training time is observed well enough to learn from.")
+    rows, columns = np.flatnonzero(ever.any(axis=1)), np.flatnonzero(ever.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _edges(archive: Archive, settings: TrainSettings, say: Say) -> tuple[float, ...]:
+    if not settings.thresholds or min(settings.thresholds) <= 0:
+        raise SettingError(f"Thresholds {settings.thresholds}: expected rain rates above 0 mm/h.")
+    edges = {t: archive.schema.table.nearest_edge(t) for t in settings.thresholds}
+    for asked, edge in edges.items():
+        if asked != edge:
+            say(f"Threshold {asked:g} mm/h cuts a level of this radar; {edge:g} mm/h is taken.")
+    return tuple(sorted(set(edges.values())))
+
+
+def _learnable(frames: Frames, split: Split, radar: Radar, say: Say) -> Radar:
+    """Return the radar with those thresholds only that the training time reaches often enough."""
+    reached = np.zeros(len(radar.thresholds), dtype=int)
+    for issue in split.issues["train"]:
+        outcome = outcomes(frames, int(issue), radar.layout, radar.first_levels)
+        reached += [int((outcome > k).sum()) for k in range(len(reached))]
+    kept = tuple(t for t, n in zip(radar.thresholds, reached, strict=True) if n >= FEWEST_EVENTS)
+    if not kept:
+        raise TooShort(
+            f"The training time is too dry: {reached[0]} cells reach {radar.thresholds[0]:g} mm/h, {FEWEST_EVENTS} are "
+            "needed. Ingest more pictures of this radar."
+        )
+    for threshold, n in zip(radar.thresholds, reached, strict=True):
+        if threshold not in kept:
+            say(f"Threshold {threshold:g} mm/h is left out: {n} cells reach it in the training time, {FEWEST_EVENTS} are needed.")
+    return Radar(radar.table, radar.average, radar.cadence, radar.cell_km, kept, radar.layout)
+
+
+def _say_choices(archive: Archive, coarseness: int, split: Split, radar: Radar, say: Say) -> None:
+    rows, columns = archive.schema.grid.coarsened(coarseness).shape
+    periods = split.layout.periods
+    say(f"Cells of {radar.cell_km:.3g} km (coarseness {coarseness}), {columns}×{rows} of them.")
+    say(
+        f"History of {split.layout.history} min ({radar.layout.history} frames); {len(periods)} periods of "
+        f"{periods[0][1] - periods[0][0]} min up to {periods[-1][1]} min; "
+        f"thresholds {', '.join(f'{t:g}' for t in radar.thresholds)} mm/h."
+    )
+    axis = archive.schema.axis
+    for name, (a, b) in split.blocks.items():
+        count = len(split.issues[name])
+        say(f"{name:>9}: {show_time(axis.time(a))} to {show_time(axis.time(b - 1))}, {count} issue times.")
+
+
+def _plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Split) -> dict[str, Any]:
+    """Return what a run is of: two runs of the same plan on the same frames come to the same weights."""
+    axis = archive.schema.axis
+    return {
+        "fastrain_run": RUN_VERSION,
+        "fastrain": __version__,
+        "archive": {"identity": archive.schema.identity, "frames": _frames_identity(archive, split)},
+        "credit": archive.schema.credit,
+        "grid": archive.schema.grid.as_attributes(),
+        "coarseness": settings.coarseness or default_coarseness(archive),
+        "cadence_minutes": radar.minutes,
+        "thresholds": list(radar.thresholds),
+        "layout": {"history": split.layout.history, "periods": split.layout.periods, "guard": split.layout.guard},
+        "place": settings.place,
+        "split": {name: [show_time(axis.time(a)), show_time(axis.time(b - 1))] for name, (a, b) in split.blocks.items()},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("memory", "place")},
+    }
+
+
+def _frames_identity(archive: Archive, split: Split) -> str:
+    import hashlib
+
+    start, stop = split.blocks["train"][0], split.blocks["test"][1]
+    return hashlib.blake2b(archive.slots("digest", start, stop).tobytes(), digest_size=8).hexdigest()
+
+
+def _prepare(run_path: Path, plan: dict[str, Any]) -> None:
+    """Make the run's folder, or see that what it holds is the same run, unfinished."""
+    if (run_path / FACTS).exists():
+        raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
+    run_path.mkdir(parents=True, exist_ok=True)
+    marker = run_path / "plan.json"
+    text = json.dumps(plan, indent=1, sort_keys=True, default=list)
+    if marker.exists() and marker.read_text(encoding="utf-8") != text and (run_path / STATE).exists():
+        raise RunError(
+            f"{run_path}: holds an unfinished run of other settings or frames; name another --run, or remove it."
+        )
+    marker.write_text(text, encoding="utf-8")
+
+
+def _thinned(frames: Frames, issues: ndarray, radar: Radar, settings: TrainSettings) -> tuple[ndarray, ndarray]:
+    wet = np.array([wet_share(frames, int(issue), radar.layout, radar.table) for issue in issues])
+    kept, weights = thin(wet, keep=settings.keep_dry, dry_below=settings.dry_below, seed=settings.seed)
+    if not kept.any():
+        kept[:] = True
+        weights = np.ones(len(kept))
+    return kept, weights
+
+
+def _calibrate(network: RainNet, cache: InputCache, split: Split, radar: Radar, settings: TrainSettings) -> Calibration:
+    issues = split.issues["calibrate"]
+    # Spread over the calibration time; more windows than this would only take memory.
+    chosen = issues[np.linspace(0, len(issues) - 1, min(len(issues), 200)).astype(int)]
+    truth = [outcomes(cache.frames, int(i), radar.layout, radar.first_levels) for i in chosen]
+    if settings.shuffle_truth:
+        truth = shuffled(truth, settings.seed + 1)
+    logits = [predict(network, cache[int(i)]) for i in chosen]
+    a, b = split.blocks["calibrate"]
+    if (b - a) * timedelta(minutes=radar.minutes) >= LONG:
+        return isotonic(logits, truth)
+    return Calibration(pooled_temperature(logits, truth))
+
+
+def _decide(
+    network: RainNet, calibration: Calibration, frames: Frames, split: Split, radar: Radar, reference: Any
+) -> dict[str, ndarray]:
+    shape = (len(radar.layout.periods), len(radar.thresholds))
+    judge = Network(lambda inputs: predict(network, inputs), calibration)
+    deciders: dict[str, Decider] = {}
+    for cast in hindcasts(frames, split.issues["calibrate"], radar, reference, network=judge):
+        for name, chance in cast.chances.items():
+            deciders.setdefault(name, Decider(shape)).add(chance, cast.event(), cast.judged)
+    return {name: decider.best() for name, decider in deciders.items()}
+
+
+def _keep(run_path: Path, archive: Archive, split: Split, network: RainNet, facts: dict[str, Any]) -> None:
+    """Write the run; run.json comes last, so that a run that has it is whole."""
+    checkpoint.save(run_path / WEIGHTS, network.state_dict())
+    seen = archive.slots("digest", split.blocks["train"][0], split.blocks["calibrate"][1])
+    np.save(run_path / SEEN, np.unique(seen, axis=0))
+    unfinished = run_path / f".{FACTS}.unfinished"
+    unfinished.write_text(json.dumps(facts, indent=1, default=list) + "\n", encoding="utf-8")
+    unfinished.replace(run_path / FACTS)
+    for leftover in (STATE, "plan.json"):
+        (run_path / leftover).unlink(missing_ok=True)
+
+

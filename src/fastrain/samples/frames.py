@@ -1,0 +1,117 @@
+"""The frames that windows need, as bytes in memory: only those slots, at one coarseness, whatever the archive's span."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from numpy import ndarray
+
+from fastrain.archive.store import Archive
+from fastrain.core.errors import GapError, TooBig
+from fastrain.core.memory import available_bytes
+from fastrain.core.time import show_times
+from fastrain.samples.layout import FrameLayout
+
+SHARE_OF_MEMORY = 0.5
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Blocks of some slots.
+
+    Attributes:
+        slots: (held,) the slots, rising.
+        maximum: (held, y, x) uint8; 255 where nothing was observed.
+        ratio: (held, y, x) uint8 mean over maximum.
+        share: (held, y, x) uint8, observed share of the block's pixels inside the picture, 255 for all.
+    """
+
+    slots: Int[ndarray, "held"]
+    maximum: UInt8[ndarray, "held y x"]
+    ratio: UInt8[ndarray, "held y x"]
+    share: UInt8[ndarray, "held y x"]
+
+    def rows(self, slots: Int[ndarray, "wanted"]) -> Int[ndarray, "wanted"]:
+        """Return where slots stand in the arrays."""
+        return np.searchsorted(self.slots, slots)
+
+
+def load_frames(archive: Archive, coarseness: int, slots: Int[ndarray, "wanted"], memory: int | None = None) -> Frames:
+    """Read the frames of some slots.
+
+    Args:
+        archive: to read from.
+        coarseness: of the blocks.
+        slots: rising; a missing frame comes as not observed.
+        memory: bytes that may be used; half of what is free if None.
+
+    Raises:
+        TooBig: the frames do not fit; the message names a coarseness that does.
+    """
+    grid = archive.schema.grid.coarsened(coarseness)
+    allowed = memory if memory is not None else int(available_bytes() * SHARE_OF_MEMORY)
+    need = frames_bytes(archive, coarseness, len(slots))
+    if need > allowed:
+        raise TooBig(_advice(archive, coarseness, len(slots), need, allowed))
+    shape = (len(slots), *grid.shape)
+    maximum, ratio, share = (np.empty(shape, np.uint8) for _ in range(3))
+    pixels = block_pixels(archive.schema.grid.shape, coarseness)
+    for a, b in _runs(slots, archive.schema.frames_per_chunk):
+        blocks = archive.blocks(coarseness, int(slots[a]), int(slots[b - 1]) + 1)
+        maximum[a:b], ratio[a:b] = blocks["max"], blocks["mean"]
+        share[a:b] = (blocks["observed"].astype(np.uint16) * 255 // pixels).astype(np.uint8)
+    return Frames(np.asarray(slots), maximum, ratio, share)
+
+
+def frames_bytes(archive: Archive, coarseness: int, frames: int) -> int:
+    """Return the memory that frames take at a coarseness."""
+    rows, columns = archive.schema.grid.coarsened(coarseness).shape
+    return 3 * frames * rows * columns
+
+
+def window_slots(issues: Int[ndarray, "issues"], layout: FrameLayout, ahead: bool = True) -> Int[ndarray, "slots"]:
+    """Return the slots that the windows of some issue times touch, each once."""
+    offsets = np.arange(1 - layout.history, (layout.ahead if ahead else 0) + 1)
+    return np.unique(issues[:, None] + offsets[None, :])
+
+
+def require_history(archive: Archive, issue: int, layout: FrameLayout) -> None:
+    """Raise GapError, naming the missing frames, if a forecast cannot be issued at a slot."""
+    slots = np.arange(issue - layout.history + 1, issue + 1)
+    held = archive.observed(int(slots[0]), int(slots[-1]) + 1)
+    if not held.all():
+        times = [archive.schema.axis.time(int(slot)) for slot in slots]
+        missing = [time for time, here in zip(times, held, strict=True) if not here]
+        verb = "is" if len(missing) == 1 else "are"
+        raise GapError(
+            f"Issue time {show_times(times[-1:])} needs {layout.history} frames; {show_times(missing)} {verb} missing."
+        )
+
+
+def block_pixels(shape: tuple[int, int], coarseness: int) -> Int[ndarray, "y x"]:
+    """Return how many pixels of the picture each block holds; fewer at the edge."""
+    rows, columns = (
+        np.minimum(coarseness, size - coarseness * np.arange(-(-size // coarseness))) for size in shape
+    )
+    return np.asarray(rows[:, None] * columns[None, :])
+
+
+def _runs(slots: ndarray, most: int) -> list[tuple[int, int]]:
+    """Return stretches of neighbouring slots, none much longer than a chunk, as index pairs."""
+    breaks = np.flatnonzero(np.diff(slots) != 1) + 1
+    out = []
+    for a, b in zip([0, *breaks], [*breaks, len(slots)], strict=True):
+        out += [(int(i), int(min(i + 4 * most, b))) for i in range(a, b, 4 * most)]
+    return out
+
+
+def _advice(archive: Archive, coarseness: int, frames: int, need: int, allowed: int) -> str:
+    fits = [c for c in archive.schema.coarseness if frames_bytes(archive, c, frames) <= allowed]
+    hint = f"Coarseness {fits[0]} needs {frames_bytes(archive, fits[0], frames) / 1e9:.2g} GB: --coarseness {fits[0]}."
+    none = "No coarseness of this archive fits; ingest again with a larger one."
+    return (
+        f"The frames at coarseness {coarseness} need about {need / 1e9:.2g} GB and {allowed / 1e9:.2g} GB may be used. "
+        f"{hint if fits else none}"
+    )

@@ -1,0 +1,73 @@
+"""What happened: for each cell and period, how many thresholds the rain reached.
+
+Truth is the block maximum over the period, from observed pixels only. Where under three quarters of the cell's pixels
+and frames were observed, decided before looking at rain, there is no truth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int8
+from numpy import ndarray
+
+from fastrain.core.levels import NOT_OBSERVED, WET, LevelTable, wet_from
+from fastrain.samples.frames import Frames
+from fastrain.samples.layout import FrameLayout
+
+OBSERVED_SHARE = 0.75
+NO_TRUTH = -1
+
+
+def outcomes(
+    frames: Frames, issue: int, layout: FrameLayout, first_levels: tuple[int, ...]
+) -> Int8[ndarray, "period y x"]:
+    """Return the number of thresholds reached in each period, −1 where there is no truth.
+
+    Args:
+        frames: that hold the window.
+        issue: slot of the issue.
+        layout: of the windows.
+        first_levels: the lowest level that reaches each threshold, rising.
+    """
+    out = np.empty((len(layout.periods), *frames.maximum.shape[1:]), np.int8)
+    for i, (a, b) in enumerate(layout.periods):
+        rows = frames.rows(np.arange(issue + a + 1, issue + b + 1))
+        level = frames.maximum[rows]
+        highest = np.where(level == NOT_OBSERVED, 0, level).max(axis=0)
+        reached = sum((highest >= first).astype(np.int8) for first in first_levels)
+        seen = frames.share[rows].sum(axis=0, dtype=np.uint32) >= OBSERVED_SHARE * 255 * len(rows)
+        out[i] = np.where(seen, reached, NO_TRUTH)
+    return out
+
+
+def observed_now(frames: Frames, issue: int) -> Bool[ndarray, "y x"]:
+    """Return where three quarters of a cell's pixels are observed at issue: elsewhere no chance is given."""
+    return np.asarray(frames.share[frames.rows(np.array([issue]))[0]] >= OBSERVED_SHARE * 255)
+
+
+def wet_share(frames: Frames, issue: int, layout: FrameLayout, table: LevelTable) -> float:
+    """Return the share of observed cells that are wet in the history: what windows are thinned by."""
+    rows = frames.rows(np.arange(issue - layout.history + 1, issue + 1))
+    level = frames.maximum[rows]
+    seen = int((level != NOT_OBSERVED).sum())
+    first = table.first_level(table.nearest_edge(WET))
+    return float(wet_from(level, first).sum() / seen) if seen else 0.0
+
+
+def thin(
+    wet: Float[ndarray, "issues"], *, keep: float, dry_below: float, seed: int
+) -> tuple[Bool[ndarray, "issues"], Float[ndarray, "issues"]]:
+    """Return which windows to train on, and what each then weighs, so that the chances need no correction.
+
+    Windows are left out by what their input shows, never by what came after: a choice by the outcome would bias the
+    chances.
+
+    Args:
+        wet: share of wet cells in each window's history.
+        keep: share of dry windows that are kept.
+        dry_below: wet share under which a window is dry.
+        seed: of the draw.
+    """
+    dry = wet < dry_below
+    kept = ~dry | (np.random.default_rng(seed).random(len(wet)) < keep)
+    return kept, np.where(dry, 1 / keep, 1.0)

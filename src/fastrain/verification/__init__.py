@@ -1,0 +1,1 @@
+"""Scores of forecasts against what happened: arrays in, numbers with their counts out."""

@@ -1,0 +1,152 @@
+"""Brier score, CSI and reliability by period and threshold, added up window by window through the library `scores`.
+
+A score never stands without its counts; tables are pooled by adding, so that memory does not grow with the windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+BINS = 10
+DIMS = ("period", "threshold", "y", "x")
+
+
+@dataclass
+class Tally:
+    """Sums for one forecaster, each (period, threshold).
+
+    Attributes:
+        decide: chance from which on the forecast counts as yes, (period, threshold).
+        cells: judged.
+        events: that happened.
+        squared: sum of squared differences of chance and outcome.
+        chance: sum of chances.
+        contingency: hits, false alarms, misses, correct negatives; (4, period, threshold).
+        binned: cells, sum of chances and events for each of BINS bins of chance; (3, period, threshold, BINS).
+    """
+
+    decide: Float[ndarray, "period threshold"]
+    cells: ndarray = field(init=False)
+    events: ndarray = field(init=False)
+    squared: ndarray = field(init=False)
+    chance: ndarray = field(init=False)
+    contingency: ndarray = field(init=False)
+    binned: ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = self.decide.shape
+        self.cells, self.events, self.squared, self.chance = (np.zeros(shape) for _ in range(4))
+        self.contingency, self.binned = np.zeros((4, *shape)), np.zeros((3, *shape, BINS))
+
+    def add(
+        self,
+        chance: Float[ndarray, "period threshold y x"],
+        event: Bool[ndarray, "period threshold y x"],
+        judged: Bool[ndarray, "period y x"],
+    ) -> None:
+        """Add one window.
+
+        Args:
+            chance: of reaching each threshold.
+            event: whether it was reached.
+            judged: where there is truth and every forecaster says something.
+        """
+        import xarray as xr
+        from scores.categorical import BinaryContingencyManager
+        from scores.probability import brier_score
+
+        where = np.broadcast_to(judged[:, None], chance.shape)
+        forecast = xr.DataArray(np.where(where, chance, np.nan), dims=DIMS)
+        observed = xr.DataArray(np.where(where, event, np.nan).astype(float), dims=DIMS)
+        cells = where.sum(axis=(2, 3))
+        # The mean of nothing is NaN; it weighs nothing.
+        mean = brier_score(forecast, observed, preserve_dims=["period", "threshold"]).to_numpy()
+        self.cells += cells
+        self.squared += np.where(cells > 0, np.nan_to_num(mean) * cells, 0.0)
+        self.events += (event & where).sum(axis=(2, 3))
+        self.chance += np.where(where, chance, 0.0).sum(axis=(2, 3))
+        yes = xr.where(forecast.isnull(), np.nan, (forecast >= self.decide[:, :, None, None]).astype(float))
+        counts = BinaryContingencyManager(yes, observed).transform(preserve_dims=["period", "threshold"]).get_counts()
+        for i, name in enumerate(("tp_count", "fp_count", "fn_count", "tn_count")):
+            self.contingency[i] += np.nan_to_num(counts[name].to_numpy())
+        self._add_bins(chance, event, where)
+
+    def _add_bins(self, chance: ndarray, event: ndarray, where: ndarray) -> None:
+        periods, thresholds = chance.shape[:2]
+        index = np.minimum((np.nan_to_num(chance) * BINS).astype(int), BINS - 1)
+        flat = (np.arange(periods * thresholds).reshape(periods, thresholds, 1, 1) * BINS + index)[where]
+        size = periods * thresholds * BINS
+        for i, weights in enumerate((None, chance[where], event[where].astype(float))):
+            counted = np.bincount(flat, weights=weights, minlength=size)
+            self.binned[i] += counted.reshape(periods, thresholds, BINS)
+
+    @property
+    def brier(self) -> Float[ndarray, "period threshold"]:
+        """Brier score; NaN where nothing was judged.
+
+        Source: Brier (1950), doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.squared / self.cells)
+
+    @property
+    def csi(self) -> Float[ndarray, "period threshold"]:
+        """Critical success index, hits / (hits + false alarms + misses); NaN where there was neither.
+
+        Source: Schaefer (1990), doi:10.1175/1520-0434(1990)005<0570:TCSIAA>2.0.CO;2.
+        """
+        hits, false_alarms, misses, _ = self.contingency
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(hits / (hits + false_alarms + misses))
+
+    def row(self, period: int, threshold: int) -> dict[str, Any]:
+        """Return the scores of one period and threshold with their counts."""
+        at = (period, threshold)
+        hits, false_alarms, misses, negatives = (int(n) for n in self.contingency[(slice(None), *at)])
+        return {
+            "brier": float(self.brier[at]),
+            "csi": float(self.csi[at]),
+            "decide_at": float(self.decide[at]),
+            "cells": int(self.cells[at]),
+            "events": int(self.events[at]),
+            "mean_chance": float(self.chance[at] / self.cells[at]) if self.cells[at] else float("nan"),
+            "hits": hits,
+            "false_alarms": false_alarms,
+            "misses": misses,
+            "correct_negatives": negatives,
+        }
+
+
+@dataclass
+class Decider:
+    """Which chance should count as yes: the one of the highest CSI on the calibration time, never 0.5 by habit."""
+
+    shape: tuple[int, int]
+    counts: ndarray = field(init=False)
+    STEPS = 50
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((2, *self.shape, self.STEPS))
+
+    def add(self, chance: ndarray, event: ndarray, judged: ndarray) -> None:
+        """Add one window; the arguments are those of `Tally.add`."""
+        periods, thresholds = self.shape
+        where = np.broadcast_to(judged[:, None], chance.shape)
+        index = np.minimum((np.nan_to_num(chance) * self.STEPS).astype(int), self.STEPS - 1)
+        flat = (np.arange(periods * thresholds).reshape(periods, thresholds, 1, 1) * self.STEPS + index)[where]
+        for i, weights in enumerate((None, event[where].astype(float))):
+            counted = np.bincount(flat, weights=weights, minlength=periods * thresholds * self.STEPS)
+            self.counts[i] += counted.reshape(periods, thresholds, self.STEPS)
+
+    def best(self) -> Float[ndarray, "period threshold"]:
+        """Return the chance from which on yes gives the highest CSI; 0.5 where nothing happened."""
+        yes, hits = (np.flip(np.cumsum(np.flip(c, -1), -1), -1) for c in self.counts)
+        events = hits[..., :1]
+        csi = hits / np.maximum(yes + events - hits, 1)
+        at = np.maximum(csi.argmax(axis=-1), 1) / self.STEPS  # never 0: that would be always yes
+        return np.asarray(np.where(events[..., 0] > 0, at, 0.5))
