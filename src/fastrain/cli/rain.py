@@ -1,4 +1,224 @@
-"""The verbs train, verify and forecast."""
-def train(): pass
-def verify(): pass
-def forecast(): pass
+"""The verbs of the rain task: train, verify and forecast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastrain.cli.archive import Json
+from fastrain.cli.show import duration, print_json, progress, say, size
+from fastrain.core.errors import PlaceError, SettingError, UsageError
+from fastrain.core.time import parse_time, show_time
+
+if TYPE_CHECKING:
+    from fastrain.rain.forecast import PlaceForecast
+    from fastrain.rain.verify import Verification
+
+Place = Annotated[str | None, typer.Option(metavar="LAT,LON", help="The place, in degrees.")]
+Pixel = Annotated[str | None, typer.Option(metavar="ROW,COL", help="The place, as a pixel of the picture.")]
+
+
+def train(
+    archive: Annotated[Path, typer.Argument(metavar="A", help="The archive.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run; a killed one is gone on with.")],
+    coarseness: Annotated[int | None, typer.Option(min=1, help="Of the cells [default: nearest to 4 km].")] = None,
+    place: Place = None,
+    pixel: Pixel = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="That frames and inputs may take [default: half of what is free].")] = None,
+    width: Annotated[int, typer.Option(min=4, max=256, help="Of the network, its one dial.")] = 24,
+    json: Json = False,
+) -> None:
+    """Train a network on an archive."""
+    from fastrain.archive.store import Archive
+    from fastrain.core.memory import parse_size
+    from fastrain.rain.train import TrainSettings
+    from fastrain.rain.train import train as fit
+
+    held = Archive.open(archive)
+    settings = TrainSettings(
+        coarseness=coarseness,
+        place=_pixel(held.schema.grid, place, pixel),
+        seed=seed,
+        width=width,
+        memory=parse_size(memory) if memory else None,
+    )
+    with progress("train") as move:
+        made = fit(archive, run, settings, say=say, progress=move)
+    facts = made.facts
+    if json:
+        print_json(facts)
+    else:
+        typer.echo(
+            f"{run}: trained in {duration(facts['seconds'])}, {size(facts['peak_bytes'])} of memory at the peak; "
+            f"calibration temperature {facts['calibration']['temperature']:g}."
+        )
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="R", help="The run.")],
+    archive: Annotated[Path | None, typer.Option(help="To score on [default: its own, the time held out].")] = None,
+    against: Annotated[
+        str, typer.Option(metavar="LIST", help="Baselines: climatology, persistence, advection, lagrangian.")
+    ] = "climatology,persistence,advection,lagrangian",
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write DIR/report.html.")] = None,
+    json: Json = False,
+) -> None:
+    """Score a run on time it was not trained on, beside the baselines."""
+    from fastrain.rain.run import open_run
+    from fastrain.rain.verify import verify as score
+
+    opened = open_run(run)
+    held = opened.archive(archive)
+    names = tuple(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
+    with progress("verify") as move:
+        found = score(opened, held, against=names, progress=move)
+    if report is not None:
+        from fastrain.rain.forecast import at_place, forecast_grid
+        from fastrain.rain.report import write_report
+
+        report.mkdir(parents=True, exist_ok=True)
+        chances = forecast_grid(opened, held)
+        there = at_place(chances, held.schema.grid, opened.place) if opened.place else None
+        write_report(
+            report / "report.html", run=opened, archive=held, found=found, chances=chances, place=there, stages=[]
+        )
+        say(f"Report: {report / 'report.html'}")
+    if json:
+        print_json(found.as_attributes())
+    else:
+        _show_scores(found)
+
+
+def forecast(
+    run: Annotated[Path, typer.Argument(metavar="R", help="The run.")],
+    archive: Annotated[Path | None, typer.Option(help="With the last frames [default: the run's own].")] = None,
+    at: Annotated[str | None, typer.Option(metavar="ISO-TIME", help="Issue time, UTC [default: the last frame].")] = None,
+    place: Place = None,
+    pixel: Pixel = None,
+    to: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the map: .nc, .png, or a place's .json.")] = None,
+    json: Json = False,
+) -> None:
+    """Say the chances of rain: at a place, or as a map."""
+    from fastrain.rain.forecast import at_place, forecast_grid, pixel_of
+    from fastrain.rain.run import open_run
+
+    if to is not None and to.suffix not in (".nc", ".png", ".json"):
+        raise UsageError(f"--to {to}: expected a name that ends in .nc, .png or .json.")
+    opened = open_run(run)
+    held = opened.archive(archive)
+    asked = _pixel(held.schema.grid, place, pixel)
+    where = pixel_of(opened, held.schema.grid, None, asked)
+    if where is None and (to is None or to.suffix == ".json"):
+        raise UsageError("Which place? Give --place LAT,LON or --pixel ROW,COL, or write the map: --to chances.png.")
+    chances = forecast_grid(opened, held, parse_time(at) if at else None)
+    there = None
+    if where is not None and (asked is not None or to is None or to.suffix == ".json"):
+        there = at_place(chances, held.schema.grid, where)
+    if to is not None:
+        _write(to, chances, there)
+        say(f"Wrote {to}.")
+    if there is not None and json:
+        print_json(there)
+    elif there is not None and to is None:
+        _show_place(there)
+    elif json:
+        print_json(_summary(chances))
+
+
+def _pixel(grid: Any, place: str | None, pixel: str | None) -> tuple[int, int] | None:
+    from fastrain.core.grid import parse_pair
+
+    if place and pixel:
+        raise UsageError("--place and --pixel: give one of them.")
+    if place:
+        found: tuple[int, int] = grid.pixel(*parse_pair(place, "--place"))
+        return found
+    if pixel:
+        row, column = parse_pair(pixel, "--pixel")
+        if row != int(row) or column != int(column):
+            raise SettingError(f"--pixel {pixel}: expected whole numbers, row first.")
+        if not (0 <= row < grid.shape[0] and 0 <= column < grid.shape[1]):
+            raise PlaceError(f"Pixel {pixel} is outside the picture of {grid.shape[0]} rows and {grid.shape[1]} columns.")
+        return int(row), int(column)
+    return None
+
+
+def _write(path: Path, chances: Any, there: PlaceForecast | None) -> None:
+    import json
+
+    from fastrain.cli.show import plain
+
+    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    if path.suffix == ".nc":
+        from fastrain.rain.forecast import write_netcdf
+
+        write_netcdf(chances, str(unfinished))
+    elif path.suffix == ".png":
+        from fastrain.rain.pictures import figure_png, forecast_figure
+
+        unfinished.write_bytes(figure_png(forecast_figure(chances, there.cell if there else None)))
+    else:
+        unfinished.write_text(json.dumps(plain(there), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _summary(chances: Any) -> dict[str, Any]:
+    """Return what a program wants to know of a map that was written."""
+    mean = chances["chance"].mean(("y", "x")).values
+    return {
+        "issue_time": str(chances["issue_time"].values.astype("datetime64[s]")) + "Z",
+        "thresholds": chances["threshold"].values.tolist(),
+        "mean_chance": mean.round(4).tolist(),
+        "cells": int(chances.sizes["y"] * chances.sizes["x"]),
+        "cells_observed": int(chances["chance"][0, 0].notnull().sum()),
+        "network": chances.attrs["network"],
+        "archive": chances.attrs["archive"],
+    }
+
+
+def _show_place(there: PlaceForecast) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    colours = {"no": "green", "unsure": "yellow", "yes": "red"}
+    title = (
+        f"{there.latitude:.3f}, {there.longitude:.3f} (cell of {there.cell_km:.3g} km), issued {show_time(there.issue_time)}"
+    )
+    table = Table(title=title, title_justify="left", caption=f"Data: {there.credit}", caption_justify="left")
+    table.add_column("period, UTC")
+    for threshold in there.thresholds:
+        table.add_column(f"≥ {threshold:g} mm/h", justify="right")
+    for period in there.periods:
+        cells = [
+            f"[{colours[period.lights[f'{t:g}']]}]{period.chances[f'{t:g}']:.0%} {period.lights[f'{t:g}']}[/]"
+            for t in there.thresholds
+        ]
+        table.add_row(f"{period.start:%H:%M}–{period.valid_time:%H:%M}", *cells)
+    Console().print(table)
+
+
+def _show_scores(found: Verification) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for k, threshold in enumerate(found.thresholds):
+        table = Table(title=f"≥ {threshold:g} mm/h: Brier score | CSI", title_justify="left")
+        table.add_column("minutes")
+        for start, end in found.periods:
+            table.add_column(f"{start}–{end}", justify="right")
+        for name, tally in found.tallies.items():
+            cells = [f"{b:.3f} | {c:.2f}" for b, c in zip(tally.brier[:, k], tally.csi[:, k], strict=True)]
+            table.add_row(name, *cells, style="bold" if name == "network" else None)
+        tally = found.tallies["network"]
+        counts = zip(tally.events[:, k], tally.cells[:, k], strict=True)
+        table.add_row("events of cells", *(f"{int(e):,} of {int(n):,}" for e, n in counts), style="dim")
+        console.print(table)
+    console.print(
+        f"{found.issues} issue times, {show_time(found.first)} to {show_time(found.last)}"
+        + (": one spell of weather; the scores illustrate, they do not rank." if found.hours < 24 else "."),
+        highlight=False,
+    )

@@ -56,6 +56,7 @@ class RainNet(nn.Module):
         start[:, :guesses] = 1.0 / guesses
         with torch.no_grad():
             self.straight.bias.copy_(start.flatten())
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third less time in bf16 on a CPU
 
     def forward(
         self,
@@ -70,6 +71,17 @@ class RainNet(nn.Module):
             guess: first guesses of each threshold, as logits.
             known: conditions of each map, about −1 to 1.
         """
+        straight, learned = self.parts(x, guess, known)
+        return straight + learned
+
+    def parts(
+        self,
+        x: Float[Tensor, "batch channel y x"],
+        guess: Float[Tensor, "batch threshold guess y x"],
+        known: Float[Tensor, "batch conditions"],
+    ) -> tuple[Float[Tensor, "batch threshold y x"], Float[Tensor, "batch threshold y x"]]:
+        """Return the two summands of the logits: the straight line through the guesses, and what is learned."""
+        x = x.contiguous(memory_format=torch.channels_last)
         fine = self.fine(F.gelu(self.stem(x)), known)
         middle = self.middle(_down(fine), known)
         coarse = self.coarse(_down(middle), known)
@@ -78,7 +90,13 @@ class RainNet(nn.Module):
         learned = self.head(fine)  # (batch, threshold, y, x): the head's padding gives back what the stem took
         line = self.straight(known).view(len(x), self.thresholds, self.guesses + 1)
         straight = torch.einsum("btg,btgyx->btyx", line[:, :, :-1].float(), guess.float())
-        return learned.float() + straight + line[:, :, -1, None, None].float()
+        return straight + line[:, :, -1, None, None].float(), learned.float()
+
+    def shrink(self, share: float) -> None:
+        """Keep a share of what was learned; 0 leaves the straight line alone."""
+        with torch.no_grad():
+            self.head.weight.mul_(share)
+            self.head.bias.mul_(share)  # type: ignore[union-attr]
 
 
 def _down(x: Tensor) -> Tensor:

@@ -79,21 +79,22 @@ def ordinal_loss(
     return (losses * judged).sum() / cells.clamp(min=1)
 
 
-def pooled_temperature(logits: list[ndarray], outcome: list[ndarray]) -> float:
-    """Return the temperature of the least loss over windows of (period, threshold, y, x) logits and their outcomes."""
+def pooled_temperature(logits: list[ndarray], outcome: list[ndarray]) -> tuple[float, float]:
+    """Return the temperature of the least loss, and that loss, over windows of (period, threshold, y, x) logits."""
     x = torch.cat([torch.from_numpy(part).float() for part in logits])
     o = torch.cat([torch.from_numpy(part) for part in outcome])
     weight = torch.ones(len(x))
     grid = np.exp(np.linspace(np.log(0.5), np.log(4.0), 43))
     losses = [float(ordinal_loss(x / float(t), o, weight)) for t in grid]
-    return round(float(grid[int(np.argmin(losses))]), 4)
+    at = int(np.argmin(losses))
+    return round(float(grid[at]), 4), losses[at]
 
 
 def isotonic(logits: list[ndarray], outcome: list[ndarray]) -> Calibration:
     """Return isotonic regressions of the conditional chances, one for each period and threshold with enough cases."""
     from scipy.optimize import isotonic_regression
 
-    temperature = pooled_temperature(logits, outcome)
+    temperature, _ = pooled_temperature(logits, outcome)
     x, o = np.stack(logits), np.stack(outcome)  # (window, period, threshold, y, x), (window, period, y, x)
     all_knots = []
     for p in range(x.shape[1]):

@@ -159,12 +159,24 @@ def network_identity(network: RainNet) -> str:
     return digest.hexdigest()
 
 
-@torch.inference_mode()
 def predict(network: RainNet, inputs: Inputs) -> Float[ndarray, "period threshold y x"]:
-    """Return a network's logits for a window, period by period, so that memory does not grow with their number."""
+    """Return a network's logits for a window."""
+    straight, learned = predict_parts(network, inputs)
+    return straight + learned
+
+
+@torch.inference_mode()
+def predict_parts(
+    network: RainNet, inputs: Inputs
+) -> tuple[Float[ndarray, "period threshold y x"], Float[ndarray, "period threshold y x"]]:
+    """Return the straight line through smoothed advection, and the learned correction to it, as logits.
+
+    Period by period, so that memory does not grow with their number.
+    """
     out = []
     for p in range(len(inputs.known)):
         one = slice(p, p + 1)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            out.append(network(inputs.x[one].float(), inputs.guess[one].float(), inputs.known[one]))
-    return torch.cat(out).float().numpy()
+            out.append(network.parts(inputs.x[one].float(), inputs.guess[one].float(), inputs.known[one]))
+    straight, learned = (torch.cat(parts).float().numpy() for parts in zip(*out, strict=True))
+    return straight, learned

@@ -28,7 +28,7 @@ from fastrain.nets.rain_net import RainNet
 from fastrain.rain.chances import Calibration, isotonic, ordinal_loss, pooled_temperature
 from fastrain.rain.hindcast import Network, hindcasts, learn_reference
 from fastrain.rain.inputs import InputCache, Radar
-from fastrain.rain.run import FACTS, RUN_VERSION, SEEN, STATE, WEIGHTS, Run, make_network, network_identity, open_run, predict
+from fastrain.rain.run import FACTS, RUN_VERSION, SEEN, STATE, WEIGHTS, Run, make_network, network_identity, open_run, predict, predict_parts
 from fastrain.samples.frames import Frames, load_frames, window_slots
 from fastrain.samples.layout import LONG
 from fastrain.samples.split import Split, split_archive
@@ -60,7 +60,7 @@ class TrainSettings:
     thresholds: tuple[float, ...] = (0.1, 1.0, 5.0)
     place: tuple[int, int] | None = None
     seed: int = 0
-    width: int = 32
+    width: int = 24
     cells: int | None = None
     keep_dry: float = 0.2
     dry_below: float = 0.005
@@ -71,10 +71,11 @@ class TrainSettings:
 Say = Callable[[str], None]
 Progress = Callable[[int, int, str], None]
 
+SHARES_KEPT = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the learned correction, of which the calibration time chooses one
 BATCH = 8
 CROP = 96  # cells; a larger map is trained on in crops
-CELLS_FEW, CELLS_MOST = 15_000_000, 60_000_000  # seen in training: least for a short archive, most for a long one
-PASSES = 25  # over all cells of all windows, between those two
+CELLS_FEW, CELLS_MOST = 4_000_000, 60_000_000  # seen in training: least for a short archive, most for a long one
+PASSES = 6  # over all cells of all windows, between those two
 
 
 def train(
@@ -132,7 +133,8 @@ def train(
         progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
     )
     assert isinstance(fitted, RainNet)
-    calibration = _calibrate(fitted, cache, split, radar, settings)
+    share, calibration = _calibrate(fitted, cache, split, radar, settings)
+    fitted.shrink(share)
     reference = learn_reference(frames, split.issues["train"][kept], split.issues["calibrate"], radar)
     decided = _decide(fitted, calibration, frames, split, radar, reference)
     facts = {
@@ -153,6 +155,7 @@ def train(
             "width": settings.width,
             "weights": sum(p.numel() for p in fitted.parameters()),
             "steps": steps,
+            "share_kept": share,
         },
         "seconds": round(time.monotonic() - began, 1),
         "peak_bytes": peak_bytes(),
@@ -351,18 +354,31 @@ def _thinned(frames: Frames, issues: ndarray, radar: Radar, settings: TrainSetti
     return kept, weights
 
 
-def _calibrate(network: RainNet, cache: InputCache, split: Split, radar: Radar, settings: TrainSettings) -> Calibration:
+def _calibrate(
+    network: RainNet, cache: InputCache, split: Split, radar: Radar, settings: TrainSettings
+) -> tuple[float, Calibration]:
+    """Return how much of what was learned to keep, and the calibration that goes with it, from the calibration time.
+
+    A network trained on a single night is right about some things and sure about too many: the calibration time says
+    how much of its correction to smoothed advection holds.
+    """
     issues = split.issues["calibrate"]
     # Spread over the calibration time; more windows than this would only take memory.
-    chosen = issues[np.linspace(0, len(issues) - 1, min(len(issues), 200)).astype(int)]
+    chosen = issues[np.linspace(0, len(issues) - 1, min(len(issues), 100)).astype(int)]
     truth = [outcomes(cache.frames, int(i), radar.layout, radar.first_levels) for i in chosen]
     if settings.shuffle_truth:
         truth = shuffled(truth, settings.seed + 1)
-    logits = [predict(network, cache[int(i)]) for i in chosen]
+    parts = [predict_parts(network, cache[int(i)]) for i in chosen]
+    best: tuple[float, float, float] = (float("inf"), 1.0, 1.0)
+    for share in SHARES_KEPT:
+        logits = [straight + share * learned for straight, learned in parts]
+        temperature, loss = pooled_temperature(logits, truth)
+        best = min(best, (loss, share, temperature))
+    _, share, temperature = best
     a, b = split.blocks["calibrate"]
     if (b - a) * timedelta(minutes=radar.minutes) >= LONG:
-        return isotonic(logits, truth)
-    return Calibration(pooled_temperature(logits, truth))
+        return share, isotonic([straight + share * learned for straight, learned in parts], truth)
+    return share, Calibration(temperature)
 
 
 def _decide(

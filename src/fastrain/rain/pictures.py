@@ -1,0 +1,149 @@
+"""Pictures of forecasts and scores, drawn with matplotlib, without a display."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from fastrain.core.levels import NOT_OBSERVED, LevelTable
+from fastrain.core.time import show_time
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+    from fastrain.rain.verify import Verification
+
+# Rain rates: edges in mm/h and colours from light to heavy, readable with every kind of colour vision.
+RATE_EDGES = (0.1, 0.5, 1, 2, 5, 10, 20, 50)
+RATE_COLOURS = ("#cfe8f7", "#9dcdee", "#63a8dc", "#2f7dc1", "#7b52ab", "#c0428a", "#ef6a4a", "#ffc24d")
+UNSEEN, DRY = "#d9d9d6", "#fbfbf9"
+NAMES = {
+    "network": "network",
+    "climatology": "climatology",
+    "persistence": "persistence",
+    "advection": "advection",
+    "lagrangian": "smoothed advection",
+}
+INK = {"network": "#b3263f", "climatology": "#8a8a86", "persistence": "#c98a1b", "advection": "#2f7dc1", "lagrangian": "#1c4f82"}
+
+
+def rain_picture(level: UInt8[ndarray, "y x"], table: LevelTable) -> UInt8[ndarray, "y x 4"]:
+    """Return a frame as RGBA: grey where not observed."""
+    rates = np.nan_to_num(table.rates)[level]
+    index = np.searchsorted(RATE_EDGES, rates * (1 + 1e-6), side="right")
+    palette = np.array([_rgba(c) for c in (DRY, *RATE_COLOURS)], dtype=np.uint8)
+    picture = palette[index]
+    picture[level == NOT_OBSERVED] = _rgba(UNSEEN)
+    return picture
+
+
+def chance_picture(chance: Float[ndarray, "y x"]) -> UInt8[ndarray, "y x 4"]:
+    """Return chances as RGBA, white at 0 to dark at 1; grey where there is none."""
+    from matplotlib import colormaps
+
+    picture = (colormaps["YlGnBu"](np.nan_to_num(chance)) * 255).astype(np.uint8)
+    picture[np.nan_to_num(chance) < 0.02] = _rgba(DRY)
+    picture[np.isnan(chance)] = _rgba(UNSEEN)
+    return picture
+
+
+def png(picture: UInt8[ndarray, "y x 4"]) -> bytes:
+    """Return a picture as PNG."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(picture).convert("RGB").quantize(64).save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def forecast_figure(chances: xr.Dataset, cell: tuple[int, int] | None = None) -> Figure:
+    """Return the maps of a forecast: a row a threshold, a column a period.
+
+    Args:
+        chances: of `forecast_grid`.
+        cell: row and column of a place to mark.
+    """
+    periods, thresholds = chances.sizes["period"], chances.sizes["threshold"]
+    rows, columns = chances.sizes["y"], chances.sizes["x"]
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.1 * periods + 0.9, 2.1 * thresholds * rows / columns + 1.1), layout="constrained")
+    axes = figure.subplots(thresholds, periods, squeeze=False)
+    bounds = (chances["lead_bounds"].values / np.timedelta64(60, "s")).astype(int)
+    image = None
+    for k in range(thresholds):
+        for p in range(periods):
+            axis = axes[k][p]
+            axis.set_facecolor(UNSEEN)
+            image = axis.imshow(chances["chance"].values[p, k], cmap="YlGnBu", vmin=0, vmax=1, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            if cell:
+                axis.plot(cell[1], cell[0], "+", color="#d11", markersize=9, markeredgewidth=1.5)
+            if k == 0:
+                axis.set_title(f"{bounds[p, 0]}–{bounds[p, 1]} min", fontsize=10)
+        axes[k][0].set_ylabel(f"≥ {float(chances['threshold'].values[k]):g} mm/h", fontsize=10)
+    figure.colorbar(image, ax=axes, label="chance", shrink=0.8)
+    figure.suptitle(f"Chance of rain, issued {_shown(chances['issue_time'].values)}", fontsize=11)
+    figure.text(0.005, 0.005, f"Data: {chances.attrs['credit']}", fontsize=7, color="#555")
+    return figure
+
+
+def reliability_figure(found: Verification) -> Figure:
+    """Return the reliability diagrams of the network, a panel a threshold, with the counts below."""
+    from matplotlib.figure import Figure
+
+    tally = found.tallies["network"]
+    count = len(found.thresholds)
+    figure = Figure(figsize=(3.3 * count, 4.3), layout="constrained")
+    axes = figure.subplots(2, count, squeeze=False, height_ratios=[3, 1], sharex="col")
+    for k, threshold in enumerate(found.thresholds):
+        cells, chance, event = tally.binned[:, :, k].sum(axis=1)
+        enough = cells > 0
+        top, low = axes[0][k], axes[1][k]
+        top.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
+        top.plot(chance[enough] / cells[enough], event[enough] / cells[enough], "o-", color=INK["network"], markersize=4)
+        top.set(xlim=(0, 1), ylim=(0, 1), title=f"≥ {threshold:g} mm/h")
+        low.bar((np.arange(len(cells)) + 0.5) / len(cells), cells, width=0.9 / len(cells), color="#8fa6b8")
+        low.set(yscale="log", xlabel="chance said")
+    axes[0][0].set_ylabel("share that happened")
+    axes[1][0].set_ylabel("cells")
+    return figure
+
+
+def brier_figure(found: Verification) -> Figure:
+    """Return the Brier scores of every forecaster by lead, a panel a threshold."""
+    from matplotlib.figure import Figure
+
+    count = len(found.thresholds)
+    figure = Figure(figsize=(3.3 * count, 3.2), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    ends = [end for _, end in found.periods]
+    for k, threshold in enumerate(found.thresholds):
+        for name, tally in found.tallies.items():
+            axes[k].plot(ends, tally.brier[:, k], "o-", color=INK[name], label=NAMES[name], markersize=3, linewidth=2 if name == "network" else 1.2)
+        axes[k].set(title=f"≥ {threshold:g} mm/h", xlabel="end of period, min", ylim=(0, None))
+    axes[0].set_ylabel("Brier score, lower is better")
+    axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def figure_png(figure: Figure, dpi: int = 110) -> bytes:
+    """Return a figure as PNG."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi)
+    return out.getvalue()
+
+
+def _rgba(colour: str) -> tuple[int, int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16), 255
+
+
+def _shown(value: Any) -> str:
+    from datetime import UTC, datetime
+
+    return show_time(datetime.fromtimestamp(int(value.astype("datetime64[s]").astype(int)), tz=UTC))

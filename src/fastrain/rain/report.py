@@ -1,0 +1,250 @@
+"""The report: one self-contained HTML page that people look at, with maps, traffic lights and scores."""
+
+from __future__ import annotations
+
+import base64
+import html
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastrain.archive.store import Archive
+from fastrain.core.time import show_time
+from fastrain.rain.forecast import PlaceForecast
+from fastrain.rain.pictures import (
+    NAMES,
+    RATE_COLOURS,
+    RATE_EDGES,
+    brier_figure,
+    chance_picture,
+    figure_png,
+    png,
+    rain_picture,
+    reliability_figure,
+)
+from fastrain.rain.run import Run
+from fastrain.rain.verify import Verification
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+OBSERVED_SPAN = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of what was done: its name, what came of it, seconds and bytes of memory at the peak so far."""
+
+    name: str
+    what: str
+    seconds: float
+    peak_bytes: int
+
+
+def write_report(
+    path: Path,
+    *,
+    run: Run,
+    archive: Archive,
+    found: Verification,
+    chances: xr.Dataset | None,
+    place: PlaceForecast | None,
+    stages: list[Stage],
+    pictures: list[tuple[str, str]] | None = None,
+) -> None:
+    """Write the report.
+
+    Args:
+        path: of the HTML file.
+        run: that is reported on.
+        archive: it was verified on.
+        found: its scores.
+        chances: the forecast to show, if any.
+        place: its chances at a place, if any.
+        stages: what was done.
+        pictures: captions and bytes (as data addresses) of further pictures to show.
+    """
+    template = Template((files("fastrain.rain") / "report.html").read_text(encoding="utf-8"))
+    page = template.substitute(
+        title=_escape(f"Chances of rain: {run.path.name}"),
+        caveat=_caveat(found),
+        stages=_stages(stages),
+        forecast=_forecast(archive, chances, place) if chances is not None else "",
+        choices=_choices(run),
+        reliability=_image(figure_png(reliability_figure(found)), "Reliability diagrams, one for each threshold"),
+        brier=_image(figure_png(brier_figure(found)), "Brier scores by lead, one panel for each threshold"),
+        scores=_scores(found),
+        pictures="".join(f"<figure><img src='{src}' alt=''><figcaption>{_escape(c)}</figcaption></figure>" for c, src in pictures or []),
+        credit=_escape(archive.schema.credit),
+        identity=_escape(f"network {run.identity}, archive {archive.schema.identity}, fastrain {run.facts['fastrain']}"),
+    )
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(page, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def data_address(picture: bytes, kind: str = "png") -> str:
+    """Return a picture as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def _forecast(archive: Archive, chances: xr.Dataset, place: PlaceForecast | None) -> str:
+    """Return the animated map and the traffic lights."""
+    issue = np.datetime64(chances["issue_time"].values, "s").astype(int)
+    slot = archive.schema.axis.slot(_utc(int(issue)))[0]
+    span = max(1, round(OBSERVED_SPAN / archive.schema.axis.cadence))
+    first = max((archive.span or (0, 0))[0], slot - span)
+    level = archive.level(first, slot + 1)
+    held = archive.observed(first, slot + 1)
+    frames = [
+        (show_time(archive.schema.axis.time(first + i)), "observed", data_address(png(rain_picture(level[i], archive.schema.table))))
+        for i in range(len(level))
+        if held[i]
+    ]
+    bounds = (chances["lead_bounds"].values / np.timedelta64(60, "s")).astype(int)
+    thresholds = [f"{float(t):g}" for t in chances["threshold"].values]
+    ahead = {
+        t: [
+            (f"{a}–{b} min after {show_time(_utc(int(issue)))}", f"chance of ≥ {t} mm/h", data_address(png(chance_picture(chances["chance"].values[p, k]))))
+            for p, (a, b) in enumerate(bounds)
+        ]
+        for k, t in enumerate(thresholds)
+    }
+    import json
+
+    rows, columns = archive.schema.grid.shape
+    marker = ""
+    if place:
+        x, y = (place.pixel[1] + 0.5) / columns * 100, (place.pixel[0] + 0.5) / rows * 100
+        marker = f"<div class='place' style='left:{x:.2f}%;top:{y:.2f}%' title='the place'></div>"
+    buttons = "".join(
+        f"<label><input type='radio' name='threshold' value='{t}'{' checked' if i == 0 else ''}> ≥ {t} mm/h</label> "
+        for i, t in enumerate(thresholds)
+    )
+    legend = "".join(f"<span style='background:{c}'>{e:g}</span>" for e, c in zip(RATE_EDGES, RATE_COLOURS, strict=True))
+    return (
+        "<h2>The last hour, and the chances ahead</h2><div class='both'><div>"
+        f"<div class='map' style='aspect-ratio:{columns}/{rows}'><img id='frame' alt='radar map'>{marker}</div>"
+        "<div class='bar'><button id='play' type='button'>Pause</button><input id='at' type='range' min='0' value='0' "
+        "aria-label='time'></div><p id='when' class='when'></p>"
+        f"<p>{buttons}</p><p class='legend'>mm/h {legend}</p>"
+        "<p class='legend chance'>chance <span>0</span><i></i><span>1</span> grey: not observed</p></div>"
+        f"<div>{_lights(place)}</div></div>"
+        f"<script>const observed={json.dumps(frames)},ahead={json.dumps(ahead)};</script>"
+    )
+
+
+def _lights(place: PlaceForecast | None) -> str:
+    if place is None:
+        return "<p>No place was named; give --place LAT,LON for its traffic lights.</p>"
+    shown = [f"{place.thresholds[0]:g}", f"{place.thresholds[-1]:g}"]
+    names = dict(zip(shown, ("rain", "heavy"), strict=False)) if shown[0] != shown[1] else {shown[0]: "rain"}
+    head = "".join(f"<th>{names[t]}<br><small>≥ {t} mm/h</small></th>" for t in names)
+    rows = "".join(
+        f"<tr><th>{p.start_min}–{p.end_min} min<br><small>to {p.valid_time:%H:%M}Z</small></th>"
+        + "".join(f"<td class='light {p.lights[t]}'><b>{p.chances[t]:.0%}</b><br>{_word(p.lights[t])}</td>" for t in names)
+        + "</tr>"
+        for p in place.periods
+    )
+    return (
+        f"<h3>At {place.latitude:.3f}, {place.longitude:.3f}</h3>"
+        f"<p>Issued {show_time(place.issue_time)}; the chance that it rains somewhere in the cell of "
+        f"{place.cell_km:.3g} km at some time of the period.</p>"
+        f"<table class='lights'><tr><td></td>{head}</tr>{rows}</table>"
+    )
+
+
+def _word(light: str) -> str:
+    return {"no": "sure no", "unsure": "unsure", "yes": "sure yes"}[light]
+
+
+def _caveat(found: Verification) -> str:
+    cases = f"{found.issues} issue times within {found.hours:.1f} hours"
+    if found.hours < 24:
+        return (
+            f"<p class='caveat'>The scores below come from {cases}: one spell of weather. Issue times a few minutes apart "
+            "see nearly the same rain, so these are about as many independent cases as one can count on one hand, about "
+            "two. They illustrate how to read the scores; they do not rank the methods.</p>"
+        )
+    return f"<p>The scores below come from {cases} that training did not see.</p>"
+
+
+def _choices(run: Run) -> str:
+    facts = run.facts
+    split = facts["split"]
+    lines = [
+        f"history {facts['layout']['history']} min, {len(facts['layout']['periods'])} periods up to {facts['layout']['periods'][-1][1]} min ahead",
+        f"thresholds {', '.join(f'{t:g}' for t in facts['thresholds'])} mm/h; truth is the maximum of the cell over the period",
+        *(f"{name}: {a} to {b}, {facts['issues'][name]} issue times" for name, (a, b) in split.items()),
+        f"network of {facts['network']['weights']:,} weights, {facts['network']['steps']} steps, calibration temperature {facts['calibration']['temperature']:g}",
+    ]
+    return "<ul>" + "".join(f"<li>{_escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _stages(stages: list[Stage]) -> str:
+    rows = "".join(
+        f"<tr><th>{_escape(s.name)}</th><td>{_escape(s.what)}</td><td class='n'>{s.seconds:.1f} s</td>"
+        f"<td class='n'>{s.peak_bytes / 2**20:,.0f} MiB</td></tr>"
+        for s in stages
+    )
+    total = sum(s.seconds for s in stages)
+    if not stages:
+        return ""
+    return (
+        "<h2>What was done</h2><table><tr><td></td><td></td><th>time</th><th>memory, peak so far</th></tr>"
+        f"{rows}<tr><th>all</th><td></td><td class='n'>{total:.1f} s</td><td></td></tr></table>"
+    )
+
+
+def _scores(found: Verification) -> str:
+    """Return the tables of scores with their counts, one for each threshold."""
+    out = []
+    for k, threshold in enumerate(found.thresholds):
+        head = "".join(f"<th>{a}–{b}</th>" for a, b in found.periods)
+        out.append(f"<h3>≥ {threshold:g} mm/h</h3><table><tr><th>minutes</th><td></td>{head}</tr>")
+        for label, pick in (("Brier", "brier"), ("CSI", "csi")):
+            best = _best(found, pick, k)
+            for i, (name, tally) in enumerate(found.tallies.items()):
+                values = getattr(tally, pick)[:, k]
+                cells = "".join(
+                    f"<td class='n{' best' if name == best[p] else ''}'>{'–' if np.isnan(v) else f'{v:.3f}'}</td>"
+                    for p, v in enumerate(values)
+                )
+                out.append(f"<tr><th>{label if i == 0 else ''}</th><td>{NAMES[name]}</td>{cells}</tr>")
+        tally = found.tallies["network"]
+        for label, sums in (("cells judged", tally.cells), ("of which rain", tally.events)):
+            cells = "".join(f"<td class='n'>{int(v):,}</td>" for v in sums[:, k])
+            out.append(f"<tr class='counts'><th></th><td>{label}</td>{cells}</tr>")
+        counts = zip(("hits", "false alarms", "misses", "correct no"), tally.contingency, strict=True)
+        for label, sums in counts:
+            cells = "".join(f"<td class='n'>{int(v):,}</td>" for v in sums[:, k])
+            out.append(f"<tr class='counts'><th></th><td>network: {label}</td>{cells}</tr>")
+        decide = "".join(f"<td class='n'>{v:.2f}</td>" for v in tally.decide[:, k])
+        out.append(f"<tr class='counts'><th></th><td>network: yes from a chance of</td>{decide}</tr></table>")
+    return "".join(out)
+
+
+def _best(found: Verification, pick: str, threshold: int) -> list[str]:
+    names = list(found.tallies)
+    values = np.array([getattr(found.tallies[name], pick)[:, threshold] for name in names])
+    values = np.nan_to_num(values, nan=np.inf if pick == "brier" else -np.inf)
+    return [names[i] for i in (values.argmin(axis=0) if pick == "brier" else values.argmax(axis=0))]
+
+
+def _image(picture: bytes, alt: str) -> str:
+    return f"<img class='wide' src='{data_address(picture)}' alt='{_escape(alt)}'>"
+
+
+def _escape(text: str) -> str:
+    return html.escape(text, quote=True)
+
+
+def _utc(seconds: int):  # type: ignore[no-untyped-def]
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, tz=UTC)

@@ -1,0 +1,155 @@
+"""Verification of a run: hindcasts over all issue times of held-out time, scored beside the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from fastrain.archive.store import Archive
+from fastrain.core.errors import TooShort
+from fastrain.rain.hindcast import BASELINES, Network, Reference, hindcasts
+from fastrain.rain.run import SEEN, Run
+from fastrain.samples.frames import load_frames, window_slots
+from fastrain.samples.split import issue_slots
+from fastrain.verification.tally import Tally
+
+Progress = Callable[[int, int, str], None]
+BATCH_OF_WINDOWS = 64  # whose frames are in memory together
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What verification found.
+
+    Attributes:
+        run: path of the run.
+        network: its identity.
+        archive: identity of the archive scored on.
+        issues: how many issue times.
+        first, last: issue time, UTC.
+        periods: (start, end] minutes after issue.
+        thresholds: mm/h.
+        tallies: by forecaster.
+        hours: spanned by the scored windows.
+    """
+
+    run: str
+    network: str
+    archive: str
+    issues: int
+    first: datetime
+    last: datetime
+    periods: tuple[tuple[int, int], ...]
+    thresholds: tuple[float, ...]
+    tallies: dict[str, Tally]
+    hours: float
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row a forecaster, period and threshold: scores with their counts."""
+        return [
+            {"forecaster": name, "period_min": list(period), "threshold_mm_h": threshold, **tally.row(p, k)}
+            for name, tally in self.tallies.items()
+            for p, period in enumerate(self.periods)
+            for k, threshold in enumerate(self.thresholds)
+        ]
+
+    def skill(self, over: str) -> ndarray:
+        """Return the network's Brier skill over another forecaster, (period, threshold): 1 − its / the other's."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(1 - self.tallies["network"].brier / self.tallies[over].brier)
+
+    def as_attributes(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        kept = {name: getattr(self, name) for name in ("run", "network", "archive", "issues", "first", "last", "hours")}
+        return {**kept, "periods_min": self.periods, "thresholds_mm_h": self.thresholds, "scores": self.rows()}
+
+
+def verify(
+    run: Run,
+    archive: Archive,
+    *,
+    against: tuple[str, ...] = BASELINES,
+    progress: Progress = lambda *_: None,
+) -> Verification:
+    """Return the scores of a run and the baselines on time it was not trained on.
+
+    Args:
+        run: to be judged.
+        archive: its own, of which the test block is taken, or another, of which everything is taken that the run has
+            not seen.
+        against: names of baselines.
+        progress: called with issue times done, in all, and what is done.
+
+    Raises:
+        TooShort: no issue time is left to score.
+        UsageError: a baseline is unknown, or the radar's cadence does not fit the run's periods.
+    """
+    issues = held_out(run, archive)
+    radar = run.radar(archive)
+    kept = run.facts["reference"]
+    reference = Reference(np.array(kept["climatology"]), kept["spread"])
+    shape = (len(radar.layout.periods), len(radar.thresholds))
+    decide = {name: np.array(best) for name, best in run.facts["decide"].items()}
+    tallies = {name: Tally(decide.get(name, np.full(shape, 0.5))) for name in ("network", *against)}
+    network = Network(run.logits, run.calibration)
+    done = 0
+    for part in np.array_split(issues, -(-len(issues) // BATCH_OF_WINDOWS)):
+        frames = load_frames(archive, run.coarseness, window_slots(part, radar.layout))
+        for cast in hindcasts(frames, part, radar, reference, against=against, network=network):
+            event = cast.event()
+            for name, tally in tallies.items():
+                tally.add(cast.chances[name], event, cast.judged)
+            done += 1
+            progress(done, len(issues), "hindcasts")
+    axis = archive.schema.axis
+    spanned = (int(issues[-1]) - int(issues[0]) + radar.layout.length) * radar.minutes / 60
+    return Verification(
+        run=str(run.path),
+        network=run.identity,
+        archive=archive.schema.identity,
+        issues=len(issues),
+        first=axis.time(int(issues[0])),
+        last=axis.time(int(issues[-1])),
+        periods=run.layout.periods,
+        thresholds=run.thresholds,
+        tallies=tallies,
+        hours=spanned,
+    )
+
+
+def held_out(run: Run, archive: Archive) -> Int[ndarray, "issues"]:
+    """Return the issue slots whose whole window holds no frame that the run was trained or calibrated on.
+
+    On the run's own archive these are the windows after the calibration block and its guard.
+
+    Raises:
+        TooShort: there is none.
+    """
+    layout = run.layout.frames(archive.schema.axis.cadence)
+    start, stop = archive.span or (0, 0)
+    observed = archive.observed(start, stop)
+    seen = _seen(run, archive, start, stop)
+    # The guard: what lies close to a frame that was learned from is no independent test either.
+    reach = np.ones(2 * layout.guard + 1)
+    near = np.convolve(seen, reach, mode="same") > 0 if seen.any() else seen
+    counted = np.concatenate([[0], np.cumsum(near)])
+    issues = issue_slots(observed, layout, 0, len(observed))
+    clean = counted[issues + layout.ahead + 1] == counted[issues - layout.history + 1]
+    if not clean.any():
+        raise TooShort(f"{archive.path}: no issue time is left that the run has not seen; ingest later pictures.")
+    return start + issues[clean]
+
+
+def _seen(run: Run, archive: Archive, start: int, stop: int) -> ndarray:
+    known = np.load(run.path / SEEN)
+    digests = archive.slots("digest", start, stop)
+    as_one = np.dtype((np.void, digests.shape[1]))
+    held = archive.observed(start, stop)
+    found = np.isin(np.ascontiguousarray(digests).view(as_one).ravel(), np.ascontiguousarray(known).view(as_one).ravel())
+    return np.asarray(found & held)
