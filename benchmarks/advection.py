@@ -35,7 +35,9 @@ def main() -> None:
     rows = []
     for name in given.events:
         rows += compare(sequences.load(name), given.issues)
-    worst = min(row["csi_own"] - row["csi_pysteps"] for row in rows if row["lead_min"] <= 60 and row["hits_any"] >= 1000)
+    worst = min(
+        row["csi_own"] - row["csi_pysteps"] for row in rows if row["lead_min"] <= 60 and row["hits_any"] >= 1000
+    )
     print(f"worst difference of CSI at 30 and 60 min: {worst:+.3f}")
     if given.out:
         record = {
@@ -75,8 +77,10 @@ def compare(event: sequences.Sequence, issues: int) -> list[dict]:
                     key = (method, lead, threshold)
                     table[key] = table.get(key, 0) + counts
     rows = []
-    print(f"{event.name}: CPU s a nowcast of {max(steps)} leads: own {seconds['own'] / issues:.2f}, "
-          f"pysteps {seconds['pysteps'] / issues:.2f}, ratio {seconds['pysteps'] / seconds['own']:.1f}")
+    print(
+        f"{event.name}: CPU s a nowcast of {max(steps)} leads: own {seconds['own'] / issues:.2f}, "
+        f"pysteps {seconds['pysteps'] / issues:.2f}, ratio {seconds['pysteps'] / seconds['own']:.1f}"
+    )
     for lead in leads:
         for threshold in THRESHOLDS:
             csi = {}
@@ -88,11 +92,14 @@ def compare(event: sequences.Sequence, issues: int) -> list[dict]:
                     "event": event.name, "lead_min": lead, "threshold": threshold, "issues": issues,
                     "csi_own": round(csi["own"], 4), "csi_pysteps": round(csi["pysteps"], 4),
                     "hits_any": int(sum(table["own", lead, threshold])),
-                    "cpu_s_own": round(seconds["own"] / issues, 3), "cpu_s_pysteps": round(seconds["pysteps"] / issues, 3),
+                    "cpu_s_own": round(seconds["own"] / issues, 3),
+                    "cpu_s_pysteps": round(seconds["pysteps"] / issues, 3),
                 }
             )  # fmt: skip
-            print(f"  {lead:3d} min >= {threshold:<4g} own {csi['own']:.3f}  pysteps {csi['pysteps']:.3f}  "
-                  f"{csi['own'] - csi['pysteps']:+.3f}  ({rows[-1]['hits_any']} pixels)")
+            print(
+                f"  {lead:3d} min >= {threshold:<4g} own {csi['own']:.3f}  pysteps {csi['pysteps']:.3f}  "
+                f"{csi['own'] - csi['pysteps']:+.3f}  ({rows[-1]['hits_any']} pixels)"
+            )
     return rows
 
 
@@ -110,7 +117,9 @@ def pysteps(history: np.ndarray, steps: int, pixel_km: float) -> np.ndarray:
     from pysteps.utils import transformation
 
     rate = history.astype(float)
-    decibel, meta = transformation.dB_transform(rate.copy(), {"transform": None, "zerovalue": 0, "threshold": 0.1}, threshold=0.1, zerovalue=-15.0)
+    decibel, _meta = transformation.dB_transform(
+        rate.copy(), {"transform": None, "zerovalue": 0, "threshold": 0.1}, threshold=0.1, zerovalue=-15.0
+    )
     decibel[~np.isfinite(decibel)] = -15.0
     velocity = motion.get_method("LK")(decibel)
     return nowcasts.get_method("extrapolation")(rate[-1], velocity, steps)

@@ -1,4 +1,4 @@
-"""The real sequences of ../shared/data/radar as rain rates, for benchmarks: (time, y, x) float32 mm/h, NaN not observed.
+"""The real sequences of ../shared/data/radar as rain rates: (time, y, x) float32 mm/h, NaN not observed.
 
 KNMI and FMI come through the package's own readers; of the others, which the package does not read yet, the few lines
 that decode them stand here.
@@ -41,7 +41,12 @@ def load(name: str) -> Sequence:
         table = np.where(index >= 2, (10 ** ((index - 71.5) / 20) / 316) ** (1 / 1.5) * 12, 0.0)
         table[251:] = 0.0
         table[255] = np.nan
-        return Sequence(name, np.stack([table.astype(np.float32)[np.array(Image.open(p))] for p in sorted(folder.iterdir())]), 5, 1.0)
+        return Sequence(
+            name,
+            np.stack([table.astype(np.float32)[np.array(Image.open(p))] for p in sorted(folder.iterdir())]),
+            5,
+            1.0,
+        )
     if name.startswith("bom"):
         import h5py
 
@@ -62,7 +67,9 @@ def load(name: str) -> Sequence:
         for path in sorted(folder.iterdir()):
             with h5py.File(path) as file:
                 data = file["dataset1/data1/data"][:]
-                what = dict(file["dataset1/what"].attrs) | dict(file["dataset1/data1"].get("what", file["dataset1/what"]).attrs)
+                what = dict(file["dataset1/what"].attrs) | dict(
+                    file["dataset1/data1"].get("what", file["dataset1/what"]).attrs
+                )
                 value = data * what.get("gain", 1.0) + what.get("offset", 0.0)
                 value = np.where(data == what["undetect"], 0.0, np.where(data == what["nodata"], np.nan, value))
                 frames.append(np.where(value > 300, np.nan, value))
@@ -70,4 +77,11 @@ def load(name: str) -> Sequence:
     raise ValueError(name)
 
 
-EVENTS = ("knmi_2010-08-26", "fmi_2016-09-28", "mch_2015-05-15", "mch_2016-07-11", "bom_2020-10-31", "opera_2018-08-24")
+EVENTS = (
+    "knmi_2010-08-26",
+    "fmi_2016-09-28",
+    "mch_2015-05-15",
+    "mch_2016-07-11",
+    "bom_2020-10-31",
+    "opera_2018-08-24",
+)

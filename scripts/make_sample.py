@@ -1,6 +1,6 @@
 """Make the sample in the package from ../shared/data: KNMI's night cropped to 320×320, and Franktown's pictures.
 
-    python scripts/make_sample.py [DATA]
+python scripts/make_sample.py [DATA]
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ def main() -> None:
             frames.append(file["image1/image_data"][ROW : ROW + EDGE, COLUMN : COLUMN + EDGE])
     with h5py.File(SAMPLE / "knmi_2010-08-26.h5", "w") as out:
         image = out.create_dataset(
-            "image_data", data=np.stack(frames), chunks=(1, EDGE, EDGE), compression="gzip", compression_opts=9, shuffle=True
+            "image_data",
+            data=np.stack(frames),
+            chunks=(1, EDGE, EDGE),
+            compression="gzip",
+            compression_opts=9,
+            shuffle=True,
         )
         image.attrs.update({"row": ROW, "column": COLUMN, "first": "2010-08-26T00:00Z", "minutes": 5})
         image.attrs["credit"] = "KNMI, CC BY 4.0; cropped"

@@ -23,8 +23,12 @@ Average = Literal["level", "rain_rate"]
 
 
 def coarsen(
-    level: UInt8[ndarray, "time y x"], coarseness: int, *, weights: Float[ndarray, "256"]
-) -> tuple[UInt8[ndarray, "time rows columns"], UInt8[ndarray, "time rows columns"], UInt8[ndarray, "time rows columns"]]:
+    level: UInt8[ndarray, "time y x"], coarseness: int, *, weights: Float[ndarray, 256]
+) -> tuple[
+    UInt8[ndarray, "time rows columns"],
+    UInt8[ndarray, "time rows columns"],
+    UInt8[ndarray, "time rows columns"],
+]:
     """Return maximum, mean ratio and number of observed pixels of each block.
 
     Args:
@@ -48,12 +52,12 @@ def coarsen(
     return maximum, ratio, observed
 
 
-def average_weights(average: Average, table: LevelTable) -> Float[ndarray, "256"]:
+def average_weights(average: Average, table: LevelTable) -> Float[ndarray, 256]:
     """Return what each level counts in a block's mean: itself, or its representative rain rate in mm/h."""
     if average == "level":
         return np.arange(256, dtype=np.float64)
     if average == "rain_rate":
-        return np.nan_to_num(table.rates)
+        return np.asarray(np.nan_to_num(table.rates))
     raise SettingError(f"--average {average}: expected level or rain_rate.")
 
 

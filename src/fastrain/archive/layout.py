@@ -54,7 +54,11 @@ def _slots(root: zarr.Group, schema: Schema) -> None:
             },
         ),
         "time_offset": ("int32", 0, {"long_name": "time of observation after its slot", "units": "s"}),
-        "wet_pixels": ("uint32", 0, {"long_name": "pixels of at least 0.1 mm/h, or of the nearest level edge", "units": "1"}),
+        "wet_pixels": (
+            "uint32",
+            0,
+            {"long_name": "pixels of at least 0.1 mm/h, or of the nearest level edge", "units": "1"},
+        ),
         "observed_pixels": ("uint32", 0, {"long_name": "pixels observed", "units": "1"}),
     }
     for name, (dtype, fill, attributes) in described.items():
@@ -82,7 +86,11 @@ def _slots(root: zarr.Group, schema: Schema) -> None:
 
 def _levels(root: zarr.Group, schema: Schema) -> None:
     table = schema.table
-    edges = {"lower": (0.0, *table.lower), "upper": (table.lower[0], *table.upper), "rate": (0.0, *table.rate)}
+    edges = {
+        "lower": (0.0, *table.lower),
+        "upper": (table.lower[0], *table.upper),
+        "rate": (0.0, *table.rate),
+    }
     for name, values in edges.items():
         attributes = {"long_name": f"{name} rain rate of a level", "units": "mm h-1"}
         # All 256 bytes have an entry, so that `level_rate[level]` holds for the ones that are not observed too.
@@ -94,22 +102,19 @@ def _levels(root: zarr.Group, schema: Schema) -> None:
 def _grid_group(root: zarr.Group, schema: Schema, coarseness: int) -> None:
     group = root.create_group(str(coarseness))
     grid = schema.grid.coarsened(coarseness)
-    for axis, values in (("y", grid.y), ("x", grid.x)):
-        attributes = {
-            "standard_name": f"projection_{axis}_coordinate",
-            "long_name": f"{axis} of the centre of a block of {coarseness}×{coarseness} pixels",
-            "units": "m",
-            "axis": axis.upper(),
-        }
-        _fixed(group, axis, values, (axis,), attributes)
-    _fixed(group, "crs", np.array(0, dtype=np.int32), (), grid.cf_attributes())
+    for name, (values, attributes) in grid.cf_coordinates().items():
+        _fixed(group, name, np.asarray(values), (name,) if name != "crs" else (), attributes)
     shared = {"grid_mapping": "crs", "units": "1"}
     rain = "1 to 254 rising rain rate by the table level_lower, level_upper, level_rate"
     if coarseness == 1:
         described: dict[str, tuple[int, dict[str, Any]]] = {
             "level": (
                 NOT_OBSERVED,
-                {"long_name": "rain level", "comment": f"0 dry, {rain}, 255 not observed", "_FillValue": NOT_OBSERVED},
+                {
+                    "long_name": "rain level",
+                    "comment": f"0 dry, {rain}, 255 not observed",
+                    "_FillValue": NOT_OBSERVED,
+                },
             )
         }
     else:
@@ -155,10 +160,7 @@ def _fixed(group: zarr.Group, name: str, values: ndarray, names: tuple[str, ...]
         dtype=values.dtype,
         compressors=codecs() if values.ndim else None,
         dimension_names=names,
-        attributes=_plain(attributes),
+        attributes=attributes,
     )
     array[...] = values
 
-
-def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.tolist() if hasattr(v, "tolist") else list(v) if isinstance(v, tuple) else v for k, v in attributes.items()}

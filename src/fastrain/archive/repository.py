@@ -1,7 +1,8 @@
 """The Icechunk repository under an archive: opened quietly, its manifests split along time, its one writer locked.
 
 Icechunk shows a reader whole commits only, and a killed writer leaves the last one. Its local storage is not safe for
-two writers, so a lock of our own guards it: an advisory lock on a file beside it, which the kernel lets go when its holder dies.
+two writers, so a lock of our own guards it: an advisory lock on a file beside it, which the kernel lets go when its
+holder dies.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -83,18 +83,20 @@ class Archive:
     def span(self) -> tuple[int, int] | None:
         """First slot that holds a frame, and the slot after the last; None where nothing is held yet."""
         first, last = self.root.attrs["first_slot"], self.root.attrs["last_slot"]
-        return None if first is None else (int(first), int(last) + 1)  # type: ignore[arg-type, call-overload]
+        return None if first is None else (cast(int, first), cast(int, last) + 1)
 
     @cached_property
     def background(self) -> Bool[ndarray, "y x"] | None:
         """Where the pictures hide the rain, for sources of pictures."""
-        return np.asarray(self.root["background/hidden"][...]).astype(bool) if "background" in self.root else None  # type: ignore[index]
+        if "background" not in self.root:
+            return None
+        return np.asarray(self.root["background/hidden"][...]).astype(bool)  # type: ignore[index]
 
     def slots(self, name: str, start: int, stop: int) -> ndarray:
         """Return one of the arrays that hold a value a slot, from slot `start` to before `stop`."""
         return np.asarray(self.root[name][start:stop])  # type: ignore[index]
 
-    def observed(self, start: int, stop: int) -> Bool[ndarray, "time"]:
+    def observed(self, start: int, stop: int) -> Bool[ndarray, time]:
         """Tell for each slot whether it holds a frame to be used."""
         return np.isin(self.slots("status", start, stop), (Status.OBSERVED, Status.REPAIRED))
 
@@ -185,7 +187,9 @@ class Writer:
     def _judge(self, frame: Frame, accepted: dict[int, tuple[Frame, timedelta]], replace: bool) -> Verdict:
         slot, offset = self.schema.axis.slot(frame.valid_time)
         if not 0 <= slot < self.schema.axis.size:
-            return Verdict(frame.name, Fate.CONFLICT, f"{frame.name}: its time {frame.valid_time} is off the time axis.")
+            return Verdict(
+                frame.name, Fate.CONFLICT, f"{frame.name}: its time {frame.valid_time} is off the time axis."
+            )
         held = self._held(slot, accepted)
         if held is None:
             accepted[slot] = (frame, offset)
@@ -199,7 +203,11 @@ class Writer:
                 other = f"a frame nearer to {slot_time} is held already"
                 return Verdict(frame.name, Fate.FARTHER, f"{frame.name}: left out, {other}.")
             accepted[slot] = (frame, offset)
-            return Verdict(frame.name, Fate.REPLACED, f"{frame.name}: took the slot {slot_time} from a frame farther off.")
+            return Verdict(
+                frame.name,
+                Fate.REPLACED,
+                f"{frame.name}: took the slot {slot_time} from a frame farther off.",
+            )
         if replace:
             accepted[slot] = (frame, offset)
             return Verdict(frame.name, Fate.REPLACED)
@@ -236,10 +244,10 @@ class Writer:
         }
         for name, values in one_a_slot.items():
             self._change(name, start, stop, at, values)
-        first, last = self._root.attrs["first_slot"], self._root.attrs["last_slot"]
-        bounds = {
-            "first_slot": start if first is None else min(start, int(first)),  # type: ignore[arg-type, call-overload]
-            "last_slot": stop - 1 if last is None else max(stop - 1, int(last)),  # type: ignore[arg-type, call-overload]
+        first, last = (self._root.attrs[name] for name in ("first_slot", "last_slot"))
+        bounds: dict[str, Any] = {
+            "first_slot": start if first is None else min(start, cast(int, first)),
+            "last_slot": stop - 1 if last is None else max(stop - 1, cast(int, last)),
         }
         if (first, last) != tuple(bounds.values()):
             self._root.attrs.update(bounds)
@@ -257,9 +265,7 @@ class Writer:
 
 
 @contextmanager
-def writing(
-    path: Path, schema: Schema | None = None, hidden: Bool[ndarray, "y x"] | None = None
-) -> Iterator[Writer]:
+def writing(path: Path, schema: Schema | None = None, hidden: Bool[ndarray, "y x"] | None = None) -> Iterator[Writer]:
     """Open an archive for writing, as its only writer; what is not committed at the end is dropped.
 
     Args:

@@ -1,1 +1,1 @@
-"""The command line: one program, a verb per stage. Numbers for programs on standard output, the rest on standard error."""
+"""The command line: one program, a verb per stage. Results go to standard output, the rest to standard error."""

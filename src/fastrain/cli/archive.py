@@ -28,7 +28,8 @@ def ingest(
         str | None, typer.Option(metavar="LIST", help="Edges of the blocks in pixels [default: 2,3,4].")
     ] = None,
     average: Annotated[
-        str | None, typer.Option(metavar="level|rain_rate", help="What means are of [default: the format's own].")
+        str | None,
+        typer.Option(metavar="level|rain_rate", help="What means are of [default: the format's own]."),
     ] = None,
     cadence: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="Step of the time axis [default: the commonest].")
@@ -36,7 +37,9 @@ def ingest(
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes [default: by the work].")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take a frame in place of a different one.")] = False,
     site: Annotated[str | None, typer.Option(metavar="CODE", help="Take the pictures of this radar only.")] = None,
-    centre: Annotated[str | None, typer.Option(metavar="LAT,LON", help="Where the radar of the pictures stands.")] = None,
+    centre: Annotated[
+        str | None, typer.Option(metavar="LAT,LON", help="Where the radar of the pictures stands.")
+    ] = None,
     pixel_size: Annotated[float | None, typer.Option(metavar="KM", help="Edge of a picture's pixel.")] = None,
     time_pattern: Annotated[
         str | None, typer.Option(metavar="PATTERN", help="How the time stands in the names: %Y%m%d%H%M.")

@@ -19,9 +19,10 @@ MARK = ".fastrain-demo"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything is written; an older demo there is replaced.")] = Path(
-        "demo"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Where everything is written; an older demo there is replaced."),
+    ] = Path("demo"),
 ) -> None:
     """Ingest, train, verify and forecast on the sample, ending in DIR/report.html."""
     from fastrain.core.memory import peak_bytes
@@ -38,7 +39,7 @@ def demo(
     _fresh(out)
     count = unpack_knmi(out / "radar")
     pictures = unpack_franktown(out / "pictures")
-    say(f"{count} radar files and {pictures} radar pictures, as their makers wrote them: {out / 'radar'}, {out / 'pictures'}")
+    say(f"{count} radar files in {out / 'radar'}, {pictures} radar pictures in {out / 'pictures'}")
 
     began = time.monotonic()
     with progress("ingest") as move:
@@ -70,11 +71,17 @@ def demo(
 
     page = out / "report.html"
     write_report(
-        page, run=run, archive=archive, found=found, chances=chances, place=place, stages=stages, pictures=_franktown(out)
+        page,
+        run=run,
+        archive=archive,
+        found=found,
+        chances=chances,
+        place=place,
+        stages=stages,
+        pictures=_franktown(out),
     )
-    typer.echo(
-        f"Report: {page} ({duration(sum(s.seconds for s in stages))}, {size(max(s.peak_bytes for s in stages))} at the peak)"
-    )
+    seconds, peak = sum(s.seconds for s in stages), max(s.peak_bytes for s in stages)
+    typer.echo(f"Report: {page} ({duration(seconds)}, {size(peak)} of memory at the peak)")
 
 
 def _fresh(out: Path) -> None:
@@ -101,10 +108,13 @@ def _franktown(out: Path) -> list[tuple[str, str]]:
     slot, _ = archive.schema.axis.slot(parse_time("2013-08-08T03:30Z"))
     level = archive.level(slot, slot + 1)[0]
     return [
-        ("A picture as Environment Canada drew it: map, legend, clock.", data_address((out / "pictures" / name).read_bytes(), "gif")),
         (
-            "The same as the archive holds it: rain in its 14 levels; grey is not observed, hidden by lines, labels and "
-            "the logo, or beyond the radar's range.",
+            "A picture as Environment Canada drew it: map, legend, clock.",
+            data_address((out / "pictures" / name).read_bytes(), "gif"),
+        ),
+        (
+            "The same as the archive holds it: rain in its 14 levels; grey is not observed, hidden by lines, labels "
+            "and the logo, or beyond the radar's range.",
             data_address(png(rain_picture(level, archive.schema.table))),
         ),
     ]

@@ -27,7 +27,10 @@ def train(
     place: Place = None,
     pixel: Pixel = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="That frames and inputs may take [default: half of what is free].")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="That frames and inputs may take [default: half of what is free]."),
+    ] = None,
     width: Annotated[int, typer.Option(min=4, max=256, help="Of the network, its one dial.")] = 24,
     json: Json = False,
 ) -> None:
@@ -83,7 +86,13 @@ def verify(
         chances = forecast_grid(opened, held)
         there = at_place(chances, held.schema.grid, opened.place) if opened.place else None
         write_report(
-            report / "report.html", run=opened, archive=held, found=found, chances=chances, place=there, stages=[]
+            report / "report.html",
+            run=opened,
+            archive=held,
+            found=found,
+            chances=chances,
+            place=there,
+            stages=[],
         )
         say(f"Report: {report / 'report.html'}")
     if json:
@@ -95,10 +104,14 @@ def verify(
 def forecast(
     run: Annotated[Path, typer.Argument(metavar="R", help="The run.")],
     archive: Annotated[Path | None, typer.Option(help="With the last frames [default: the run's own].")] = None,
-    at: Annotated[str | None, typer.Option(metavar="ISO-TIME", help="Issue time, UTC [default: the last frame].")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="ISO-TIME", help="Issue time, UTC [default: the last frame].")
+    ] = None,
     place: Place = None,
     pixel: Pixel = None,
-    to: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the map: .nc, .png, or a place's .json.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write the map: .nc, .png, or a place's .json.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say the chances of rain: at a place, or as a map."""
@@ -141,7 +154,9 @@ def _pixel(grid: Any, place: str | None, pixel: str | None) -> tuple[int, int] |
         if row != int(row) or column != int(column):
             raise SettingError(f"--pixel {pixel}: expected whole numbers, row first.")
         if not (0 <= row < grid.shape[0] and 0 <= column < grid.shape[1]):
-            raise PlaceError(f"Pixel {pixel} is outside the picture of {grid.shape[0]} rows and {grid.shape[1]} columns.")
+            raise PlaceError(
+                f"Pixel {pixel} is outside the picture of {grid.shape[0]} rows and {grid.shape[1]} columns."
+            )
         return int(row), int(column)
     return None
 
@@ -184,9 +199,8 @@ def _show_place(there: PlaceForecast) -> None:
     from rich.table import Table
 
     colours = {"no": "green", "unsure": "yellow", "yes": "red"}
-    title = (
-        f"{there.latitude:.3f}, {there.longitude:.3f} (cell of {there.cell_km:.3g} km), issued {show_time(there.issue_time)}"
-    )
+    at = f"{there.latitude:.3f}, {there.longitude:.3f} (cell of {there.cell_km:.3g} km)"
+    title = f"{at}, issued {show_time(there.issue_time)}"
     table = Table(title=title, title_justify="left", caption=f"Data: {there.credit}", caption_justify="left")
     table.add_column("period, UTC")
     for threshold in there.thresholds:

@@ -43,7 +43,12 @@ class Grid:
 
     @classmethod
     def around(
-        cls, latitude: float, longitude: float, pixel_km: float, shape: tuple[int, int], centre: tuple[float, float]
+        cls,
+        latitude: float,
+        longitude: float,
+        pixel_km: float,
+        shape: tuple[int, int],
+        centre: tuple[float, float],
     ) -> Grid:
         """Return the grid of a picture drawn around a radar, equal steps of latitude and of longitude.
 
@@ -58,7 +63,9 @@ class Grid:
             raise SettingError(
                 f"--centre {latitude},{longitude} --pixel-size {pixel_km}: expected latitude, longitude and km."
             )
-        crs = f"+proj=eqc +lat_ts={latitude} +lat_0={latitude} +lon_0={longitude} +R={EARTH_RADIUS:.0f} +units=m +no_defs"
+        crs = (
+            f"+proj=eqc +lat_ts={latitude} +lat_0={latitude} +lon_0={longitude} +R={EARTH_RADIUS:.0f} +units=m +no_defs"
+        )
         step = pixel_km * 1000.0
         return cls(crs, -centre[1] * step, centre[0] * step, step, step, shape)
 
@@ -68,12 +75,12 @@ class Grid:
         return math.sqrt(self.step_x * self.step_y) / 1000.0
 
     @cached_property
-    def x(self) -> Float[ndarray, "columns"]:
+    def x(self) -> Float[ndarray, columns]:
         """Easting of the columns' centres, m."""
         return np.asarray(self.west + self.step_x * np.arange(self.shape[1]))
 
     @cached_property
-    def y(self) -> Float[ndarray, "rows"]:
+    def y(self) -> Float[ndarray, rows]:
         """Northing of the rows' centres, m, falling."""
         return np.asarray(self.north - self.step_y * np.arange(self.shape[0]))
 
@@ -119,12 +126,32 @@ class Grid:
         )
         return float(latitude), float(longitude)
 
-    def cf_attributes(self) -> dict[str, Any]:
-        """Return the attributes of the CF grid-mapping variable.
+    def cf_coordinates(self) -> dict[str, tuple[Any, dict[str, Any]]]:
+        """Return values and attributes of the CF variables `y`, `x` and `crs`.
 
-        Source: CF Conventions 1.11, appendix F.
+        Metres in the projection; or degrees, where the grid has equal steps of latitude and of longitude, for which CF
+        has no projection's name.
+
+        Source: CF Conventions 1.11, sections 4.1, 4.2, 5.6 and appendix F.
         """
-        return {k: v for k, v in self._pyproj_crs.to_cf().items() if v is not None}
+        rows, columns = self.shape
+        if self.crs.startswith("+proj=eqc"):
+            values = {
+                "y": np.array([self.place(row, 0)[0] for row in range(rows)]),
+                "x": np.array([self.place(0, column)[1] for column in range(columns)]),
+            }
+            names = {"y": ("latitude", "degrees_north"), "x": ("longitude", "degrees_east")}
+            mapping = self._pyproj_crs.geodetic_crs.to_cf()
+        else:
+            values = {"y": self.y, "x": self.x}
+            names = {axis: (f"projection_{axis}_coordinate", "m") for axis in "yx"}
+            mapping = self._pyproj_crs.to_cf()
+        described: dict[str, tuple[Any, dict[str, Any]]] = {
+            axis: (values[axis], {"standard_name": name, "units": units, "axis": axis.upper()})
+            for axis, (name, units) in names.items()
+        }
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in mapping.items() if v is not None}
+        return {**described, "crs": (np.int32(0), plain)}
 
     def as_attributes(self) -> dict[str, Any]:
         """Return the grid as plain values, as an archive or a checkpoint keeps it."""

@@ -8,6 +8,7 @@ level.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,8 +28,8 @@ CUT = 1.15  # a level whose upper rate is less than this times its lower one is 
 
 
 def rain_rate_of_reflectivity(
-    reflectivity: Float[ndarray, "..."], a: float = 200.0, b: float = 1.6
-) -> Float[ndarray, "..."]:
+    reflectivity: Float[ndarray, ...], a: float = 200.0, b: float = 1.6
+) -> Float[ndarray, ...]:
     """Return the rain rate in mm/h of a reflectivity in dBZ, by Z = a·R^b.
 
     Source: Marshall, Langille and Palmer (1947); a = 200, b = 1.6 unless the radar's service says otherwise.
@@ -58,13 +59,13 @@ class LevelTable:
         The representative rate is the geometric mean of the edges, as rain rates are spread evenly in their logarithm.
         """
         upper = [*edges[1:], float("inf")]
-        rate = [*(float(np.sqrt(a * b)) for a, b in zip(edges, edges[1:], strict=False)), edges[-1] * 1.25]
+        rate = [*(float(np.sqrt(a * b)) for a, b in itertools.pairwise(edges)), edges[-1] * 1.25]
         return cls(tuple(map(float, edges)), tuple(upper), tuple(rate))
 
     @classmethod
     def codes(cls, rate: Sequence[float]) -> LevelTable:
         """Return the table of a source whose bytes 1..n stand for these rain rates, in mm/h."""
-        between = [float(np.sqrt(a * b)) for a, b in zip(rate, rate[1:], strict=False)]
+        between = [float(np.sqrt(a * b)) for a, b in itertools.pairwise(rate)]
         lower = [rate[0] ** 2 / between[0] if between else rate[0], *between]
         return cls(tuple(lower), (*between, float("inf")), tuple(map(float, rate)))
 
@@ -86,7 +87,7 @@ class LevelTable:
         return len(self.rate)
 
     @cached_property
-    def rates(self) -> Float[ndarray, "256"]:
+    def rates(self) -> Float[ndarray, 256]:
         """Representative rain rate of each byte, mm/h: 0 for dry, NaN for bytes that mean nothing and not observed."""
         table = np.full(256, np.nan)
         table[DRY] = 0.0
@@ -109,7 +110,7 @@ class LevelTable:
 
     def decode(self, level: UInt8[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
         """Return the representative rain rate in mm/h, NaN where not observed."""
-        return self.rates.astype(np.float32)[level]
+        return np.asarray(self.rates.astype(np.float32)[level])
 
     def first_level(self, threshold: float) -> int:
         """Return the lowest level that reaches a threshold in mm/h.
@@ -125,7 +126,9 @@ class LevelTable:
                     return level if rate >= threshold else level + 1
                 edges = ", ".join(f"{edge:g}" for edge in self.lower if edge > 0)
                 raise SettingError(f"A threshold of {threshold:g} mm/h cuts a level of this radar; its edges: {edges}.")
-        raise SettingError(f"A threshold of {threshold:g} mm/h lies above every level ({self.lower[-1]:g} mm/h and up).")
+        raise SettingError(
+            f"A threshold of {threshold:g} mm/h lies above every level ({self.lower[-1]:g} mm/h and up)."
+        )
 
     def nearest_edge(self, threshold: float) -> float:
         """Return the threshold itself where the levels can tell it, else the nearest edge (in ratio), in mm/h."""

@@ -7,6 +7,7 @@ has its frames in the middle of their slots.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,14 @@ NAME_PATTERNS = (
     "%Y%m%d%H%M",
 )
 
-_FIELDS = {"%Y": r"(\d{4})", "%m": r"(\d{2})", "%d": r"(\d{2})", "%H": r"(\d{2})", "%M": r"(\d{2})", "%S": r"(\d{2})"}
+_FIELDS = {
+    "%Y": r"(\d{4})",
+    "%m": r"(\d{2})",
+    "%d": r"(\d{2})",
+    "%H": r"(\d{2})",
+    "%M": r"(\d{2})",
+    "%S": r"(\d{2})",
+}
 _ORDER = ("%Y", "%m", "%d", "%H", "%M", "%S")
 
 
@@ -91,7 +99,9 @@ def show_time(time: datetime) -> str:
 
 def show_times(times: Sequence[datetime], most: int = 4) -> str:
     """Return times of a gap in one phrase: `11:10Z and 11:20Z`, the date only where it changes."""
-    shown = [show_time(t) if i == 0 or t.date() != times[0].date() else t.strftime("%H:%MZ") for i, t in enumerate(times)]
+    shown = [
+        show_time(t) if i == 0 or t.date() != times[0].date() else t.strftime("%H:%MZ") for i, t in enumerate(times)
+    ]
     if len(shown) > most:
         return f"{', '.join(shown[: most - 1])} … {shown[-1]} ({len(shown)} frames)"
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
@@ -133,7 +143,7 @@ def cadence_of(times: Iterable[datetime]) -> timedelta | None:
     """Return the commonest step between neighbouring times, to the second; None where there are fewer than two."""
     ordered = sorted(set(times))
     steps: dict[timedelta, int] = {}
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in itertools.pairwise(ordered):
         steps[after - before] = steps.get(after - before, 0) + 1
     if not steps:
         return None

@@ -104,7 +104,12 @@ def _groups(model: nn.Module, settings: FitSettings) -> list[dict[str, Any]]:
 
 
 def _state(
-    model: nn.Module, optimiser: torch.optim.Optimizer, average: Average, settings: FitSettings, step: int, smooth: float
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average,
+    settings: FitSettings,
+    step: int,
+    smooth: float,
 ) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
@@ -118,7 +123,11 @@ def _state(
 
 
 def _resume(
-    model: nn.Module, optimiser: torch.optim.Optimizer, average: Average, settings: FitSettings, path: Path | None
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average,
+    settings: FitSettings,
+    path: Path | None,
 ) -> tuple[int, float]:
     if path is None or not path.exists():
         return 0, 0.0

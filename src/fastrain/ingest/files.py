@@ -39,7 +39,12 @@ class Plan:
 
 
 def plan_files(
-    given: Sequence[Path], *, format: str, archive_format: str | None, site: str | None, time_pattern: str | None
+    given: Sequence[Path],
+    *,
+    format: str,
+    archive_format: str | None,
+    site: str | None,
+    time_pattern: str | None,
 ) -> Plan:
     """Return which of the given files and folders are to be read.
 
@@ -89,7 +94,11 @@ def _walk(given: Sequence[Path]) -> Iterable[Path]:
     for path in given:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder.")
-        inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
+        inside = (
+            sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            if path.is_dir()
+            else [path]
+        )
         for file in inside:
             if file not in seen:
                 seen.add(file)
@@ -101,7 +110,9 @@ def _of_one_site(paths: list[Path], site_of: object, site: str | None) -> list[P
     if site:
         kept = [path for path in paths if codes[path] in (site.upper(), None)]
         if not kept:
-            raise UsageError(f"--site {site}: no such radar among {', '.join(sorted({c for c in codes.values() if c}))}.")
+            raise UsageError(
+                f"--site {site}: no such radar among {', '.join(sorted({c for c in codes.values() if c}))}."
+            )
         return kept
     found = sorted({code for code in codes.values() if code})
     # The old and the new code of a site may stand side by side: their grids are compared when frames are read.

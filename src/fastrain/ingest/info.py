@@ -105,7 +105,7 @@ def describe(path: Path) -> Info:
     )
 
 
-def _gaps(archive: Archive, missing: Bool[ndarray, "time"], start: int) -> list[Gap]:
+def _gaps(archive: Archive, missing: Bool[ndarray, time], start: int) -> list[Gap]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], missing.astype(np.int8), [0]])))
     time = archive.schema.axis.time
     runs = [Gap(time(start + int(a)), time(start + int(b) - 1), int(b - a)) for a, b in edges.reshape(-1, 2)]

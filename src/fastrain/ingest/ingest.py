@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fastrain.archive.coarsen import Average
+from fastrain.archive.repository import exists
 from fastrain.archive.schema import Schema
 from fastrain.archive.store import Archive, Fate, Writer, writing
-from fastrain.archive.repository import exists
 from fastrain.core.errors import ArchiveError, GridMismatch, SourceError, UsageError
 from fastrain.core.frame import Frame
 from fastrain.core.time import TimeAxis, cadence_of, show_time
@@ -240,5 +240,3 @@ def _offer(writer: Writer, frames: list[Frame], replace: bool, report: IngestRep
             report.problems.append(Problem(verdict.name, verdict.reason))
         elif verdict.reason:
             report.notes.append(verdict.reason)
-
-

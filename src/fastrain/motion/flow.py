@@ -74,7 +74,7 @@ def estimate_motion(
         for _ in range(s.iterations):
             step, certainty = _step(frames, seen, flow, s)
             # No step is longer than half a window: a wilder one is a sign of no texture, not of speed.
-            length = step.norm(dim=1, keepdim=True)
+            length = step.square().sum(dim=1, keepdim=True).sqrt()
             flow = flow + step * (0.5 * s.window / length.clamp(min=0.5 * s.window))
             flow = _fill(flow, certainty, max(1.0, s.fill / 2**scale))
     return flow

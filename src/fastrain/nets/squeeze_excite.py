@@ -26,5 +26,5 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch channel y x"]:
         """Return the map with its channels weighed."""
         context = x.mean((-2, -1), keepdim=True)  # (batch, channel, 1, 1)
-        gate = self.excite(F.relu(self.squeeze(context))).sigmoid()
+        gate: Tensor = self.excite(F.relu(self.squeeze(context))).sigmoid()
         return x * gate

@@ -35,7 +35,8 @@ def whitening_filters(
     largest = direction.gather(0, direction.abs().argmax(dim=0, keepdim=True))
     direction = direction * largest.sign()
     scaled = direction / torch.sqrt(variance.clamp(min=0) + floor * variance[0])
-    return scaled.T.reshape(-1, channels, kernel, kernel).float()
+    filters_out: Tensor = scaled.T.reshape(-1, channels, kernel, kernel).float()
+    return filters_out
 
 
 class Whitening(nn.Module):

@@ -30,7 +30,9 @@ def advected_rates(
     last = torch.where(observed[-1], rain_rate[-1], 0.0)[None, None]
     out = []
     for displacement in displacements(flow[None], steps)[0]:
-        fine = F.interpolate(displacement[None], size=rain_rate.shape[-2:], mode="bilinear", align_corners=False) * factor
+        fine = (
+            F.interpolate(displacement[None], size=rain_rate.shape[-2:], mode="bilinear", align_corners=False) * factor
+        )
         field, known = advect(last, observed[-1][None, None], fine)
         out.append(torch.where(known, field, torch.nan)[0, 0])
     return torch.stack(out)

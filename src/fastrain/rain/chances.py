@@ -59,7 +59,9 @@ class Calibration:
 
 
 def ordinal_loss(
-    logits: Float[Tensor, "batch threshold y x"], outcome: Int8[Tensor, "batch y x"], weight: Float[Tensor, "batch"]
+    logits: Float[Tensor, "batch threshold y x"],
+    outcome: Int8[Tensor, "batch y x"],
+    weight: Float[Tensor, batch],
 ) -> Tensor:
     """Return the mean negative log likelihood, in nats a cell, of how many thresholds were reached.
 

@@ -132,22 +132,36 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
                 ("period", "threshold", "y", "x"),
                 chance,
                 {
-                    "long_name": "probability that the rain rate reaches the threshold somewhere in the cell during the period",
+                    "long_name": "chance that the rain rate reaches the threshold in the cell during the period",
                     "units": "1",
                     "grid_mapping": "crs",
                     "cell_methods": "y: x: maximum valid_time: maximum",
                 },
             ),
-            "lead_bounds": (("period", "bound"), minutes, {"long_name": "start and end of the period after issue"}),
+            "lead_bounds": (
+                ("period", "bound"),
+                minutes,
+                {"long_name": "start and end of the period after issue"},
+            ),
         },
         coords={
-            "threshold": ("threshold", list(run.thresholds), {"long_name": "rain rate reached", "units": "mm h-1"}),
-            "lead_time": ("period", minutes[:, 1], {"standard_name": "forecast_period", "bounds": "lead_bounds"}),
-            "valid_time": ("period", reference + minutes[:, 1], {"standard_name": "time", "long_name": "end of the period"}),
+            "threshold": (
+                "threshold",
+                list(run.thresholds),
+                {"long_name": "rain rate reached", "units": "mm h-1"},
+            ),
+            "lead_time": (
+                "period",
+                minutes[:, 1],
+                {"standard_name": "forecast_period", "bounds": "lead_bounds"},
+            ),
+            "valid_time": (
+                "period",
+                reference + minutes[:, 1],
+                {"standard_name": "time", "long_name": "end of the period"},
+            ),
             "issue_time": ((), reference, {"standard_name": "forecast_reference_time"}),
-            "y": ("y", grid.y, {"standard_name": "projection_y_coordinate", "units": "m", "axis": "Y"}),
-            "x": ("x", grid.x, {"standard_name": "projection_x_coordinate", "units": "m", "axis": "X"}),
-            "crs": ((), np.int32(0), _plain(grid.cf_attributes())),
+            **{name: ((name,) if name != "crs" else (), *described) for name, described in grid.cf_coordinates().items()},
         },
         attrs={
             "Conventions": "CF-1.11",
@@ -162,7 +176,9 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
     )
 
 
-def pixel_of(run: Run, grid: Grid, place: tuple[float, float] | None, pixel: tuple[int, int] | None) -> tuple[int, int] | None:
+def pixel_of(
+    run: Run, grid: Grid, place: tuple[float, float] | None, pixel: tuple[int, int] | None
+) -> tuple[int, int] | None:
     """Return the pixel of a place, of a pixel asked for, or of the run's own place; None where nobody named any.
 
     Raises:
@@ -172,7 +188,9 @@ def pixel_of(run: Run, grid: Grid, place: tuple[float, float] | None, pixel: tup
         return grid.pixel(*place)
     pixel = pixel or run.place
     if pixel is not None and not (0 <= pixel[0] < grid.shape[0] and 0 <= pixel[1] < grid.shape[1]):
-        raise PlaceError(f"Pixel {pixel[0]},{pixel[1]} is outside the picture of {grid.shape[0]} rows, {grid.shape[1]} columns.")
+        raise PlaceError(
+            f"Pixel {pixel[0]},{pixel[1]} is outside the picture of {grid.shape[0]} rows, {grid.shape[1]} columns."
+        )
     return pixel
 
 
@@ -248,6 +266,3 @@ def _utc(value: Any) -> datetime:
 
     return datetime.fromtimestamp(int(value.astype("datetime64[s]").astype(int)), tz=UTC)
 
-
-def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in attributes.items()}

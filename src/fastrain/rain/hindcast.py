@@ -1,4 +1,4 @@
-"""Forecasts of the past that use only what was known at issue: the network's and the baselines', on the same windows."""
+"""Forecasts of the past that use only what was known at issue: the network's and the baselines', on the same cells."""
 
 from __future__ import annotations
 

@@ -142,7 +142,9 @@ def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved
     travelled = displacements(flow[None], layout.ahead + max(radar.ages))[0]
     moved = carry(highest[-1], observed[-1], travelled, layout)
     guess, chance = first_guesses(moved, radar)
-    x = torch.stack([_channels(highest, mean, observed, moved, travelled, chance, p, radar) for p in range(len(moved.known))])
+    x = torch.stack(
+        [_channels(highest, mean, observed, moved, travelled, chance, p, radar) for p in range(len(moved.known))]
+    )
     known = torch.tensor([_conditions(a, b, radar) for a, b in layout.periods])
     return Inputs(x.half(), guess.half(), known), moved
 
@@ -252,7 +254,9 @@ def _conditions(a: int, b: int, radar: Radar) -> list[float]:
 
 
 def _box(field: Tensor, edge: int) -> Tensor:
-    return F.avg_pool2d(field, edge, stride=1, padding=edge // 2)
+    # Along one axis, then the other: torch's own square window costs the square of its edge.
+    along = F.avg_pool2d(field, (edge, 1), stride=1, padding=(edge // 2, 0))
+    return F.avg_pool2d(along, (1, edge), stride=1, padding=(0, edge // 2))
 
 
 class InputCache:

@@ -29,7 +29,13 @@ NAMES = {
     "advection": "advection",
     "lagrangian": "smoothed advection",
 }
-INK = {"network": "#b3263f", "climatology": "#8a8a86", "persistence": "#c98a1b", "advection": "#2f7dc1", "lagrangian": "#1c4f82"}
+INK = {
+    "network": "#b3263f",
+    "climatology": "#8a8a86",
+    "persistence": "#c98a1b",
+    "advection": "#2f7dc1",
+    "lagrangian": "#1c4f82",
+}
 
 
 def rain_picture(level: UInt8[ndarray, "y x"], table: LevelTable) -> UInt8[ndarray, "y x 4"]:
@@ -39,7 +45,7 @@ def rain_picture(level: UInt8[ndarray, "y x"], table: LevelTable) -> UInt8[ndarr
     palette = np.array([_rgba(c) for c in (DRY, *RATE_COLOURS)], dtype=np.uint8)
     picture = palette[index]
     picture[level == NOT_OBSERVED] = _rgba(UNSEEN)
-    return picture
+    return np.asarray(picture)
 
 
 def chance_picture(chance: Float[ndarray, "y x"]) -> UInt8[ndarray, "y x 4"]:
@@ -49,7 +55,7 @@ def chance_picture(chance: Float[ndarray, "y x"]) -> UInt8[ndarray, "y x 4"]:
     picture = (colormaps["YlGnBu"](np.nan_to_num(chance)) * 255).astype(np.uint8)
     picture[np.nan_to_num(chance) < 0.02] = _rgba(DRY)
     picture[np.isnan(chance)] = _rgba(UNSEEN)
-    return picture
+    return np.asarray(picture)
 
 
 def png(picture: UInt8[ndarray, "y x 4"]) -> bytes:
@@ -75,7 +81,7 @@ def forecast_figure(chances: xr.Dataset, cell: tuple[int, int] | None = None) ->
     figure = Figure(figsize=(2.1 * periods + 0.9, 2.1 * thresholds * rows / columns + 1.1), layout="constrained")
     axes = figure.subplots(thresholds, periods, squeeze=False)
     bounds = (chances["lead_bounds"].values / np.timedelta64(60, "s")).astype(int)
-    image = None
+    image: Any = None
     for k in range(thresholds):
         for p in range(periods):
             axis = axes[k][p]
@@ -106,7 +112,13 @@ def reliability_figure(found: Verification) -> Figure:
         enough = cells > 0
         top, low = axes[0][k], axes[1][k]
         top.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
-        top.plot(chance[enough] / cells[enough], event[enough] / cells[enough], "o-", color=INK["network"], markersize=4)
+        top.plot(
+            chance[enough] / cells[enough],
+            event[enough] / cells[enough],
+            "o-",
+            color=INK["network"],
+            markersize=4,
+        )
         top.set(xlim=(0, 1), ylim=(0, 1), title=f"≥ {threshold:g} mm/h")
         low.bar((np.arange(len(cells)) + 0.5) / len(cells), cells, width=0.9 / len(cells), color="#8fa6b8")
         low.set(yscale="log", xlabel="chance said")
@@ -120,15 +132,24 @@ def brier_figure(found: Verification) -> Figure:
     from matplotlib.figure import Figure
 
     count = len(found.thresholds)
-    figure = Figure(figsize=(3.3 * count, 3.2), layout="constrained")
+    figure = Figure(figsize=(3.3 * count, 3.5), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
     ends = [end for _, end in found.periods]
     for k, threshold in enumerate(found.thresholds):
         for name, tally in found.tallies.items():
-            axes[k].plot(ends, tally.brier[:, k], "o-", color=INK[name], label=NAMES[name], markersize=3, linewidth=2 if name == "network" else 1.2)
+            axes[k].plot(
+                ends,
+                tally.brier[:, k],
+                "o-",
+                color=INK[name],
+                label=NAMES[name],
+                markersize=3,
+                linewidth=2 if name == "network" else 1.2,
+            )
         axes[k].set(title=f"≥ {threshold:g} mm/h", xlabel="end of period, min", ylim=(0, None))
     axes[0].set_ylabel("Brier score, lower is better")
-    axes[0].legend(fontsize=8, frameon=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
     return figure
 
 

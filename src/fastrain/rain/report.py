@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -71,7 +72,7 @@ def write_report(
     """
     template = Template((files("fastrain.rain") / "report.html").read_text(encoding="utf-8"))
     page = template.substitute(
-        title=_escape(f"Chances of rain: {run.path.name}"),
+        title=_escape(f"Chances of rain, {found.first:%Y-%m-%d}"),
         caveat=_caveat(found),
         stages=_stages(stages),
         forecast=_forecast(archive, chances, place) if chances is not None else "",
@@ -79,9 +80,14 @@ def write_report(
         reliability=_image(figure_png(reliability_figure(found)), "Reliability diagrams, one for each threshold"),
         brier=_image(figure_png(brier_figure(found)), "Brier scores by lead, one panel for each threshold"),
         scores=_scores(found),
-        pictures="".join(f"<figure><img src='{src}' alt=''><figcaption>{_escape(c)}</figcaption></figure>" for c, src in pictures or []),
+        pictures="".join(
+            f"<figure><img src='{src}' alt=''><figcaption>{_escape(c)}</figcaption></figure>"
+            for c, src in pictures or []
+        ),
         credit=_escape(archive.schema.credit),
-        identity=_escape(f"network {run.identity}, archive {archive.schema.identity}, fastrain {run.facts['fastrain']}"),
+        identity=_escape(
+            f"network {run.identity}, archive {archive.schema.identity}, fastrain {run.facts['fastrain']}"
+        ),
     )
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(page, encoding="utf-8")
@@ -95,14 +101,18 @@ def data_address(picture: bytes, kind: str = "png") -> str:
 
 def _forecast(archive: Archive, chances: xr.Dataset, place: PlaceForecast | None) -> str:
     """Return the animated map and the traffic lights."""
-    issue = np.datetime64(chances["issue_time"].values, "s").astype(int)
+    issue = chances["issue_time"].values.astype("datetime64[s]").astype(int)
     slot = archive.schema.axis.slot(_utc(int(issue)))[0]
     span = max(1, round(OBSERVED_SPAN / archive.schema.axis.cadence))
     first = max((archive.span or (0, 0))[0], slot - span)
     level = archive.level(first, slot + 1)
     held = archive.observed(first, slot + 1)
     frames = [
-        (show_time(archive.schema.axis.time(first + i)), "observed", data_address(png(rain_picture(level[i], archive.schema.table))))
+        (
+            show_time(archive.schema.axis.time(first + i)),
+            "observed",
+            data_address(png(rain_picture(level[i], archive.schema.table))),
+        )
         for i in range(len(level))
         if held[i]
     ]
@@ -110,13 +120,15 @@ def _forecast(archive: Archive, chances: xr.Dataset, place: PlaceForecast | None
     thresholds = [f"{float(t):g}" for t in chances["threshold"].values]
     ahead = {
         t: [
-            (f"{a}–{b} min after {show_time(_utc(int(issue)))}", f"chance of ≥ {t} mm/h", data_address(png(chance_picture(chances["chance"].values[p, k]))))
+            (
+                f"{a}–{b} min after {show_time(_utc(int(issue)))}",
+                f"chance of ≥ {t} mm/h",
+                data_address(png(chance_picture(chances["chance"].values[p, k]))),
+            )
             for p, (a, b) in enumerate(bounds)
         ]
         for k, t in enumerate(thresholds)
     }
-    import json
-
     rows, columns = archive.schema.grid.shape
     marker = ""
     if place:
@@ -126,7 +138,9 @@ def _forecast(archive: Archive, chances: xr.Dataset, place: PlaceForecast | None
         f"<label><input type='radio' name='threshold' value='{t}'{' checked' if i == 0 else ''}> ≥ {t} mm/h</label> "
         for i, t in enumerate(thresholds)
     )
-    legend = "".join(f"<span style='background:{c}'>{e:g}</span>" for e, c in zip(RATE_EDGES, RATE_COLOURS, strict=True))
+    legend = "".join(
+        f"<span style='background:{c}'>{e:g}</span>" for e, c in zip(RATE_EDGES, RATE_COLOURS, strict=True)
+    )
     return (
         "<h2>The last hour, and the chances ahead</h2><div class='both'><div>"
         f"<div class='map' style='aspect-ratio:{columns}/{rows}'><img id='frame' alt='radar map'>{marker}</div>"
@@ -147,7 +161,9 @@ def _lights(place: PlaceForecast | None) -> str:
     head = "".join(f"<th>{names[t]}<br><small>≥ {t} mm/h</small></th>" for t in names)
     rows = "".join(
         f"<tr><th>{p.start_min}–{p.end_min} min<br><small>to {p.valid_time:%H:%M}Z</small></th>"
-        + "".join(f"<td class='light {p.lights[t]}'><b>{p.chances[t]:.0%}</b><br>{_word(p.lights[t])}</td>" for t in names)
+        + "".join(
+            f"<td class='light {p.lights[t]}'><b>{p.chances[t]:.0%}</b><br>{_word(p.lights[t])}</td>" for t in names
+        )
         + "</tr>"
         for p in place.periods
     )
@@ -166,22 +182,27 @@ def _word(light: str) -> str:
 def _caveat(found: Verification) -> str:
     cases = f"{found.issues} issue times within {found.hours:.1f} hours"
     if found.hours < 24:
+        # Rain of an hour ago says little of a cell's rain now: an hour counts as one independent case.
+        independent = max(1, round(found.hours))
+        plural = "s" if independent > 1 else ""
         return (
-            f"<p class='caveat'>The scores below come from {cases}: one spell of weather. Issue times a few minutes apart "
-            "see nearly the same rain, so these are about as many independent cases as one can count on one hand, about "
-            "two. They illustrate how to read the scores; they do not rank the methods.</p>"
+            f"<p class='caveat'>The scores below come from {cases} of one spell of weather. Issue times a few minutes "
+            f"apart see nearly the same rain: counting one an hour, that is about {independent} independent "
+            f"case{plural}. They illustrate how to read the scores; they do not rank the methods.</p>"
         )
     return f"<p>The scores below come from {cases} that training did not see.</p>"
 
 
 def _choices(run: Run) -> str:
     facts = run.facts
-    split = facts["split"]
+    split, periods, network = facts["split"], facts["layout"]["periods"], facts["network"]
     lines = [
-        f"history {facts['layout']['history']} min, {len(facts['layout']['periods'])} periods up to {facts['layout']['periods'][-1][1]} min ahead",
-        f"thresholds {', '.join(f'{t:g}' for t in facts['thresholds'])} mm/h; truth is the maximum of the cell over the period",
+        f"history {facts['layout']['history']} min, {len(periods)} periods up to {periods[-1][1]} min ahead",
+        f"thresholds {', '.join(f'{t:g}' for t in facts['thresholds'])} mm/h",
+        f"truth: the maximum of the cell, {facts['coarseness']}×{facts['coarseness']} pixels, over the period",
         *(f"{name}: {a} to {b}, {facts['issues'][name]} issue times" for name, (a, b) in split.items()),
-        f"network of {facts['network']['weights']:,} weights, {facts['network']['steps']} steps, calibration temperature {facts['calibration']['temperature']:g}",
+        f"network of {network['weights']:,} weights, {network['steps']} steps; of its correction to smoothed advection "
+        f"the calibration time keeps {network['share_kept']:.0%}; temperature {facts['calibration']['temperature']:g}",
     ]
     return "<ul>" + "".join(f"<li>{_escape(line)}</li>" for line in lines) + "</ul>"
 
@@ -244,7 +265,5 @@ def _escape(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-def _utc(seconds: int):  # type: ignore[no-untyped-def]
-    from datetime import UTC, datetime
-
+def _utc(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, tz=UTC)

@@ -106,11 +106,9 @@ class Run:
 
     def logits(self, inputs: Inputs) -> Float[ndarray, "period threshold y x"]:
         """Return the logits of the conditional chances of a window."""
-        return predict(self.network, inputs)
+        return np.asarray(predict(self.network, inputs))
 
-    def forecast(
-        self, archive: str | Path | None = None, *, at: datetime | str | None = None
-    ) -> xr.Dataset:
+    def forecast(self, archive: str | Path | None = None, *, at: datetime | str | None = None) -> xr.Dataset:
         """Return the chances of rain on the grid; see `fastrain.rain.forecast.forecast_grid`.
 
         Args:
@@ -146,7 +144,11 @@ def open_run(path: str | Path) -> Run:
 def make_network(thresholds: int, width: int) -> RainNet:
     """Return an untrained network for a number of thresholds."""
     return RainNet(
-        channels_of(thresholds), guesses=len(GUESS_SPREAD), thresholds=thresholds, conditions=CONDITIONS, width=width
+        channels_of(thresholds),
+        guesses=len(GUESS_SPREAD),
+        thresholds=thresholds,
+        conditions=CONDITIONS,
+        width=width,
     )
 
 
@@ -162,7 +164,7 @@ def network_identity(network: RainNet) -> str:
 def predict(network: RainNet, inputs: Inputs) -> Float[ndarray, "period threshold y x"]:
     """Return a network's logits for a window."""
     straight, learned = predict_parts(network, inputs)
-    return straight + learned
+    return np.asarray(straight + learned)
 
 
 @torch.inference_mode()

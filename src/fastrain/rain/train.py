@@ -7,15 +7,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int8
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import nn
 
 from fastrain import __version__
 from fastrain.archive.store import Archive
@@ -25,15 +24,25 @@ from fastrain.core.time import show_time
 from fastrain.engine import checkpoint
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.nets.rain_net import RainNet
-from fastrain.rain.chances import Calibration, isotonic, ordinal_loss, pooled_temperature
-from fastrain.rain.hindcast import Network, hindcasts, learn_reference
+from fastrain.rain.batches import BATCH, Batch, Batches
+from fastrain.rain.chances import ordinal_loss
+from fastrain.rain.hindcast import learn_reference
 from fastrain.rain.inputs import InputCache, Radar
-from fastrain.rain.run import FACTS, RUN_VERSION, SEEN, STATE, WEIGHTS, Run, make_network, network_identity, open_run, predict, predict_parts
+from fastrain.rain.run import (
+    FACTS,
+    RUN_VERSION,
+    SEEN,
+    STATE,
+    WEIGHTS,
+    Run,
+    make_network,
+    network_identity,
+    open_run,
+)
+from fastrain.rain.settle import calibrate, decide
 from fastrain.samples.frames import Frames, load_frames, window_slots
-from fastrain.samples.layout import LONG
 from fastrain.samples.split import Split, split_archive
 from fastrain.samples.truth import outcomes, thin, wet_share
-from fastrain.verification.tally import Decider
 
 FEWEST_EVENTS = 500  # cells and periods of the training time that must reach a threshold for it to be learned
 CELL_KM = 4.0  # the coarseness whose blocks come nearest to this is the default
@@ -70,12 +79,6 @@ class TrainSettings:
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int, str], None]
-
-SHARES_KEPT = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the learned correction, of which the calibration time chooses one
-BATCH = 8
-CROP = 96  # cells; a larger map is trained on in crops
-CELLS_FEW, CELLS_MOST = 4_000_000, 60_000_000  # seen in training: least for a short archive, most for a long one
-PASSES = 6  # over all cells of all windows, between those two
 
 
 def train(
@@ -120,7 +123,8 @@ def train(
     cache = InputCache(frames, radar, memory // 2)
     torch.manual_seed(settings.seed)
     network = make_network(len(radar.thresholds), settings.width)
-    batches = _Batches(cache, split.issues["train"][kept], weights[kept], settings)
+    control = settings.seed if settings.shuffle_truth else None
+    batches = Batches(cache, split.issues["train"][kept], weights[kept], seed=settings.seed, control=control)
     network.stem.fit(batches.sample())
     steps = batches.steps(settings.cells)
     say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
@@ -133,10 +137,10 @@ def train(
         progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
     )
     assert isinstance(fitted, RainNet)
-    share, calibration = _calibrate(fitted, cache, split, radar, settings)
+    share, calibration = calibrate(fitted, cache, split, radar, control=control)
     fitted.shrink(share)
     reference = learn_reference(frames, split.issues["train"][kept], split.issues["calibrate"], radar)
-    decided = _decide(fitted, calibration, frames, split, radar, reference)
+    decided = decide(fitted, calibration, frames, split, radar, reference)
     facts = {
         **plan,
         "created": show_time(datetime.now(UTC)),
@@ -164,102 +168,15 @@ def train(
     return open_run(run_path)
 
 
-def default_coarseness(archive: Archive) -> int:
-    """Return the coarseness of an archive whose cells come nearest to 4 km."""
-    pixel = archive.schema.grid.cell_km
-    return min((1, *archive.schema.coarseness), key=lambda c: (abs(np.log(c * pixel / CELL_KM)), c))
-
-
-class _Batches:
-    """Draws batches by their number alone, and gives the loss of a model on one."""
-
-    def __init__(self, cache: InputCache, issues: ndarray, weights: ndarray, settings: TrainSettings) -> None:
-        self.cache, self.issues, self.weights, self.settings = cache, issues, weights, settings
-        radar = cache.radar
-        self.truth = [outcomes(cache.frames, int(i), radar.layout, radar.first_levels) for i in issues]
-        if settings.shuffle_truth:
-            self.truth = shuffled(self.truth, settings.seed)
-        self.box = _truth_box(self.truth)
-        self.pairs = [(w, p) for w in range(len(issues)) for p in range(len(radar.layout.periods))]
-        rows, columns = (s.stop - s.start for s in self.box)
-        self.crop = (min(CROP, rows), min(CROP, columns))
-
-    def steps(self, cells: int | None) -> int:
-        """Return how many steps the windows are worth."""
-        a_step = BATCH * self.crop[0] * self.crop[1]
-        rows, columns = (s.stop - s.start for s in self.box)
-        wanted = cells or min(CELLS_MOST, max(CELLS_FEW, PASSES * len(self.pairs) * rows * columns))
-        return max(40, round(wanted / a_step))
-
-    def sample(self) -> Tensor:
-        """Return inputs of some windows, for the whitening."""
-        chosen = np.linspace(0, len(self.issues) - 1, min(8, len(self.issues))).astype(int)
-        made = [self.cache[int(self.issues[w])].x[:: max(1, len(self.truth[0]) // 2), :, *self.box].float() for w in chosen]
-        return torch.cat(made)
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return inputs, guesses, conditions, outcomes and weights of a step's batch."""
-        draw = np.random.default_rng([self.settings.seed, step])
-        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        weights = []
-        for position in range(step * BATCH, (step + 1) * BATCH):
-            # Every pair once, in a fresh order, before any comes again.
-            epoch, at = divmod(position, len(self.pairs))
-            order = np.random.default_rng([self.settings.seed, 1_000_003, epoch]).permutation(len(self.pairs))
-            window, period = self.pairs[order[at]]
-            inputs = self.cache[int(self.issues[window])]
-            cut = tuple(
-                slice(s.start + o, s.start + o + size)
-                for s, size in zip(self.box, self.crop, strict=True)
-                for o in [int(draw.integers(0, s.stop - s.start - size + 1))]
-            )
-            truth = torch.from_numpy(self.truth[window][period][cut])
-            parts.append((inputs.x[period][:, *cut], inputs.guess[period][:, :, *cut], inputs.known[period], truth))
-            weights.append(self.weights[window])
-        x, guess, known, outcome = (torch.stack(field) for field in zip(*parts, strict=True))
-        turned = turn(int(draw.integers(8)), x.float(), guess.float(), outcome)
-        return turned[0], turned[1], known, turned[2], torch.tensor(weights, dtype=torch.float32)
-
-
-def _loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     x, guess, known, outcome, weight = batch
     return ordinal_loss(model(x, guess, known), outcome, weight)
 
 
-def turn(way: int, *maps: Tensor) -> tuple[Tensor, ...]:
-    """Return maps in one of the eight ways a square can lie: rain comes from every side."""
-    out = []
-    for field in maps:
-        if way & 1:
-            field = field.flip(-1)
-        if way & 2:
-            field = field.flip(-2)
-        if way & 4:
-            field = field.transpose(-1, -2)
-        out.append(field.contiguous())
-    return tuple(out)
-
-
-def shuffled(truth: list[Int8[ndarray, "period y x"]], seed: int) -> list[ndarray]:
-    """Return truth that belongs to other windows and places: a control from which nothing can be learned."""
-    draw = np.random.default_rng([seed, 7])
-    order = draw.permutation(len(truth))
-    out = []
-    for i in order:
-        values = truth[i].copy()
-        for period in values:
-            seen = period >= 0
-            period[seen] = draw.permutation(period[seen])
-        out.append(values)
-    return out
-
-
-def _truth_box(truth: list[ndarray]) -> tuple[slice, slice]:
-    ever = np.any([(t >= 0).any(axis=0) for t in truth], axis=0)
-    if not ever.any():
-        raise TooShort("No cell of the training time is observed well enough to learn from.")
-    rows, columns = np.flatnonzero(ever.any(axis=1)), np.flatnonzero(ever.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+def default_coarseness(archive: Archive) -> int:
+    """Return the coarseness of an archive whose cells come nearest to 4 km."""
+    pixel = archive.schema.grid.cell_km
+    return min((1, *archive.schema.coarseness), key=lambda c: (abs(np.log(c * pixel / CELL_KM)), c))
 
 
 def _edges(archive: Archive, settings: TrainSettings, say: Say) -> tuple[float, ...]:
@@ -286,7 +203,10 @@ def _learnable(frames: Frames, split: Split, radar: Radar, say: Say) -> Radar:
         )
     for threshold, n in zip(radar.thresholds, reached, strict=True):
         if threshold not in kept:
-            say(f"Threshold {threshold:g} mm/h is left out: {n} cells reach it in the training time, {FEWEST_EVENTS} are needed.")
+            say(
+                f"Threshold {threshold:g} mm/h is left out: {n} cells reach it in the training time, "
+                f"{FEWEST_EVENTS} are needed."
+            )
     return Radar(radar.table, radar.average, radar.cadence, radar.cell_km, kept, radar.layout)
 
 
@@ -317,9 +237,15 @@ def _plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Spl
         "coarseness": settings.coarseness or default_coarseness(archive),
         "cadence_minutes": radar.minutes,
         "thresholds": list(radar.thresholds),
-        "layout": {"history": split.layout.history, "periods": split.layout.periods, "guard": split.layout.guard},
+        "layout": {
+            "history": split.layout.history,
+            "periods": split.layout.periods,
+            "guard": split.layout.guard,
+        },
         "place": settings.place,
-        "split": {name: [show_time(axis.time(a)), show_time(axis.time(b - 1))] for name, (a, b) in split.blocks.items()},
+        "split": {
+            name: [show_time(axis.time(a)), show_time(axis.time(b - 1))] for name, (a, b) in split.blocks.items()
+        },
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("memory", "place")},
     }
 
@@ -354,45 +280,6 @@ def _thinned(frames: Frames, issues: ndarray, radar: Radar, settings: TrainSetti
     return kept, weights
 
 
-def _calibrate(
-    network: RainNet, cache: InputCache, split: Split, radar: Radar, settings: TrainSettings
-) -> tuple[float, Calibration]:
-    """Return how much of what was learned to keep, and the calibration that goes with it, from the calibration time.
-
-    A network trained on a single night is right about some things and sure about too many: the calibration time says
-    how much of its correction to smoothed advection holds.
-    """
-    issues = split.issues["calibrate"]
-    # Spread over the calibration time; more windows than this would only take memory.
-    chosen = issues[np.linspace(0, len(issues) - 1, min(len(issues), 100)).astype(int)]
-    truth = [outcomes(cache.frames, int(i), radar.layout, radar.first_levels) for i in chosen]
-    if settings.shuffle_truth:
-        truth = shuffled(truth, settings.seed + 1)
-    parts = [predict_parts(network, cache[int(i)]) for i in chosen]
-    best: tuple[float, float, float] = (float("inf"), 1.0, 1.0)
-    for share in SHARES_KEPT:
-        logits = [straight + share * learned for straight, learned in parts]
-        temperature, loss = pooled_temperature(logits, truth)
-        best = min(best, (loss, share, temperature))
-    _, share, temperature = best
-    a, b = split.blocks["calibrate"]
-    if (b - a) * timedelta(minutes=radar.minutes) >= LONG:
-        return share, isotonic([straight + share * learned for straight, learned in parts], truth)
-    return share, Calibration(temperature)
-
-
-def _decide(
-    network: RainNet, calibration: Calibration, frames: Frames, split: Split, radar: Radar, reference: Any
-) -> dict[str, ndarray]:
-    shape = (len(radar.layout.periods), len(radar.thresholds))
-    judge = Network(lambda inputs: predict(network, inputs), calibration)
-    deciders: dict[str, Decider] = {}
-    for cast in hindcasts(frames, split.issues["calibrate"], radar, reference, network=judge):
-        for name, chance in cast.chances.items():
-            deciders.setdefault(name, Decider(shape)).add(chance, cast.event(), cast.judged)
-    return {name: decider.best() for name, decider in deciders.items()}
-
-
 def _keep(run_path: Path, archive: Archive, split: Split, network: RainNet, facts: dict[str, Any]) -> None:
     """Write the run; run.json comes last, so that a run that has it is whole."""
     checkpoint.save(run_path / WEIGHTS, network.state_dict())
@@ -403,5 +290,3 @@ def _keep(run_path: Path, archive: Archive, split: Split, network: RainNet, fact
     unfinished.replace(run_path / FACTS)
     for leftover in (STATE, "plan.json"):
         (run_path / leftover).unlink(missing_ok=True)
-
-

@@ -67,7 +67,12 @@ class Verification:
     def as_attributes(self) -> dict[str, Any]:
         """Return everything as plain values."""
         kept = {name: getattr(self, name) for name in ("run", "network", "archive", "issues", "first", "last", "hours")}
-        return {**kept, "periods_min": self.periods, "thresholds_mm_h": self.thresholds, "scores": self.rows()}
+        return {
+            **kept,
+            "periods_min": self.periods,
+            "thresholds_mm_h": self.thresholds,
+            "scores": self.rows(),
+        }
 
 
 def verify(
@@ -123,7 +128,7 @@ def verify(
     )
 
 
-def held_out(run: Run, archive: Archive) -> Int[ndarray, "issues"]:
+def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
     """Return the issue slots whose whole window holds no frame that the run was trained or calibrated on.
 
     On the run's own archive these are the windows after the calibration block and its guard.
@@ -143,7 +148,7 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, "issues"]:
     clean = counted[issues + layout.ahead + 1] == counted[issues - layout.history + 1]
     if not clean.any():
         raise TooShort(f"{archive.path}: no issue time is left that the run has not seen; ingest later pictures.")
-    return start + issues[clean]
+    return np.asarray(start + issues[clean])
 
 
 def _seen(run: Run, archive: Archive, start: int, stop: int) -> ndarray:
@@ -151,5 +156,7 @@ def _seen(run: Run, archive: Archive, start: int, stop: int) -> ndarray:
     digests = archive.slots("digest", start, stop)
     as_one = np.dtype((np.void, digests.shape[1]))
     held = archive.observed(start, stop)
-    found = np.isin(np.ascontiguousarray(digests).view(as_one).ravel(), np.ascontiguousarray(known).view(as_one).ravel())
+    found = np.isin(
+        np.ascontiguousarray(digests).view(as_one).ravel(), np.ascontiguousarray(known).view(as_one).ravel()
+    )
     return np.asarray(found & held)

@@ -1,4 +1,4 @@
-"""The frames that windows need, as bytes in memory: only those slots, at one coarseness, whatever the archive's span."""
+"""The frames that windows need, as bytes in memory: only those slots, at one coarseness."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Frames:
         share: (held, y, x) uint8, observed share of the block's pixels inside the picture, 255 for all.
     """
 
-    slots: Int[ndarray, "held"]
+    slots: Int[ndarray, held]
     maximum: UInt8[ndarray, "held y x"]
     ratio: UInt8[ndarray, "held y x"]
     share: UInt8[ndarray, "held y x"]
 
-    def rows(self, slots: Int[ndarray, "wanted"]) -> Int[ndarray, "wanted"]:
+    def rows(self, slots: Int[ndarray, wanted]) -> Int[ndarray, wanted]:
         """Return where slots stand in the arrays."""
         return np.searchsorted(self.slots, slots)
 
 
-def load_frames(archive: Archive, coarseness: int, slots: Int[ndarray, "wanted"], memory: int | None = None) -> Frames:
+def load_frames(archive: Archive, coarseness: int, slots: Int[ndarray, wanted], memory: int | None = None) -> Frames:
     """Read the frames of some slots.
 
     Args:
@@ -71,7 +71,7 @@ def frames_bytes(archive: Archive, coarseness: int, frames: int) -> int:
     return 3 * frames * rows * columns
 
 
-def window_slots(issues: Int[ndarray, "issues"], layout: FrameLayout, ahead: bool = True) -> Int[ndarray, "slots"]:
+def window_slots(issues: Int[ndarray, issues], layout: FrameLayout, ahead: bool = True) -> Int[ndarray, slots]:
     """Return the slots that the windows of some issue times touch, each once."""
     offsets = np.arange(1 - layout.history, (layout.ahead if ahead else 0) + 1)
     return np.unique(issues[:, None] + offsets[None, :])
@@ -92,9 +92,7 @@ def require_history(archive: Archive, issue: int, layout: FrameLayout) -> None:
 
 def block_pixels(shape: tuple[int, int], coarseness: int) -> Int[ndarray, "y x"]:
     """Return how many pixels of the picture each block holds; fewer at the edge."""
-    rows, columns = (
-        np.minimum(coarseness, size - coarseness * np.arange(-(-size // coarseness))) for size in shape
-    )
+    rows, columns = (np.minimum(coarseness, size - coarseness * np.arange(-(-size // coarseness))) for size in shape)
     return np.asarray(rows[:, None] * columns[None, :])
 
 

@@ -34,7 +34,7 @@ class Split:
 
     layout: Layout
     blocks: dict[str, tuple[int, int]]
-    issues: dict[str, Int[ndarray, "issues"]]
+    issues: dict[str, Int[ndarray, issues]]
 
 
 def split_archive(archive: Archive) -> Split:
@@ -53,14 +53,12 @@ def split_archive(archive: Archive) -> Split:
         found = split_slots(observed, layout.frames(cadence))
         if found is not None:
             blocks = {name: (start + a, start + b) for name, (a, b) in found.items()}
-            issues = {
-                name: start + issue_slots(observed, layout.frames(cadence), *found[name]) for name in found
-            }
+            issues = {name: start + issue_slots(observed, layout.frames(cadence), *found[name]) for name in found}
             return Split(layout, blocks, issues)
     raise TooShort(_too_short(archive, int(observed.sum()), span))
 
 
-def issue_slots(observed: Bool[ndarray, "time"], layout: FrameLayout, start: int, stop: int) -> Int[ndarray, "issues"]:
+def issue_slots(observed: Bool[ndarray, time], layout: FrameLayout, start: int, stop: int) -> Int[ndarray, issues]:
     """Return the slots from which a forecast can be issued and judged inside a block.
 
     All of the history must be held, and three quarters of the frames of each period.
@@ -79,10 +77,10 @@ def issue_slots(observed: Bool[ndarray, "time"], layout: FrameLayout, start: int
     good = held[issue + 1] - held[issue + 1 - layout.history] == layout.history
     for a, b in layout.periods:
         good &= held[issue + b + 1] - held[issue + a + 1] >= 0.75 * (b - a)
-    return issue[good]
+    return np.asarray(issue[good])
 
 
-def split_slots(observed: Bool[ndarray, "time"], layout: FrameLayout) -> dict[str, tuple[int, int]] | None:
+def split_slots(observed: Bool[ndarray, time], layout: FrameLayout) -> dict[str, tuple[int, int]] | None:
     """Return the blocks whose issue times come nearest to the wanted shares, or None where too few remain."""
     everywhere = issue_slots(observed, layout, 0, len(observed))
     if len(everywhere) < sum(FEWEST.values()):

@@ -55,8 +55,8 @@ def wet_share(frames: Frames, issue: int, layout: FrameLayout, table: LevelTable
 
 
 def thin(
-    wet: Float[ndarray, "issues"], *, keep: float, dry_below: float, seed: int
-) -> tuple[Bool[ndarray, "issues"], Float[ndarray, "issues"]]:
+    wet: Float[ndarray, issues], *, keep: float, dry_below: float, seed: int
+) -> tuple[Bool[ndarray, issues], Float[ndarray, issues]]:
     """Return which windows to train on, and what each then weighs, so that the chances need no correction.
 
     Windows are left out by what their input shows, never by what came after: a choice by the outcome would bias the

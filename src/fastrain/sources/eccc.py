@@ -163,5 +163,3 @@ READER = Reader(
     learn=learn,
     credit="Environment and Climate Change Canada (Data Servers End-use Licence)",
 )
-
-

@@ -23,7 +23,9 @@ from fastrain.core.levels import LevelTable, rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name
 from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions
 
-SPHERE = 6_371_288.0  # m; with it the header's corners, divided by its pixels, give its metres per pixel to the millimetre
+SPHERE = (
+    6_371_288.0  # m; with it the header's corners, divided by its pixels, give its metres per pixel to the millimetre
+)
 _LONGEST_HEADER = 16_384
 
 
@@ -43,7 +45,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     Raises:
         DamagedFile: the file is no such PGM, or is truncated.
     """
-    opener: Any = gzip.open if path.open("rb").read(2) == b"\x1f\x8b" else open
+    with path.open("rb") as file:
+        opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
     try:
         with opener(path, "rb") as file:
             head = file.read(_LONGEST_HEADER)

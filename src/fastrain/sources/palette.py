@@ -1,4 +1,4 @@
-"""A picture's palette as data: which colour is which level, which is ground, and where the map stands in the picture."""
+"""A picture's palette as data: which colour is which level, which is ground, and where the map stands."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Palette:
         rows, columns = np.ogrid[: self.shape[0], : self.shape[1]]
         return np.asarray(np.hypot(rows - self.centre[0], columns - self.centre[1]) * pixel_km > range_km)
 
-    def lookup(self, colours: ndarray, ground: tuple[int, ...]) -> UInt8[ndarray, "colours"]:
+    def lookup(self, colours: ndarray, ground: tuple[int, ...]) -> UInt8[ndarray, colours]:
         """Return the level of each colour (0xRRGGBB); what is neither rain nor ground hides the rain."""
         table = {**dict.fromkeys(ground, DRY), **self.levels}
         return np.array([table.get(int(colour), NOT_OBSERVED) for colour in colours], dtype=np.uint8)

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from fastrain.core.errors import DamagedFile
 
 
-def read_picture(path: Path, size: tuple[int, int]) -> tuple[Shaped[ndarray, "y x"], Int[ndarray, "colours"]]:
+def read_picture(path: Path, size: tuple[int, int]) -> tuple[Shaped[ndarray, "y x"], Int[ndarray, colours]]:
     """Return a picture as (rows, columns) indices into its list of colours, each 0xRRGGBB.
 
     Raises:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -100,7 +100,7 @@ def _header(file: io.BufferedReader, name: str) -> None:
         raise DamagedFile(f"{name}: {lines[1].decode('latin-1')!r}, expected 'VERSION {VERSION}'.")
 
 
-def _payloads(stream: IO[bytes], name: str) -> Iterator[tuple[int, Payload]]:
+def _payloads(stream: Any, name: str) -> Iterator[tuple[int, Payload]]:
     for _ in range(MOST_PAYLOADS):
         magic = stream.read(2)
         if not magic:
@@ -109,9 +109,11 @@ def _payloads(stream: IO[bytes], name: str) -> Iterator[tuple[int, Payload]]:
             version, width, height, x, y, coarseness = struct.unpack(">6H", _exactly(stream, 12, name))
             if version != 1 or coarseness < 1 or width * height == 0:
                 raise DamagedFile(f"{name}: a picture of {width}×{height}, coarseness {coarseness}, version {version}.")
-            maximum, ratio = (_exactly(stream, width * height, name) for _ in range(2))
-            fields = (np.frombuffer(part, dtype=np.uint8).reshape(height, width) for part in (maximum, ratio))
-            yield coarseness, Payload(*fields, coarseness, x, y)
+            maximum, ratio = (
+                np.frombuffer(_exactly(stream, width * height, name), dtype=np.uint8).reshape(height, width)
+                for _ in range(2)
+            )
+            yield coarseness, Payload(maximum, ratio, coarseness, x, y)
         elif len(magic) == 2 and struct.unpack(">H", magic)[0] == PREPARED:
             _, length, _, _ = struct.unpack(">4H", _exactly(stream, 8, name))
             _exactly(stream, length, name)
@@ -120,8 +122,8 @@ def _payloads(stream: IO[bytes], name: str) -> Iterator[tuple[int, Payload]]:
     raise DamagedFile(f"{name}: more than {MOST_PAYLOADS} payloads.")
 
 
-def _exactly(stream: IO[bytes], count: int, name: str) -> bytes:
-    data = stream.read(count)
+def _exactly(stream: Any, count: int, name: str) -> bytes:
+    data: bytes = stream.read(count)
     if len(data) != count:
         raise DamagedFile(f"{name}: truncated: {len(data)} of {count} bytes of a payload.")
     return data

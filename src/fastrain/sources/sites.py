@@ -55,5 +55,6 @@ def _sites() -> dict[str, Site]:
     for row in table["site"]:
         for code in row["codes"]:
             range_km = S_BAND_RANGE if code.startswith("CAS") else C_BAND_RANGE
-            sites[code] = Site(code, row["name"], *row["position"], range_km)
+            latitude, longitude = row["position"]
+            sites[code] = Site(code, row["name"], latitude, longitude, range_km)
     return sites

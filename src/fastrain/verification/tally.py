@@ -70,7 +70,7 @@ class Tally:
         self.squared += np.where(cells > 0, np.nan_to_num(mean) * cells, 0.0)
         self.events += (event & where).sum(axis=(2, 3))
         self.chance += np.where(where, chance, 0.0).sum(axis=(2, 3))
-        yes = xr.where(forecast.isnull(), np.nan, (forecast >= self.decide[:, :, None, None]).astype(float))
+        yes = (forecast >= self.decide[:, :, None, None]).astype(float).where(forecast.notnull())
         counts = BinaryContingencyManager(yes, observed).transform(preserve_dims=["period", "threshold"]).get_counts()
         for i, name in enumerate(("tp_count", "fp_count", "fn_count", "tn_count")):
             self.contingency[i] += np.nan_to_num(counts[name].to_numpy())

@@ -1,0 +1,62 @@
+"""What the calibration time settles: how much of what was learned to keep, honest chances, and which counts as yes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+from numpy import ndarray
+
+from fastrain.nets.rain_net import RainNet
+from fastrain.rain.batches import shuffled
+from fastrain.rain.chances import Calibration, isotonic, pooled_temperature
+from fastrain.rain.hindcast import Network, Reference, hindcasts
+from fastrain.rain.inputs import InputCache, Radar
+from fastrain.rain.run import predict, predict_parts
+from fastrain.samples.frames import Frames
+from fastrain.samples.layout import LONG
+from fastrain.samples.split import Split
+from fastrain.samples.truth import outcomes
+from fastrain.verification.tally import Decider
+
+SHARES_KEPT = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the learned correction, of which the calibration time chooses one
+MOST_WINDOWS = 100  # looked at, spread over the calibration time; more would only take memory
+
+
+def calibrate(
+    network: RainNet, cache: InputCache, split: Split, radar: Radar, *, control: int | None = None
+) -> tuple[float, Calibration]:
+    """Return how much of what was learned to keep, and the calibration that goes with it, from the calibration time.
+
+    A network trained on a single night is right about some things and sure about too many: the calibration time says
+    how much of its correction to smoothed advection holds.
+    """
+    issues = split.issues["calibrate"]
+    chosen = issues[np.linspace(0, len(issues) - 1, min(len(issues), MOST_WINDOWS)).astype(int)]
+    truth = [outcomes(cache.frames, int(i), radar.layout, radar.first_levels) for i in chosen]
+    if control is not None:
+        truth = shuffled(truth, control + 1)
+    parts = [predict_parts(network, cache[int(i)]) for i in chosen]
+    best: tuple[float, float, float] = (float("inf"), 1.0, 1.0)
+    for share in SHARES_KEPT:
+        logits = [straight + share * learned for straight, learned in parts]
+        temperature, loss = pooled_temperature(logits, truth)
+        best = min(best, (loss, share, temperature))
+    _, share, temperature = best
+    a, b = split.blocks["calibrate"]
+    if (b - a) * timedelta(minutes=radar.minutes) >= LONG:
+        return share, isotonic([straight + share * learned for straight, learned in parts], truth)
+    return share, Calibration(temperature)
+
+
+def decide(
+    network: RainNet, calibration: Calibration, frames: Frames, split: Split, radar: Radar, reference: Reference
+) -> dict[str, ndarray]:
+    """Return for each forecaster the chance from which on it should count as yes, (period, threshold)."""
+    shape = (len(radar.layout.periods), len(radar.thresholds))
+    judge = Network(lambda inputs: predict(network, inputs), calibration)
+    deciders: dict[str, Decider] = {}
+    for cast in hindcasts(frames, split.issues["calibrate"], radar, reference, network=judge):
+        for name, chance in cast.chances.items():
+            deciders.setdefault(name, Decider(shape)).add(chance, cast.event(), cast.judged)
+    return {name: decider.best() for name, decider in deciders.items()}

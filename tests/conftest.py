@@ -1,0 +1,77 @@
+"""Fixtures. Shapes in annotations are checked while testing: in every package but the one numba compiles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+CHECKED = [f"fastrain.{name}" for name in ("core", "sources", "motion", "samples", "nets", "engine", "verification", "rain")]
+install_import_hook(CHECKED, "checker.tower")
+
+import matplotlib  # noqa: E402
+import pytest  # noqa: E402
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data beside the checkout; a test that needs it skips aloud where it is missing."""
+    path = Path(os.environ.get("FASTRAIN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (path / "radar").is_dir():
+        pytest.skip(f"real data is not at {path}; set FASTRAIN_DATA")
+    return path
+
+
+@pytest.fixture(scope="session")
+def franktown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures of Franktown in the package, as files."""
+    from fastrain.sample import unpack_franktown
+
+    folder = tmp_path_factory.mktemp("franktown")
+    unpack_franktown(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def knmi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The KNMI night in the package, as files."""
+    from fastrain.sample import unpack_knmi
+
+    folder = tmp_path_factory.mktemp("knmi")
+    unpack_knmi(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def night(knmi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of the KNMI night."""
+    from fastrain.ingest.ingest import IngestSettings, ingest
+
+    path = tmp_path_factory.mktemp("night") / "archive"
+    report = ingest([knmi], path, IngestSettings())
+    assert report.counts["written"] == 92
+    return path
+
+
+@pytest.fixture(scope="session")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of synthetic rain that moves, grows and decays."""
+    import synthetic
+
+    path = tmp_path_factory.mktemp("moving") / "archive"
+    synthetic.write_archive(path, synthetic.moving_rain(frames=96, seed=3))
+    return path
+
+
+@pytest.fixture(scope="session")
+def run(moving: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A run trained on the synthetic rain."""
+    from fastrain.rain.train import TrainSettings, train
+
+    said: list[str] = []
+    made = train(moving, tmp_path_factory.mktemp("runs") / "run", TrainSettings(cells=900_000, width=12), say=said.append)
+    assert any("periods" in line for line in said)
+    return made

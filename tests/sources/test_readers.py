@@ -1,0 +1,135 @@
+"""The contract that every reader keeps, on real input and on hostile input."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastrain.core.errors import DamagedFile, SourceError, UnknownFormat
+from fastrain.core.levels import NOT_OBSERVED, wet_from
+from fastrain.sources import READERS, ReadOptions, read_frames, recognise
+
+# One real file a reader: where it lies, a place, and the pixel in which that place must land, worked out by hand. FMI,
+# the radar of Vantaa: rho = (1 + sin 60°) · 6371.288 km · tan((90° − 60.271°) / 2) = 3155.6 km; row (3155.6 − 2170.1) /
+# 0.99963 = 985; x = −rho · sin 0.127° = −7.0 km; column (380.9 − 7.0) / 0.99967 = 374.
+REAL = {
+    "eccc": ("radar/eccc_2025-09-02/cappi/202509020142_CASFT_CAPPI_1.5_RAIN.gif", (45.041, -76.116), (240, 240)),
+    "fmi": ("radar/fmi_2016-09-28/201609281445_fmi.radar.composite.lowest_FIN_SUOMI1.pgm.gz", (60.271, 24.873), (985, 374)),
+    "knmi": ("radar/knmi_2010-08-26/RAD_NL25_RAP_5min_201008260000.h5", (52.103, 5.179), (427, 369)),
+    "rpbin": ("rpbin/franktown_202508292100.bin", (45.041, -76.116), (240, 240)),
+}
+
+
+@pytest.fixture(params=sorted(REAL))
+def real(request, data):
+    path, place, pixel = REAL[request.param]
+    return request.param, data / path, place, pixel
+
+
+def frame_of(name: str, path: Path):
+    (frame,) = read_frames(path, name)
+    return frame
+
+
+def test_every_reader_has_a_real_file():
+    assert set(REAL) == set(READERS)
+
+
+def test_a_real_file_is_recognised_by_what_it_holds(real, tmp_path):
+    name, path, _, _ = real
+    disguised = tmp_path / "file.xyz"
+    shutil.copyfile(path, disguised)
+    assert recognise(disguised) == name
+
+
+def test_a_frame_has_utc_time_levels_within_its_table_and_a_grid_of_its_shape(real):
+    name, path, _, _ = real
+    frame = frame_of(name, path)
+    assert frame.valid_time.utcoffset().total_seconds() == 0
+    assert frame.level.dtype == np.uint8
+    assert frame.level.shape == frame.grid.shape
+    assert frame.level[frame.level != NOT_OBSERVED].max() <= frame.table.count
+    assert wet_from(frame.level, frame.table.first_level(frame.table.nearest_edge(0.1))).any()
+
+
+def test_a_known_place_lands_in_its_pixel(real):
+    name, path, place, pixel = real
+    assert frame_of(name, path).grid.pixel(*place) == pixel
+
+
+def test_north_is_up(real):
+    name, path, _, _ = real
+    grid = frame_of(name, path).grid
+    rows, columns = grid.shape
+    assert grid.place(0, columns // 2)[0] > grid.place(rows - 1, columns // 2)[0]
+    assert grid.place(rows // 2, 0)[1] < grid.place(rows // 2, columns - 1)[1]
+
+
+def test_the_same_file_twice_gives_the_same_frame(real):
+    name, path, _, _ = real
+    assert frame_of(name, path).digest == frame_of(name, path).digest
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_reported_in_one_line_that_names_it(real, tmp_path, share):
+    name, path, _, _ = real
+    raw = path.read_bytes()
+    cut = tmp_path / path.name
+    cut.write_bytes(raw[: int(len(raw) * share)])
+    with pytest.raises(SourceError) as caught:
+        list(read_frames(cut, name))
+    assert path.name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_gone_wrong_never_crash_a_reader(real, tmp_path):
+    name, path, _, _ = real
+    raw = bytearray(path.read_bytes())
+    draw = np.random.default_rng(1)
+    damaged = tmp_path / path.name
+    for _ in range(60):
+        hurt = bytearray(raw)
+        for at in draw.integers(0, len(raw), draw.integers(1, 20)):
+            hurt[at] = draw.integers(256)
+        damaged.write_bytes(hurt)
+        try:
+            frames = list(read_frames(damaged, name))
+        except SourceError as error:
+            assert "\n" not in str(error)
+        else:
+            assert all(frame.level.shape == frame.grid.shape for frame in frames)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"hello", b"<html>404</html>", b"PK\x03\x04", b"GIF89"])
+def test_what_is_no_radar_file_is_recognised_by_nobody(tmp_path, content):
+    path = tmp_path / "202509020142_CASFT.gif"
+    path.write_bytes(content)
+    with pytest.raises((UnknownFormat, DamagedFile), match="202509020142_CASFT.gif"):
+        recognise(path)
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path):
+    path = tmp_path / "201609281445.pgm.gz"
+    head = b"P5\n# obstime 201609281445\n100 100\n255\n"
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        file.write(head + b"\x00" * 300_000_000)
+    with pytest.raises(DamagedFile, match="more than 10000 bytes of picture"):
+        list(read_frames(path, "fmi"))
+
+
+def test_a_header_that_claims_a_huge_picture_is_refused(tmp_path):
+    path = tmp_path / "201609281445.pgm"
+    path.write_bytes(b"P5\n# obstime 201609281445\n999999 999999\n255\n" + b"\x00" * 100)
+    with pytest.raises(DamagedFile, match="999999×999999"):
+        list(read_frames(path, "fmi"))
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"x")
+    with pytest.raises(UnknownFormat, match="eccc, fmi, knmi, rpbin"):
+        list(read_frames(path, "odim", ReadOptions()))
