@@ -26,8 +26,9 @@ def displacements(flow: Float[Tensor, "batch 2 y x"], steps: int) -> Float[Tenso
     travelled = torch.zeros_like(flow)
     out = []
     for _ in range(steps):
-        half = sample(flow, -(travelled + 0.5 * sample(flow, -travelled)))
-        travelled = travelled + half
+        # Beyond the edge the flow goes on as at the edge, so that what flows in is seen to come from outside.
+        near = sample(flow, -travelled, outside="border")
+        travelled = travelled + sample(flow, -(travelled + 0.5 * near), outside="border")
         out.append(travelled)
     return torch.stack(out, dim=1)
 
@@ -59,8 +60,9 @@ def sample(
     shift: Float[Tensor, "batch 2 y x"],
     *,
     order: Literal["nearest", "linear"] = "linear",
+    outside: Literal["zeros", "border"] = "zeros",
 ) -> Float[Tensor, "batch channel y x"]:
-    """Return the field at each cell plus `shift` (dy, dx); 0 outside."""
+    """Return the field at each cell plus `shift` (dy, dx); beyond the edge 0, or as at the edge."""
     height, width = field.shape[-2:]
     y = torch.arange(height, dtype=shift.dtype, device=shift.device).view(1, height, 1)
     x = torch.arange(width, dtype=shift.dtype, device=shift.device).view(1, 1, width)
@@ -69,4 +71,4 @@ def sample(
         [(2 * (x + shift[:, 1]) + 1) / width - 1, (2 * (y + shift[:, 0]) + 1) / height - 1], dim=-1
     )  # (batch, y, x, 2)
     mode = "bilinear" if order == "linear" else "nearest"
-    return F.grid_sample(field, grid.to(field.dtype), mode=mode, padding_mode="zeros", align_corners=False)
+    return F.grid_sample(field, grid.to(field.dtype), mode=mode, padding_mode=outside, align_corners=False)

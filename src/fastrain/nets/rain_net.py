@@ -2,8 +2,8 @@
 
 A whitened 2×2 stem without padding, a small U of blocks over three scales, and a 2×2 head that gives back the row and
 column the stem took. One output for each threshold: the logit of reaching it, given that the one below was reached.
-To what the network says is added a straight line through what smoothed advection says; at the start it is that alone,
-so that the network learns only growth, decay and doubt.
+To what the network says is added a straight line through first guesses; at the start it is that alone, so that the
+network learns only what the guesses do not say.
 """
 
 from __future__ import annotations

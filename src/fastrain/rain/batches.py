@@ -17,6 +17,8 @@ CROP = 96  # cells; a larger map is trained on in crops
 CELLS_FEW, CELLS_MOST = 4_000_000, 60_000_000  # seen in training: least for a short archive, most for a long one
 PASSES = 6  # over all cells of all windows, between those two; more learn a single night by heart (LOG.md)
 
+MOST_MAPS = 600  # looked at for the straight line
+
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -59,6 +61,21 @@ class Batches:
             self.cache[int(self.issues[w])].x[:: max(1, len(self.truth[0]) // 2), :, *self.box].float() for w in chosen
         ]
         return torch.cat(made)
+
+    def scattered(self, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return guesses, conditions, outcomes and weights of cells drawn from every map, for the straight line."""
+        draw = np.random.default_rng([self.seed, 3])
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        chosen = self.pairs[:: -(-len(self.pairs) // MOST_MAPS)]
+        for window, period in chosen:
+            inputs = self.cache[int(self.issues[window])]
+            truth = self.truth[window][period].ravel()
+            at = torch.from_numpy(draw.integers(0, truth.size, cells))
+            guess = inputs.guess[period].flatten(-2)[..., at].float()
+            parts.append((guess, inputs.known[period], torch.from_numpy(truth)[at]))
+        guess, known, outcome = (torch.stack(field) for field in zip(*parts, strict=True))
+        weight = torch.tensor([self.weights[window] for window, _ in chosen], dtype=torch.float32)
+        return guess, known, outcome, weight
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return inputs, guesses, conditions, outcomes and weights of a step's batch."""

@@ -40,6 +40,7 @@ from fastrain.rain.run import (
     open_run,
 )
 from fastrain.rain.settle import calibrate, decide
+from fastrain.rain.straight import CELLS, fit_straight
 from fastrain.samples.frames import Frames, load_frames, window_slots
 from fastrain.samples.split import Split, split_archive
 from fastrain.samples.truth import outcomes, thin, wet_share
@@ -126,6 +127,7 @@ def train(
     control = settings.seed if settings.shuffle_truth else None
     batches = Batches(cache, split.issues["train"][kept], weights[kept], seed=settings.seed, control=control)
     network.stem.fit(batches.sample())
+    fit_straight(network, *batches.scattered(CELLS))
     steps = batches.steps(settings.cells)
     say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
     fitted = fit(

@@ -107,9 +107,13 @@ def _runs(slots: ndarray, most: int) -> list[tuple[int, int]]:
 
 def _advice(archive: Archive, coarseness: int, frames: int, need: int, allowed: int) -> str:
     fits = [c for c in archive.schema.coarseness if frames_bytes(archive, c, frames) <= allowed]
-    hint = f"Coarseness {fits[0]} needs {frames_bytes(archive, fits[0], frames) / 1e9:.2g} GB: --coarseness {fits[0]}."
-    none = "No coarseness of this archive fits; ingest again with a larger one."
+    hint = "No coarseness of this archive fits; ingest again with a larger one."
+    if fits:
+        hint = f"Coarseness {fits[0]} needs {_size(frames_bytes(archive, fits[0], frames))}: --coarseness {fits[0]}."
     return (
-        f"The frames at coarseness {coarseness} need about {need / 1e9:.2g} GB and {allowed / 1e9:.2g} GB may be used. "
-        f"{hint if fits else none}"
+        f"The frames at coarseness {coarseness} need about {_size(need)} and {_size(allowed)} of memory may be used. {hint}"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2g} GB" if count >= 1e8 else f"{count / 1e6:.2g} MB"

@@ -1,0 +1,102 @@
+"""The engine: it fits, it averages, and a killed run goes on to the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fastrain.engine import checkpoint
+from fastrain.engine.averaging import Average
+from fastrain.engine.fit import FitSettings, fit
+from fastrain.engine.schedule import triangle
+
+
+def model():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+
+
+def draw(step):
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randn(32, 4, generator=generator)
+    return x, x[:, :1] * 2 - x[:, 1:2]
+
+
+def loss(network, batch):
+    return (network(batch[0]).float() - batch[1]).square().mean()
+
+
+SETTINGS = FitSettings(steps=80, learning_rate=0.02, average_span=10, bf16=False, checkpoint_seconds=0.0)
+
+
+def test_it_learns_what_can_be_learned():
+    fitted = fit(model(), draw, loss, SETTINGS)
+    assert float(loss(fitted, draw(9999))) < 0.3
+    assert not fitted.training
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 37, 79])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, at):
+    whole = fit(model(), draw, loss, SETTINGS)
+
+    def kill(done, total, value):
+        if done == at + 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(model(), draw, loss, SETTINGS, state=tmp_path / "state.pt", progress=kill)
+    again = fit(model(), draw, loss, SETTINGS, state=tmp_path / "state.pt")
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path):
+    fit(model(), draw, loss, SETTINGS, state=tmp_path / "state.pt")
+    other = FitSettings(**{**SETTINGS.__dict__, "learning_rate": 0.01})
+    steps = []
+    fit(model(), draw, loss, other, state=tmp_path / "state.pt", progress=lambda done, *_: steps.append(done))
+    assert steps[0] == 1
+
+
+def test_a_failed_write_leaves_the_last_checkpoint(tmp_path):
+    path = tmp_path / "state.pt"
+    checkpoint.save(path, {"x": torch.ones(3)})
+
+    class Unwritable:
+        def __reduce__(self):
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(path, {"x": Unwritable()})
+    assert torch.equal(checkpoint.load(path)["x"], torch.ones(3))
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+    with pytest.raises(FloatingPointError, match="at step 0"):
+        fit(model(), draw, lambda m, b: loss(m, b) * float("nan"), SETTINGS)
+
+
+def test_the_average_is_the_mean_of_the_steps_until_its_span_is_full():
+    network = nn.Linear(1, 1, bias=False)
+    average = Average(network, span=4)
+    for value in (1.0, 2.0, 3.0, 4.0):
+        nn.init.constant_(network.weight, value)
+        average.update(network)
+    assert float(average.model.weight) == pytest.approx(2.5)
+    nn.init.constant_(network.weight, 6.5)
+    average.update(network)
+    assert float(average.model.weight) == pytest.approx(2.5 + 4.0 / 4)
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end():
+    rates = [triangle(i, 100) for i in range(100)]
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) == 19
+    assert rates[-1] == pytest.approx(0.02)
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20:] == sorted(rates[20:], reverse=True)

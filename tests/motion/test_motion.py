@@ -1,0 +1,114 @@
+"""Optical flow and advection: known motions, and what must hold for any."""
+
+from __future__ import annotations
+
+import pytest
+import synthetic
+import torch
+
+from fastrain.motion import advect, displacements, estimate_motion, signal_of
+from fastrain.rain.baselines import advected_rates
+
+
+def frames(speed, count=3, size=96, seed=5):
+    rates = torch.from_numpy(synthetic.moving_rain(count, size=size, seed=seed, speed=speed))
+    return rates
+
+
+@pytest.mark.parametrize("speed", [(0.0, 0.0), (0.4, 0.9), (-1.5, 2.5), (3.0, 0.0)])
+def test_a_shift_of_the_window_is_found_as_motion_the_other_way(speed):
+    if min(speed) < 0:
+        rates = frames((abs(speed[0]), speed[1])).flip(-2)
+        expected = (abs(speed[0]), -speed[1])
+    else:
+        rates = frames(speed)
+        expected = (-speed[0], -speed[1])
+    signal = signal_of(rates)[None]
+    flow = estimate_motion(signal, torch.ones_like(signal, dtype=torch.bool))[0]
+    inner = flow[:, 16:-16, 16:-16]
+    assert inner.mean((1, 2)).tolist() == pytest.approx(expected, abs=0.12)
+    assert float((inner - torch.tensor(expected)[:, None, None]).abs().median()) < 0.15
+
+
+def test_no_motion_is_the_identity():
+    field = torch.rand(1, 2, 20, 30)
+    seen = torch.rand(1, 2, 20, 30) > 0.3
+    travelled = displacements(torch.zeros(1, 2, 20, 30), 3)
+    assert (travelled == 0).all()
+    for order in ("linear", "nearest"):
+        moved, known = advect(field, seen, travelled[:, -1], order=order)
+        assert torch.equal(known, seen)
+        torch.testing.assert_close(moved[seen], field[seen], rtol=0, atol=1e-5)
+
+
+def test_one_cell_travels_as_far_as_it_is_told_south_and_east():
+    field = torch.zeros(1, 1, 20, 20)
+    field[0, 0, 5, 6] = 1.0
+    flow = torch.zeros(1, 2, 20, 20)
+    flow[:, 0], flow[:, 1] = 2.0, 1.0
+    moved, known = advect(field, torch.ones_like(field, dtype=torch.bool), displacements(flow, 3)[:, -1])
+    assert moved[0, 0].argmax() == (5 + 6) * 20 + (6 + 3)
+    assert not known[0, 0, :6].any()
+    assert not known[0, 0, :, :3].any()
+
+
+def test_what_flows_in_from_outside_or_from_the_unseen_is_not_observed():
+    field = torch.ones(1, 1, 10, 10)
+    seen = torch.ones_like(field, dtype=torch.bool)
+    seen[..., :5] = False
+    flow = torch.zeros(1, 2, 10, 10)
+    flow[:, 1] = 2.0
+    moved, known = advect(field, seen, displacements(flow, 1)[:, 0])
+    assert not known[..., :7].any()
+    assert known[..., 7:].all()
+    assert (moved[known] == 1).all()
+
+
+def test_solid_rotation_brings_a_field_back():
+    size = 41
+    y, x = torch.meshgrid(torch.arange(size) - 20.0, torch.arange(size) - 20.0, indexing="ij")
+    angle = 2 * torch.pi / 48
+    flow = torch.stack([angle * x, -angle * y])[None]
+    field = torch.exp(-((y + 8) ** 2 + x**2) / 8)[None, None]
+    moved, _ = advect(field, torch.ones_like(field, dtype=torch.bool), displacements(flow, 48)[:, -1])
+    assert abs(int(moved.argmax()) - int(field.argmax())) in (0, 1, size)
+    assert float(moved.max()) > 0.9
+
+
+@pytest.mark.parametrize("kind", ["dry", "unseen", "one echo", "one frame wet"])
+def test_dry_unseen_and_single_echoes_all_work(kind):
+    rates = torch.zeros(3, 40, 40)
+    if kind == "unseen":
+        rates[:] = torch.nan
+    if kind == "one echo":
+        rates[:, 20, 20] = 5.0
+    if kind == "one frame wet":
+        rates[-1] = 3.0
+    out = advected_rates(rates, 4, cell_km=4.0)
+    assert out.shape == (4, 40, 40)
+    assert not torch.isinf(out).any()
+    if kind == "unseen":
+        assert torch.isnan(out).all()
+    if kind == "one echo":
+        assert float(torch.nan_to_num(out)[3, 18:23, 18:23].sum()) == pytest.approx(5.0, rel=0.05)
+
+
+def test_advection_beats_persistence_on_moving_rain():
+    rates = torch.from_numpy(synthetic.moving_rain(16, size=96, seed=9))
+    out = advected_rates(rates[:3], 12, cell_km=4.0)[11]
+    truth = rates[14] >= 0.3
+    known = torch.isfinite(out)
+
+    def csi(f):
+        hit, either = (f & truth & known).sum(), ((f | truth) & known).sum()
+        return float(hit / either)
+
+    assert csi(out >= 0.3) > csi(rates[2] >= 0.3) + 0.2
+
+
+def test_a_batch_is_the_same_as_its_members():
+    a, b = (signal_of(frames((0.5, 1.0), seed=s)) for s in (1, 2))
+    seen = torch.ones(2, *a.shape, dtype=torch.bool)
+    both = estimate_motion(torch.stack([a, b]), seen)
+    for i, one in enumerate((a, b)):
+        torch.testing.assert_close(both[i], estimate_motion(one[None], seen[:1])[0], rtol=1e-3, atol=1e-3)

@@ -1,0 +1,89 @@
+"""Layers against their references and invariants."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from fastrain.nets.rain_net import RainNet
+from fastrain.nets.squeeze_excite import SqueezeExcite
+from fastrain.nets.whitening import Whitening, whitening_filters
+
+
+def coloured(channels=3, size=64, seed=0):
+    """Correlated noise, as pictures are."""
+    torch.manual_seed(seed)
+    noise = F.avg_pool2d(torch.randn(8, channels, size + 4, size + 4), 5, stride=1)
+    return noise + 0.3 * noise.roll(1, dims=1)
+
+
+def test_whitened_patches_have_unit_covariance():
+    sample = coloured()
+    filters = whitening_filters(sample, 2, 12, floor=0.0)
+    assert filters.shape == (12, 3, 2, 2)
+    out = F.conv2d(sample, filters).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(torch.cov(out), torch.eye(12), atol=2e-3, rtol=0)
+
+
+def test_whitening_takes_a_row_and_a_column_and_gives_both_signs():
+    layer = Whitening(3, filters=8)
+    layer.fit(coloured())
+    out = layer(coloured(seed=1))
+    assert out.shape == (8, 16, 63, 63)
+    bias = layer.bias[:8].view(1, -1, 1, 1)
+    torch.testing.assert_close(out[:, :8] - bias, -(out[:, 8:] + bias), atol=1e-5, rtol=1e-4)
+    assert not layer.weight.requires_grad
+    assert layer.bias.requires_grad
+
+
+def test_whitening_outputs_are_centred_by_the_fitted_bias():
+    sample = coloured() + 5.0
+    layer = Whitening(3, filters=8)
+    layer.fit(sample)
+    assert layer(sample).mean(dim=(0, 2, 3)).abs().max() < 1e-3
+
+
+def test_squeeze_and_excite_is_a_gate_of_each_channel_by_the_whole_map():
+    layer = SqueezeExcite(6, compression=16)
+    x = torch.randn(2, 6, 5, 7)
+    out = layer(x)
+    gate = out / x
+    torch.testing.assert_close(gate, gate.mean((-2, -1), keepdim=True).expand_as(gate), atol=1e-4, rtol=1e-3)
+    assert ((gate > 0) & (gate < 1)).all()
+    context = x.mean((2, 3))
+    w1, b1 = layer.squeeze.weight.flatten(1), layer.squeeze.bias
+    w2, b2 = layer.excite.weight.flatten(1), layer.excite.bias
+    by_hand = torch.sigmoid(F.relu(context @ w1.T + b1) @ w2.T + b2)
+    torch.testing.assert_close(out, x * by_hand[:, :, None, None])
+
+
+def net(width=8):
+    torch.manual_seed(0)
+    return RainNet(7, guesses=2, thresholds=3, conditions=4, width=width)
+
+
+def test_the_rain_net_says_something_for_every_cell_of_any_size_of_map():
+    model = net().eval()
+    model.stem.fit(torch.randn(4, 7, 20, 20))
+    for size in ((16, 16), (17, 23), (33, 12), (9, 9)):
+        x, guess = torch.randn(2, 7, *size), torch.randn(2, 3, 2, *size)
+        assert model(x, guess, torch.zeros(2, 4)).shape == (2, 3, *size)
+
+
+def test_an_untrained_rain_net_says_the_mean_of_the_first_guesses():
+    model = net().eval()
+    guess = torch.randn(2, 3, 2, 16, 16)
+    out = model(torch.randn(2, 7, 16, 16), guess, torch.randn(2, 4))
+    torch.testing.assert_close(out, guess.mean(dim=2), atol=1e-5, rtol=1e-5)
+
+
+def test_shrinking_keeps_a_share_of_what_was_learned():
+    model = net().eval()
+    model.stem.fit(torch.randn(4, 7, 20, 20))
+    torch.nn.init.normal_(model.head.weight)
+    x, guess, known = torch.randn(1, 7, 16, 16), torch.randn(1, 3, 2, 16, 16), torch.randn(1, 4)
+    with torch.no_grad():
+        straight, learned = model.parts(x, guess, known)
+    model.shrink(0.25)
+    torch.testing.assert_close(model(x, guess, known), straight + 0.25 * learned, atol=1e-5, rtol=1e-4)
+    assert float(learned.abs().max()) > 0

@@ -1,0 +1,107 @@
+"""Inputs: only the past is seen, and it is where it should be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+
+from fastrain.archive.store import Archive
+from fastrain.rain.batches import shuffled, turn
+from fastrain.rain.hindcast import BASELINES, Reference, hindcasts
+from fastrain.rain.inputs import InputCache, Radar, channels_of, exceedance_chance, make_inputs, rain_rates
+from fastrain.samples.frames import load_frames
+from fastrain.samples.layout import FrameLayout
+
+LAYOUT = FrameLayout(6, ((0, 2), (2, 4), (4, 6)), 6)
+THRESHOLDS = (0.1, 1.0, 5.0)
+
+
+@pytest.fixture(scope="module")
+def held(moving):
+    archive = Archive.open(moving)
+    start, stop = archive.span
+    return archive, load_frames(archive, 2, np.arange(start, stop)), Radar.of(archive.schema, 2, THRESHOLDS, LAYOUT), start
+
+
+def test_no_frame_after_the_issue_is_looked_at(held):
+    _, frames, radar, start = held
+    issue = start + 20
+    before, _ = make_inputs(frames, issue, radar)
+    kept = frames.maximum[21:].copy(), frames.ratio[21:].copy(), frames.share[21:].copy()
+    draw = np.random.default_rng(0)
+    frames.maximum[21:] = draw.integers(0, 100, frames.maximum[21:].shape)
+    frames.ratio[21:] = draw.integers(0, 255, frames.ratio[21:].shape)
+    after, _ = make_inputs(frames, issue, radar)
+    frames.maximum[21:], frames.ratio[21:], frames.share[21:] = kept
+    for a, b in ((before.x, after.x), (before.guess, after.guess), (before.known, after.known)):
+        assert torch.equal(a, b)
+    assert before.x.shape == (3, channels_of(3), 32, 32)
+
+
+def test_block_rates_are_the_rates_of_the_pixels(held, moving):
+    archive, frames, radar, start = held
+    highest, mean, observed = rain_rates(frames, np.array([7]), radar)
+    rates = synthetic.TABLE.rates[archive.level(start + 7, start + 8)[0]].reshape(32, 2, 32, 2)
+    assert observed.all()
+    np.testing.assert_allclose(highest[0].numpy(), rates.max(axis=(1, 3)), rtol=1e-5)
+    top = rates.max(axis=(1, 3))
+    assert (np.abs(mean[0].numpy() - rates.mean(axis=(1, 3))) <= top / 510 + 1e-6).all()
+
+
+def test_the_lagrangian_probability_is_the_share_of_cells_around():
+    field = torch.zeros(41, 41)
+    field[20, 20] = 3.0
+    chance = exceedance_chance(field, torch.ones(41, 41, dtype=torch.bool), (1.0, 5.0), radius=4.0)
+    assert float(chance[0].sum()) == pytest.approx(1.0, rel=1e-4)
+    assert (chance[1] == 0).all()
+    assert int(chance[0].argmax()) == 20 * 41 + 20
+    sharp = exceedance_chance(field, torch.ones(41, 41, dtype=torch.bool), (1.0,), radius=0.1)
+    assert float(sharp[0, 20, 20]) == 1.0
+
+
+def test_the_cache_gives_the_same_whether_it_holds_or_not(held):
+    _, frames, radar, start = held
+    big, none = InputCache(frames, radar, 10**9), InputCache(frames, radar, 0)
+    for issue in (start + 10, start + 11, start + 10):
+        assert torch.equal(big[issue].x, none[issue].x)
+    assert big[start + 10] is big[start + 10]
+    assert none[start + 10] is not none[start + 10]
+
+
+def test_the_eight_turns_of_a_square_are_different_and_keep_maps_together():
+    field = torch.arange(16.0).view(1, 4, 4)
+    seen = {tuple(turn(way, field)[0].flatten().tolist()) for way in range(8)}
+    assert len(seen) == 8
+    for way in range(8):
+        a, b = turn(way, field, field * 2)
+        assert torch.equal(a * 2, b)
+
+
+def test_shuffled_truth_keeps_its_counts_and_loses_its_places():
+    draw = np.random.default_rng(0)
+    truth = [np.where(draw.random((2, 30, 30)) < 0.1, -1, draw.integers(0, 3, (2, 30, 30))).astype(np.int8) for _ in range(4)]
+    other = shuffled(truth, 1)
+    assert sorted((t == 2).sum() for t in truth) == sorted((t == 2).sum() for t in other)
+    agree = np.mean([(a == b).mean() for a, b in zip(truth, other, strict=True)])
+    assert agree < 0.5
+
+
+def test_baselines_say_what_they_are_named_for(held):
+    archive, frames, radar, start = held
+    reference = Reference(np.full((3, 3), 0.25), 0.3)
+    (cast,) = hindcasts(frames, np.array([start + 30]), radar, reference)
+    assert set(cast.chances) == set(BASELINES)
+    assert (cast.chances["climatology"] == 0.25).all()
+    level = frames.maximum[30]
+    for k, threshold in enumerate(THRESHOLDS):
+        now = synthetic.TABLE.rates[level] >= threshold
+        for p in range(3):
+            np.testing.assert_array_equal(cast.chances["persistence"][p, k], now)
+    assert set(np.unique(cast.chances["advection"])) <= {0.0, 1.0}
+    rates = synthetic.TABLE.rates[archive.level(start + 31, start + 37)].reshape(6, 32, 2, 32, 2).max(axis=(2, 4))
+    for p in range(3):
+        highest = rates[2 * p : 2 * p + 2].max(axis=0)
+        np.testing.assert_array_equal(cast.outcome[p], sum(highest >= t for t in THRESHOLDS))
+    assert cast.judged.mean() > 0.8

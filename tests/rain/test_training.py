@@ -1,0 +1,188 @@
+"""Training: it learns, its control does not, it repeats, and it survives a kill."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import synthetic
+
+from fastrain.archive.store import Archive
+from fastrain.core.errors import RunError, TooBig, TooShort
+from fastrain.rain.run import open_run
+from fastrain.rain.train import TrainSettings, default_coarseness, train
+from fastrain.rain.verify import held_out, verify
+
+SMALL = TrainSettings(cells=900_000, width=12)
+
+
+def skill(run):
+    """Brier skill of the rain threshold, by period, over climatology, persistence, and the test time's own frequency.
+
+    The last is the best that a forecast without knowledge of the moment could do, were it told the future's frequency.
+    """
+    found = verify(run, run.archive())
+    tally = found.tallies["network"]
+    often = tally.events / tally.cells
+    told = 1 - tally.brier / (often * (1 - often))
+    return found.skill("climatology")[:, 0], found.skill("persistence")[:, 0], told[:, 0]
+
+
+def test_it_beats_climatology_and_persistence_on_held_out_time(run):
+    for over in skill(run):
+        assert (over > 0.25).all()
+
+
+def test_the_same_run_with_its_truth_shuffled_does_not(moving, tmp_path):
+    control = train(moving, tmp_path / "r", TrainSettings(cells=900_000, width=12, shuffle_truth=True))
+    _, _, over_frequency = skill(control)
+    assert (over_frequency <= 0).all()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(run, moving, tmp_path):
+    again = train(moving, tmp_path / "again", SMALL)
+    assert again.identity == run.identity
+    other = train(moving, tmp_path / "other", TrainSettings(cells=100_000, width=12, seed=1))
+    assert other.identity != run.identity
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(run, moving, tmp_path, monkeypatch):
+    from fastrain.engine.fit import FitSettings
+
+    monkeypatch.setattr(
+        "fastrain.rain.train.FitSettings", lambda **given: FitSettings(**given, checkpoint_seconds=0.0)
+    )
+    reached = []
+
+    def kill(done, total, text):
+        reached.append(done)
+        if done == total // 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(moving, tmp_path / "r", SMALL, progress=kill)
+    with pytest.raises(RunError, match="not finished"):
+        open_run(tmp_path / "r")
+    with pytest.raises(RunError, match="of other settings"):
+        train(moving, tmp_path / "r", TrainSettings(cells=900_000, width=12, seed=5))
+    resumed = []
+    finished = train(moving, tmp_path / "r", SMALL, progress=lambda done, *_: resumed.append(done))
+    assert resumed[0] == reached[-1]
+    assert finished.identity == run.identity
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["run.json", "seen.npy", "weights.pt"]
+
+
+def test_a_finished_run_is_not_overwritten(run, moving):
+    with pytest.raises(RunError, match="holds a finished run"):
+        train(moving, run.path, SMALL)
+
+
+def test_a_run_remembers_what_it_was_made_of(run, moving):
+    facts = json.loads((run.path / "run.json").read_text())
+    archive = Archive.open(moving)
+    assert facts["archive"]["identity"] == archive.schema.identity
+    assert facts["settings"]["seed"] == 0
+    assert facts["issues"] == {"train": len_of(run, "train"), "calibrate": len_of(run, "calibrate"), "test": len_of(run, "test")}
+    assert open_run(run.path).thresholds == run.thresholds
+    assert facts["peak_bytes"] > 0
+
+
+def len_of(run, name):
+    from fastrain.samples.split import split_archive
+
+    return len(split_archive(run.archive()).issues[name])
+
+
+def test_what_was_trained_on_is_never_scored_on(run):
+    archive = run.archive()
+    from fastrain.samples.split import split_archive
+
+    split = split_archive(archive)
+    layout = run.layout.frames(archive.schema.axis.cadence)
+    issues = held_out(run, archive)
+    np.testing.assert_array_equal(issues, split.issues["test"])
+    assert issues.min() - layout.history + 1 - split.blocks["calibrate"][1] >= layout.guard
+
+
+def test_another_archive_is_scored_on_but_not_where_it_holds_the_same_frames(run, moving, tmp_path):
+    rates = synthetic.moving_rain(60, size=64, seed=77)
+    synthetic.write_archive(tmp_path / "fresh", rates)
+    found = verify(run, Archive.open(tmp_path / "fresh"))
+    assert found.issues == 60 - 18 + 1
+    archive = Archive.open(moving)
+    start, _ = archive.span
+    copied = synthetic.TABLE.decode(archive.level(start, start + 40))
+    synthetic.write_archive(tmp_path / "copied", copied)
+    with pytest.raises(TooShort, match="not seen"):
+        verify(run, Archive.open(tmp_path / "copied"))
+
+
+def test_the_scores_are_those_of_the_chances_cell_by_cell(run):
+    """Every number of the table, worked out again from the forecasts with numpy alone."""
+    from fastrain.rain.forecast import forecast_grid
+
+    archive = run.archive()
+    found = verify(run, archive)
+    layout = run.layout.frames(archive.schema.axis.cadence)
+    c = run.coarseness
+    squared = np.zeros((len(layout.periods), len(run.thresholds)))
+    cells = np.zeros_like(squared)
+    from fastrain.rain.hindcast import Reference, hindcasts
+    from fastrain.samples.frames import load_frames, window_slots
+
+    issues = held_out(run, archive)
+    frames = load_frames(archive, c, window_slots(issues, layout))
+    radar = run.radar(archive)
+    casts = hindcasts(frames, issues, radar, Reference(np.zeros_like(squared), 0.3))
+    for cast in casts:
+        chance = forecast_grid(run, archive, archive.schema.axis.time(cast.issue))["chance"].values
+        level = archive.level(cast.issue + 1, cast.issue + 1 + layout.ahead)
+        rates = synthetic.TABLE.rates[level]
+        rates = rates.reshape(len(rates), rates.shape[1] // c, c, rates.shape[2] // c, c).max(axis=(2, 4))
+        for p, (a, b) in enumerate(layout.periods):
+            highest = rates[a:b].max(axis=0)
+            for k, threshold in enumerate(run.thresholds):
+                error = (chance[p, k] - (highest >= threshold)) ** 2
+                squared[p, k] += error[cast.judged[p]].sum()
+                cells[p, k] += cast.judged[p].sum()
+    np.testing.assert_allclose(found.tallies["network"].brier, squared / cells, rtol=2e-3)
+    np.testing.assert_array_equal(found.tallies["network"].cells, cells)
+
+
+def test_too_little_memory_is_said_with_what_would_fit(moving, tmp_path):
+    with pytest.raises(TooBig, match="may be used"):
+        train(moving, tmp_path / "r", TrainSettings(coarseness=1, memory=100_000))
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_dry_archive_is_refused(tmp_path):
+    synthetic.write_archive(tmp_path / "a", np.zeros((96, 16, 16), np.float32))
+    with pytest.raises(TooShort, match="too dry"):
+        train(tmp_path / "a", tmp_path / "r", SMALL)
+
+
+def test_the_default_cells_are_the_ones_nearest_to_four_kilometres(night, moving):
+    assert default_coarseness(Archive.open(night)) == 4
+    assert default_coarseness(Archive.open(moving)) == 1
+
+
+def test_a_run_with_damaged_weights_is_refused(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run.path, tmp_path / "r")
+    raw = (tmp_path / "r" / "weights.pt").read_bytes()
+    (tmp_path / "r" / "weights.pt").write_bytes(raw[: len(raw) // 2])
+    broken = open_run(tmp_path / "r")
+    with pytest.raises(RunError, match="weights cannot be read"):
+        _ = broken.network
+    (tmp_path / "r" / "run.json").write_text("{")
+    with pytest.raises(RunError, match="cannot be read"):
+        open_run(tmp_path / "r")
+    with pytest.raises(RunError, match="no run is here"):
+        open_run(tmp_path / "none")
+
