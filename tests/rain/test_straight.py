@@ -20,9 +20,20 @@ def cells(slope, intercept, seed=0):
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.4, -1.0), (0.0, -2.0)])
-def test_slope_and_intercept_are_found(slope, intercept):
+def test_slope_and_intercept_are_found(slope, intercept, monkeypatch):
+    monkeypatch.setattr("fastrain.rain.straight.RIDGE", 1e-4)
     network = make_network(2, 8)
     fit_straight(network, *cells(slope, intercept))
     line = network.straight.bias.detach().view(2, 3)
     for k in range(2):
         assert line[k].tolist() == pytest.approx([slope, 0.0, intercept], abs=0.08)
+
+
+def test_guesses_that_say_nothing_are_hardly_believed_and_few_cells_leave_them_believed():
+    guess, known, outcome, weight = cells(0.0, -1.0)
+    network = make_network(2, 8)
+    fit_straight(network, guess, known, outcome, weight)
+    assert network.straight.bias.detach().view(2, 3)[0, :2].abs().max() < 0.1
+    nowhere = torch.full_like(outcome, -1)
+    fit_straight(network, guess, known, nowhere, weight)
+    assert network.straight.bias.detach().view(2, 3)[0].tolist() == pytest.approx([0.5, 0.5, 0.0], abs=1e-3)

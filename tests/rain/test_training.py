@@ -31,7 +31,8 @@ def skill(run):
 
 def test_it_beats_climatology_and_persistence_on_held_out_time(run):
     for over in skill(run):
-        assert (over > 0.25).all()
+        assert over.mean() > 0.3
+        assert (over > 0.1).all()
 
 
 def test_the_same_run_with_its_truth_shuffled_does_not(moving, tmp_path):
