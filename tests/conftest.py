@@ -7,7 +7,9 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-CHECKED = [f"fastrain.{name}" for name in ("core", "sources", "motion", "samples", "nets", "engine", "verification", "rain")]
+CHECKED = [
+    f"fastrain.{name}" for name in ("core", "sources", "motion", "samples", "nets", "engine", "verification", "rain")
+]
 install_import_hook(CHECKED, "checker.tower")
 
 import matplotlib  # noqa: E402
@@ -72,6 +74,8 @@ def run(moving: Path, tmp_path_factory: pytest.TempPathFactory):
     from fastrain.rain.train import TrainSettings, train
 
     said: list[str] = []
-    made = train(moving, tmp_path_factory.mktemp("runs") / "run", TrainSettings(cells=900_000, width=12), say=said.append)
+    made = train(
+        moving, tmp_path_factory.mktemp("runs") / "run", TrainSettings(cells=900_000, width=12), say=said.append
+    )
     assert any("periods" in line for line in said)
     return made

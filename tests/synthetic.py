@@ -63,7 +63,9 @@ def frames_of(rates: np.ndarray, start: datetime = START, cadence: timedelta = C
 
 def schema(rows: int, columns: int, coarseness: tuple[int, ...] = (2,), cadence: timedelta = CADENCE) -> Schema:
     """Return the schema of an archive of such frames."""
-    return Schema(grid(rows, columns), TABLE, TimeAxis.through(START, cadence), coarseness, "rain_rate", "synthetic", "nobody")
+    return Schema(
+        grid(rows, columns), TABLE, TimeAxis.through(START, cadence), coarseness, "rain_rate", "synthetic", "nobody"
+    )
 
 
 def write_archive(path: Path, rates: np.ndarray, coarseness: tuple[int, ...] = (2,)) -> None:

@@ -37,10 +37,7 @@ def test_help_names_every_verb_and_loads_nothing_heavy():
     for verb in ("demo", "ingest", "info", "train", "verify", "forecast"):
         assert verb in shown
     heavy = "torch numpy zarr icechunk xarray numba h5py pyproj matplotlib scores PIL"
-    code = (
-        "import sys; from fastrain.cli import main\n"
-        f"print([m for m in '{heavy}'.split() if m in sys.modules])"
-    )
+    code = f"import sys; from fastrain.cli import main\nprint([m for m in '{heavy}'.split() if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
@@ -158,7 +155,9 @@ def test_a_report_is_one_self_contained_page(run, tmp_path):
 
 
 def test_an_output_that_nobody_reads_is_no_failure_worth_a_message(run):
-    code = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE)\n"
+    code = (
+        "import subprocess, sys; p = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE)\n"
+    )
     code += "p.stdout.close(); print(p.stderr.read().decode()); p.stderr.close(); p.wait()"
     done = subprocess.run(
         [sys.executable, "-c", code, *PROGRAM, "info", str(run.archive().path), "--json"],

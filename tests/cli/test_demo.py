@@ -8,7 +8,14 @@ import sys
 
 
 def test_the_demo_ends_in_a_report_one_can_look_at(tmp_path):
-    program = [sys.executable, "-c", "from fastrain.cli.main import run; run()", "demo", "--out", str(tmp_path / "demo")]
+    program = [
+        sys.executable,
+        "-c",
+        "from fastrain.cli.main import run; run()",
+        "demo",
+        "--out",
+        str(tmp_path / "demo"),
+    ]
     done = subprocess.run(program, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "demo"
@@ -22,7 +29,8 @@ def test_the_demo_ends_in_a_report_one_can_look_at(tmp_path):
         "What was done",
         "memory, peak so far",
         "Are the chances honest?",
-        "independent",
+        "of one night",
+        "independent cases",
         "KNMI",
         "Environment Canada",
         facts["network"]["identity"],

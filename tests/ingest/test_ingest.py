@@ -82,7 +82,7 @@ def test_franktown_is_held_as_its_reader_reads_it(franktown, tmp_path):
 
 def test_pictures_of_many_radars_are_not_mixed(data, tmp_path):
     folder = data / "radar/eccc_2025-09-02/cappi"
-    with pytest.raises(UsageError, match="Pictures of 23 radars.*--site"):
+    with pytest.raises(UsageError, match=r"Pictures of 23 radars.*--site"):
         ingest([folder], tmp_path / "a", IngestSettings())
     report = ingest([folder], tmp_path / "a", IngestSettings(reading=ReadOptions(site="casft")))
     assert report.counts["written"] == 3
@@ -114,7 +114,11 @@ def test_another_product_of_the_same_time_is_refused_unless_told_to_replace(data
 
 def test_choices_that_contradict_the_archive_are_refused(some, tmp_path):
     ingest([some], tmp_path / "a", IngestSettings())
-    for settings in (IngestSettings(coarseness=(5,)), IngestSettings(cadence=timedelta(minutes=10)), IngestSettings(average="level")):
+    for settings in (
+        IngestSettings(coarseness=(5,)),
+        IngestSettings(cadence=timedelta(minutes=10)),
+        IngestSettings(average="level"),
+    ):
         with pytest.raises(ArchiveError, match="This archive was made with"):
             ingest([some], tmp_path / "a", settings)
 

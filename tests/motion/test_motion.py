@@ -11,8 +11,7 @@ from fastrain.rain.baselines import advected_rates
 
 
 def frames(speed, count=3, size=96, seed=5):
-    rates = torch.from_numpy(synthetic.moving_rain(count, size=size, seed=seed, speed=speed))
-    return rates
+    return torch.from_numpy(synthetic.moving_rain(count, size=size, seed=seed, speed=speed))
 
 
 @pytest.mark.parametrize("speed", [(0.0, 0.0), (0.4, 0.9), (-1.5, 2.5), (3.0, 0.0)])

@@ -47,7 +47,15 @@ def test_a_place_reads_its_own_cell_by_coordinate_and_by_pixel(chances, moving):
 
 
 def test_traffic_lights_are_sure_no_unsure_sure_yes():
-    assert [light(c) for c in (0.0, 0.0999, 0.1, 0.5, 0.8999, 0.9, 1.0)] == ["no", "no", "unsure", "unsure", "unsure", "yes", "yes"]
+    assert [light(c) for c in (0.0, 0.0999, 0.1, 0.5, 0.8999, 0.9, 1.0)] == [
+        "no",
+        "no",
+        "unsure",
+        "unsure",
+        "unsure",
+        "yes",
+        "yes",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,9 @@ def gappy(moving, tmp_path_factory):
 
 
 def test_missing_frames_are_named_and_no_number_is_given(run, gappy):
-    with pytest.raises(GapError, match=r"Issue time 2024-07-01T07:55Z needs 6 frames; 2024-07-01T07:40Z and 07:45Z are missing"):
+    with pytest.raises(
+        GapError, match=r"Issue time 2024-07-01T07:55Z needs 6 frames; 2024-07-01T07:40Z and 07:45Z are missing"
+    ):
         forecast_grid(run, gappy)
     assert forecast_grid(run, gappy, gappy.schema.axis.time(gappy.span[0] + 91))["chance"].notnull().any()
 

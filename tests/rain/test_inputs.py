@@ -22,7 +22,12 @@ THRESHOLDS = (0.1, 1.0, 5.0)
 def held(moving):
     archive = Archive.open(moving)
     start, stop = archive.span
-    return archive, load_frames(archive, 2, np.arange(start, stop)), Radar.of(archive.schema, 2, THRESHOLDS, LAYOUT), start
+    return (
+        archive,
+        load_frames(archive, 2, np.arange(start, stop)),
+        Radar.of(archive.schema, 2, THRESHOLDS, LAYOUT),
+        start,
+    )
 
 
 def test_no_frame_after_the_issue_is_looked_at(held):
@@ -81,7 +86,9 @@ def test_the_eight_turns_of_a_square_are_different_and_keep_maps_together():
 
 def test_shuffled_truth_keeps_its_counts_and_loses_its_places():
     draw = np.random.default_rng(0)
-    truth = [np.where(draw.random((2, 30, 30)) < 0.1, -1, draw.integers(0, 3, (2, 30, 30))).astype(np.int8) for _ in range(4)]
+    truth = [
+        np.where(draw.random((2, 30, 30)) < 0.1, -1, draw.integers(0, 3, (2, 30, 30))).astype(np.int8) for _ in range(4)
+    ]
     other = shuffled(truth, 1)
     assert sorted((t == 2).sum() for t in truth) == sorted((t == 2).sum() for t in other)
     agree = np.mean([(a == b).mean() for a, b in zip(truth, other, strict=True)])

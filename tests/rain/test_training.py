@@ -55,9 +55,7 @@ class Killed(Exception):
 def test_a_killed_training_goes_on_to_the_same_weights(run, moving, tmp_path, monkeypatch):
     from fastrain.engine.fit import FitSettings
 
-    monkeypatch.setattr(
-        "fastrain.rain.train.FitSettings", lambda **given: FitSettings(**given, checkpoint_seconds=0.0)
-    )
+    monkeypatch.setattr("fastrain.rain.train.FitSettings", lambda **given: FitSettings(**given, checkpoint_seconds=0.0))
     reached = []
 
     def kill(done, total, text):
@@ -88,7 +86,11 @@ def test_a_run_remembers_what_it_was_made_of(run, moving):
     archive = Archive.open(moving)
     assert facts["archive"]["identity"] == archive.schema.identity
     assert facts["settings"]["seed"] == 0
-    assert facts["issues"] == {"train": len_of(run, "train"), "calibrate": len_of(run, "calibrate"), "test": len_of(run, "test")}
+    assert facts["issues"] == {
+        "train": len_of(run, "train"),
+        "calibrate": len_of(run, "calibrate"),
+        "test": len_of(run, "test"),
+    }
     assert open_run(run.path).thresholds == run.thresholds
     assert facts["peak_bytes"] > 0
 
@@ -186,4 +188,3 @@ def test_a_run_with_damaged_weights_is_refused(run, tmp_path):
         open_run(tmp_path / "r")
     with pytest.raises(RunError, match="no run is here"):
         open_run(tmp_path / "none")
-

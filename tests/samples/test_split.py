@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_no_window_leaves_its_block_and_the_guard_holds_whatever_the_gaps(slots,
     if blocks is None:
         return
     spans = [blocks[name] for name in ("train", "calibrate", "test")]
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(spans):
         assert start - end >= layout.guard
     for name, (start, stop) in blocks.items():
         issues = issue_slots(observed, layout, start, stop)
@@ -66,7 +67,9 @@ def test_a_window_with_a_hole_in_its_history_is_no_issue_time():
 
 
 def test_a_day_gets_the_ancestors_five_hours_and_less_gets_an_hour():
-    assert candidates(timedelta(days=30), timedelta(minutes=10))[0].periods == tuple((60 * i, 60 * i + 60) for i in range(5))
+    assert candidates(timedelta(days=30), timedelta(minutes=10))[0].periods == tuple(
+        (60 * i, 60 * i + 60) for i in range(5)
+    )
     assert candidates(timedelta(hours=8), FIVE)[0] == SHORT
     six = candidates(timedelta(hours=8), timedelta(minutes=6))[0]
     assert six.periods[0] == (0, 12)

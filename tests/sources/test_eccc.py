@@ -125,7 +125,10 @@ def test_beyond_the_range_nothing_is_observed_and_all_real_rain_lies_within(data
 
 def test_the_ancestor_sees_the_same_rain_where_we_observe(data):
     """The ancestor's own reading of two pictures; it knew no 'not observed', so only observed pixels are compared."""
-    pairs = {"XFT_2012_06_03_17_00.GIF": "franktown_201206031700", "202508292100_CASFT_CAPPI_1.5_RAIN.gif": "franktown_202508292100"}
+    pairs = {
+        "XFT_2012_06_03_17_00.GIF": "franktown_201206031700",
+        "202508292100_CASFT_CAPPI_1.5_RAIN.gif": "franktown_202508292100",
+    }
     for name, held in pairs.items():
         level = level_of(data / "radar/eccc_other" / name)
         theirs = np.load(data / "rpbin" / f"{held}.npz")["max_1"]

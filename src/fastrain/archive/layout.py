@@ -163,4 +163,3 @@ def _fixed(group: zarr.Group, name: str, values: ndarray, names: tuple[str, ...]
         attributes=attributes,
     )
     array[...] = values
-

@@ -79,6 +79,7 @@ def demo(
         place=place,
         stages=stages,
         pictures=_franktown(out),
+        occasion="one night",
     )
     seconds, peak = sum(s.seconds for s in stages), max(s.peak_bytes for s in stages)
     typer.echo(f"Report: {page} ({duration(seconds)}, {size(peak)} of memory at the peak)")

@@ -52,7 +52,8 @@ class Batches:
         a_step = BATCH * self.crop[0] * self.crop[1]
         rows, columns = (s.stop - s.start for s in self.box)
         wanted = cells or min(CELLS_MOST, max(CELLS_FEW, PASSES * len(self.pairs) * rows * columns))
-        return max(40, int(round(wanted / a_step)))
+        steps: int = round(wanted / a_step)
+        return max(40, steps)
 
     def sample(self) -> Tensor:
         """Return inputs of some windows, for the whitening."""

@@ -161,7 +161,10 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
                 {"standard_name": "time", "long_name": "end of the period"},
             ),
             "issue_time": ((), reference, {"standard_name": "forecast_reference_time"}),
-            **{name: ((name,) if name != "crs" else (), *described) for name, described in grid.cf_coordinates().items()},
+            **{
+                name: ((name,) if name != "crs" else (), *described)
+                for name, described in grid.cf_coordinates().items()
+            },
         },
         attrs={
             "Conventions": "CF-1.11",
@@ -265,4 +268,3 @@ def _utc(value: Any) -> datetime:
     from datetime import UTC
 
     return datetime.fromtimestamp(int(value.astype("datetime64[s]").astype(int)), tz=UTC)
-

@@ -52,7 +52,7 @@ def chance_picture(chance: Float[ndarray, "y x"]) -> UInt8[ndarray, "y x 4"]:
     """Return chances as RGBA, white at 0 to dark at 1; grey where there is none."""
     from matplotlib import colormaps
 
-    picture = (colormaps["YlGnBu"](np.nan_to_num(chance)) * 255).astype(np.uint8)
+    picture = (colormaps["GnBu"](np.nan_to_num(chance)) * 255).astype(np.uint8)
     picture[np.nan_to_num(chance) < 0.02] = _rgba(DRY)
     picture[np.isnan(chance)] = _rgba(UNSEEN)
     return np.asarray(picture)
@@ -86,7 +86,7 @@ def forecast_figure(chances: xr.Dataset, cell: tuple[int, int] | None = None) ->
         for p in range(periods):
             axis = axes[k][p]
             axis.set_facecolor(UNSEEN)
-            image = axis.imshow(chances["chance"].values[p, k], cmap="YlGnBu", vmin=0, vmax=1, interpolation="nearest")
+            image = axis.imshow(chances["chance"].values[p, k], cmap="GnBu", vmin=0, vmax=1, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             if cell:
                 axis.plot(cell[1], cell[0], "+", color="#d11", markersize=9, markeredgewidth=1.5)

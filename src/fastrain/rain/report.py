@@ -57,6 +57,7 @@ def write_report(
     place: PlaceForecast | None,
     stages: list[Stage],
     pictures: list[tuple[str, str]] | None = None,
+    occasion: str = "one spell of weather",
 ) -> None:
     """Write the report.
 
@@ -69,11 +70,12 @@ def write_report(
         place: its chances at a place, if any.
         stages: what was done.
         pictures: captions and bytes (as data addresses) of further pictures to show.
+        occasion: what less than a day of scores comes from.
     """
     template = Template((files("fastrain.rain") / "report.html").read_text(encoding="utf-8"))
     page = template.substitute(
         title=_escape(f"Chances of rain, {found.first:%Y-%m-%d}"),
-        caveat=_caveat(found),
+        caveat=_caveat(found, occasion),
         stages=_stages(stages),
         forecast=_forecast(archive, chances, place) if chances is not None else "",
         choices=_choices(run),
@@ -179,14 +181,14 @@ def _word(light: str) -> str:
     return {"no": "sure no", "unsure": "unsure", "yes": "sure yes"}[light]
 
 
-def _caveat(found: Verification) -> str:
+def _caveat(found: Verification, occasion: str) -> str:
     cases = f"{found.issues} issue times within {found.hours:.1f} hours"
     if found.hours < 24:
         # Rain of an hour ago says little of a cell's rain now: an hour counts as one independent case.
         independent = max(1, round(found.hours))
         plural = "s" if independent > 1 else ""
         return (
-            f"<p class='caveat'>The scores below come from {cases} of one spell of weather. Issue times a few minutes "
+            f"<p class='caveat'>The scores below come from {cases} of {occasion}. Issue times a few minutes "
             f"apart see nearly the same rain: counting one an hour, that is about {independent} independent "
             f"case{plural}. They illustrate how to read the scores; they do not rank the methods.</p>"
         )

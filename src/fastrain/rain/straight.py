@@ -23,7 +23,7 @@ def fit_straight(
     guess: Float[Tensor, "map threshold guess cell"],
     known: Float[Tensor, "map condition"],
     outcome: Int8[Tensor, "map cell"],
-    weight: Float[Tensor, "map"],
+    weight: Float[Tensor, map],
 ) -> None:
     """Set a network's straight line to the one of the highest likelihood.
 

@@ -110,9 +110,8 @@ def _advice(archive: Archive, coarseness: int, frames: int, need: int, allowed: 
     hint = "No coarseness of this archive fits; ingest again with a larger one."
     if fits:
         hint = f"Coarseness {fits[0]} needs {_size(frames_bytes(archive, fits[0], frames))}: --coarseness {fits[0]}."
-    return (
-        f"The frames at coarseness {coarseness} need about {_size(need)} and {_size(allowed)} of memory may be used. {hint}"
-    )
+    asked = f"The frames at coarseness {coarseness} need about {_size(need)}"
+    return f"{asked} and {_size(allowed)} of memory may be used. {hint}"
 
 
 def _size(count: int) -> str:
