@@ -170,3 +170,14 @@ def test_the_demo_leaves_what_is_not_its_own_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     assert "holds something else" in refused(2, "demo", "--out", tmp_path)
     assert [p.name for p in Path(tmp_path).iterdir()] == ["mine.txt"]
+
+
+def test_a_full_disk_is_said_and_what_was_committed_stands(knmi, tmp_path):
+    """The file size limit of the process stands in for a full disk: writes fail midway."""
+    ok("ingest", *sorted(knmi.iterdir())[:24], "--archive", tmp_path / "a")
+    command = ["bash", "-c", 'ulimit -f 40; exec "$@"', "limited", *PROGRAM, "ingest", str(knmi), "--archive"]
+    done = subprocess.run([*command, str(tmp_path / "a")], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0
+    assert json.loads(ok("info", tmp_path / "a", "--json").stdout)["frames"] == 24
+    ok("ingest", knmi, "--archive", tmp_path / "a")
+    assert json.loads(ok("info", tmp_path / "a", "--json").stdout)["frames"] == 92

@@ -167,3 +167,23 @@ def test_info_names_the_gaps_longest_first(some, tmp_path):
     info = describe(tmp_path / "a")
     assert [gap.frames for gap in info.gaps] == [3, 1]
     assert info.gaps[1].start.minute == 10
+
+
+def test_an_archive_inside_the_folder_that_is_ingested_is_passed_over(some):
+    ingest([some], some / "archive", IngestSettings())
+    again = ingest([some], some / "archive", IngestSettings())
+    assert (again.counts["unchanged"], again.problems) == (12, [])
+
+
+def test_hostile_names_are_files_like_others(some, tmp_path, capsys):
+    from fastrain.cli.show import say
+
+    bad = some / "a\n\x1b[31mb.h5"
+    bad.write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 50)
+    report = ingest([some], tmp_path / "a", IngestSettings())
+    assert report.counts["written"] == 12
+    (problem,) = report.problems
+    say(problem.reason)
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "\x1b" not in shown

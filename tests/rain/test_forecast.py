@@ -46,16 +46,19 @@ def test_a_place_reads_its_own_cell_by_coordinate_and_by_pixel(chances, moving):
         assert period.lights == {t: light(c) for t, c in period.chances.items()}
 
 
-def test_traffic_lights_are_sure_no_unsure_sure_yes():
-    assert [light(c) for c in (0.0, 0.0999, 0.1, 0.5, 0.8999, 0.9, 1.0)] == [
-        "no",
-        "no",
-        "unsure",
-        "unsure",
-        "unsure",
-        "yes",
-        "yes",
-    ]
+def test_traffic_lights_are_decided_on_the_whole_per_cents_that_are_shown():
+    lights = {
+        0.0: "no",
+        0.094: "no",
+        0.096: "unsure",
+        0.1: "unsure",
+        0.5: "unsure",
+        0.894: "unsure",
+        0.896: "yes",
+        1.0: "yes",
+    }
+    assert {chance: light(chance) for chance in lights} == lights
+    assert f"{0.896:.0%}" == "90%"
 
 
 @pytest.fixture(scope="module")

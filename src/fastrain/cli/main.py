@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
 from fastrain.cli import archive, demo, rain
+from fastrain.cli.show import say
 from fastrain.core.errors import FastrainError
 
 app = typer.Typer(
@@ -67,6 +69,10 @@ def run() -> None:
         _fail(f"{where}{error.strerror or error}.", 1)
 
 
-def _fail(line: str, status: int) -> None:
-    sys.stderr.write(f"fastrain: {' '.join(line.split())}\n")
-    sys.exit(status)
+def _fail(line: str, status: int) -> NoReturn:
+    say(f"fastrain: {' '.join(line.split())}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: the storage's threads may still be at a write that failed (disk full), and abort the interpreter
+    # while it shuts down, which would turn this status into 134.
+    os._exit(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -16,10 +17,13 @@ import typer
 
 from fastrain.core.time import show_time
 
+LINE_SECONDS = 15  # between two lines of progress where no terminal shows a bar
+
 
 def print_json(value: Any) -> None:
     """Print one JSON object to standard output, and nothing else."""
-    typer.echo(json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
+    # In ASCII, so that a file name that is no valid text cannot break it.
+    typer.echo(json.dumps(plain(value), allow_nan=False))
 
 
 def plain(value: Any) -> Any:
@@ -46,8 +50,8 @@ def plain(value: Any) -> Any:
 
 
 def say(line: str) -> None:
-    """Print a line to standard error."""
-    sys.stderr.write(line + "\n")
+    """Print a line to standard error; what a hostile file name holds cannot move the cursor or break the line."""
+    sys.stderr.write("".join(c if c.isprintable() else "?" for c in line) + "\n")
 
 
 def size(count: float) -> str:
@@ -70,7 +74,10 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a function (done, total, text) that moves a progress bar with the time left on standard error."""
+    """Yield a function (done, total, text) that shows progress with the time left on standard error.
+
+    A bar on a terminal; elsewhere a line now and then.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -86,8 +93,15 @@ def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     )
     with bar:
         task = bar.add_task("", total=None)
+        began = said = time.monotonic()
 
         def move(done: int, total: int, text: str) -> None:
+            nonlocal said
             bar.update(task, completed=done, total=total, description=text)
+            now = time.monotonic()
+            if not console.is_terminal and now - said > LINE_SECONDS:
+                said = now
+                left = (now - began) * (total - done) / max(1, done)
+                say(f"{title}: {done} of {total}, {text}, about {duration(left)} left")
 
         yield move

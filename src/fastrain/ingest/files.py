@@ -41,6 +41,7 @@ class Plan:
 def plan_files(
     given: Sequence[Path],
     *,
+    archive: Path,
     format: str,
     archive_format: str | None,
     site: str | None,
@@ -50,6 +51,7 @@ def plan_files(
 
     Args:
         given: files, and folders that are searched to the bottom.
+        archive: whose own files are passed over, should it lie in one of the folders.
         format: name of a reader, or auto.
         archive_format: of the archive, where there is one already.
         site: code of the one radar whose pictures are wanted.
@@ -59,7 +61,7 @@ def plan_files(
         UsageError: nothing is there, or pictures of several radars are mixed.
         SourceError: not one file is of a known format.
     """
-    files = list(_walk(given))
+    files = list(_walk(given, archive))
     if not files:
         raise UsageError(f"No files in {', '.join(map(str, given))}.")
     problems: list[Problem] = []
@@ -89,20 +91,23 @@ def plan_files(
     return Plan(chosen, tuple(kept), known, tuple(problems))
 
 
-def _walk(given: Sequence[Path]) -> Iterable[Path]:
+def _walk(given: Sequence[Path], archive: Path) -> Iterable[Path]:
     seen = set()
+    own = archive.resolve()
     for path in given:
-        if not path.exists():
+        if not path.is_file() and not path.is_dir():
             raise UsageError(f"{path}: no such file or folder.")
-        inside = (
-            sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-            if path.is_dir()
-            else [path]
-        )
-        for file in inside:
-            if file not in seen:
+        for file in _inside(path) if path.is_dir() else [path]:
+            if file not in seen and own not in file.resolve().parents:
                 seen.add(file)
                 yield file
+
+
+def _inside(folder: Path) -> list[Path]:
+    depth = len(folder.parts)
+    return sorted(
+        p for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.parts[depth:])
+    )
 
 
 def _of_one_site(paths: list[Path], site_of: object, site: str | None) -> list[Path]:

@@ -101,6 +101,7 @@ def ingest(
     reading = settings.reading
     plan = plan_files(
         paths,
+        archive=archive,
         format=settings.format,
         archive_format=archive_format,
         site=reading.site,

@@ -251,8 +251,9 @@ def at_place(chances: xr.Dataset, grid: Grid, pixel: tuple[int, int]) -> PlaceFo
 
 
 def light(chance: float) -> str:
-    """Return the traffic light of a chance: no, unsure or yes."""
-    return "no" if chance < SURE_NO else "yes" if chance >= SURE_YES else "unsure"
+    """Return the traffic light of a chance: no, unsure or yes; decided on whole per cents, as people see them."""
+    seen = round(chance, 2)
+    return "no" if seen < SURE_NO else "yes" if seen >= SURE_YES else "unsure"
 
 
 def write_netcdf(chances: xr.Dataset, path: str) -> None:
