@@ -121,7 +121,7 @@ class LevelTable:
         for level, (low, high, rate) in enumerate(zip(self.lower, self.upper, self.rate, strict=True), start=1):
             if low >= threshold * (1 - 1e-6):
                 return level
-            if high > threshold * (1 + 1e-6):
+            if threshold * (1 + 1e-6) < high < float("inf"):
                 if high / low < CUT:
                     return level if rate >= threshold else level + 1
                 edges = ", ".join(f"{edge:g}" for edge in self.lower if edge > 0)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ from fastrain.samples.split import Split, split_archive
 from fastrain.samples.truth import outcomes, thin, wet_share
 
 FEWEST_EVENTS = 500  # cells and periods of the training time that must reach a threshold for it to be learned
+FEWEST_WINDOWS = 64  # that are taken whatever the memory
 CELL_KM = 4.0  # the coarseness whose blocks come nearest to this is the default
 
 
@@ -105,6 +106,8 @@ def train(
         RunError: the folder holds a finished run, or one of other settings.
     """
     began = time.monotonic()
+    if (run_path / FACTS).exists():
+        raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
     archive = Archive.open(archive_path)
     coarseness = settings.coarseness or default_coarseness(archive)
     split = split_archive(archive)
@@ -121,7 +124,8 @@ def train(
     kept, weights = _thinned(frames, split.issues["train"], radar, settings)
     if not kept.all():
         say(f"{int((~kept).sum())} of {len(kept)} training windows are dry and left out; the kept ones weigh more.")
-    cache = InputCache(frames, radar, memory // 2)
+    kept = _fitting(kept, radar, frames, memory // 8, say)
+    cache = InputCache(frames, radar, memory // 4)
     torch.manual_seed(settings.seed)
     network = make_network(len(radar.thresholds), settings.width)
     control = settings.seed if settings.shuffle_truth else None
@@ -130,18 +134,10 @@ def train(
     fit_straight(network, *batches.scattered(CELLS))
     steps = batches.steps(settings.cells)
     say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
-    fitted = fit(
-        network,
-        batches.batch,
-        _loss,
-        FitSettings(steps=steps, average_span=max(20, steps // 8)),
-        state=run_path / STATE,
-        progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
-    )
-    assert isinstance(fitted, RainNet)
+    fitted = _fit(network, batches, FitSettings(steps=steps, average_span=max(20, steps // 8)), run_path, progress)
     share, calibration = calibrate(fitted, cache, split, radar, control=control)
     fitted.shrink(share)
-    reference = learn_reference(frames, split.issues["train"][kept], split.issues["calibrate"], radar)
+    reference = learn_reference(frames, split.issues["train"], split.issues["calibrate"], radar)
     decided = decide(fitted, calibration, frames, split, radar, reference)
     facts = {
         **plan,
@@ -168,6 +164,21 @@ def train(
     }
     _keep(run_path, archive, split, fitted, facts)
     return open_run(run_path)
+
+
+def _fit(network: RainNet, batches: Batches, settings: FitSettings, run_path: Path, progress: Progress) -> RainNet:
+    try:
+        fitted = fit(
+            network,
+            batches.batch,
+            _loss,
+            settings,
+            state=run_path / STATE,
+            progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
+        )
+    except FloatingPointError as error:
+        raise RunError(f"{run_path}: training went astray, {error}; try another --seed.") from None
+    return cast(RainNet, fitted)
 
 
 def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -261,8 +272,6 @@ def _frames_identity(archive: Archive, split: Split) -> str:
 
 def _prepare(run_path: Path, plan: dict[str, Any]) -> None:
     """Make the run's folder, or see that what it holds is the same run, unfinished."""
-    if (run_path / FACTS).exists():
-        raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
     run_path.mkdir(parents=True, exist_ok=True)
     marker = run_path / "plan.json"
     text = json.dumps(plan, indent=1, sort_keys=True, default=list)
@@ -271,6 +280,19 @@ def _prepare(run_path: Path, plan: dict[str, Any]) -> None:
             f"{run_path}: holds an unfinished run of other settings or frames; name another --run, or remove it."
         )
     marker.write_text(text, encoding="utf-8")
+
+
+def _fitting(kept: ndarray, radar: Radar, frames: Frames, memory: int, say: Say) -> ndarray:
+    """Return the windows to train on, evenly spaced ones where the truth of all would not fit into memory."""
+    a_window = len(radar.layout.periods) * frames.maximum[0].size
+    most = max(FEWEST_WINDOWS, memory // a_window)
+    chosen = np.flatnonzero(kept)
+    if len(chosen) <= most:
+        return kept
+    say(f"{most} of {len(chosen)} training windows are taken, evenly spaced; more would not fit into memory.")
+    fewer = np.zeros_like(kept)
+    fewer[chosen[np.linspace(0, len(chosen) - 1, most).astype(int)]] = True
+    return fewer
 
 
 def _thinned(frames: Frames, issues: ndarray, radar: Radar, settings: TrainSettings) -> tuple[ndarray, ndarray]:
