@@ -215,24 +215,25 @@ def _show_place(there: PlaceForecast) -> None:
 
 
 def _show_scores(found: Verification) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     for k, threshold in enumerate(found.thresholds):
-        table = Table(title=f"≥ {threshold:g} mm/h: Brier score | CSI", title_justify="left")
-        table.add_column("minutes")
+        table = Table(title=f"≥ {threshold:g} mm/h", title_justify="left", title_style="bold", box=SIMPLE)
+        table.add_column("minutes ahead")
         for start, end in found.periods:
-            table.add_column(f"{start}–{end}", justify="right")
-        for name, tally in found.tallies.items():
-            cells = [f"{b:.3f} | {c:.2f}" for b, c in zip(tally.brier[:, k], tally.csi[:, k], strict=True)]
-            table.add_row(name, *cells, style="bold" if name == "network" else None)
+            table.add_column(f"{start}–{end}", justify="right", no_wrap=True)
+        for label, pick in (("Brier score", "brier"), ("CSI", "csi")):
+            table.add_row(f"[dim]{label}[/]")
+            for name, tally in found.tallies.items():
+                cells = (f"{value:.3f}" for value in getattr(tally, pick)[:, k])
+                table.add_row(f"  {name}", *cells, style="bold" if name == "network" else None)
         tally = found.tallies["network"]
-        counts = zip(tally.events[:, k], tally.cells[:, k], strict=True)
-        table.add_row("events of cells", *(f"{int(e):,} of {int(n):,}" for e, n in counts), style="dim")
+        for label, counts in (("cells judged", tally.cells), ("of which rain", tally.events)):
+            table.add_row(label, *(f"{int(count):,}" for count in counts[:, k]), style="dim")
         console.print(table)
-    console.print(
-        f"{found.issues} issue times, {show_time(found.first)} to {show_time(found.last)}"
-        + (": one spell of weather; the scores illustrate, they do not rank." if found.hours < 24 else "."),
-        highlight=False,
-    )
+    span = f"{found.issues} issue times, {show_time(found.first)} to {show_time(found.last)}"
+    short = ": one spell of weather; the scores illustrate, they do not rank." if found.hours < 24 else "."
+    console.print(span + short, highlight=False)
