@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
 from datetime import date
 from pathlib import Path
@@ -43,6 +44,7 @@ def main() -> None:
         record = {
             "date": str(date.today()),
             "script": "benchmarks/advection.py",
+            "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
             "torch": torch.__version__,
             "threads": 1,
             "worst_difference": worst,

@@ -95,6 +95,17 @@ def test_of_two_frames_in_one_slot_the_nearer_stays_whichever_comes_first(tmp_pa
     assert content(tmp_path / "a")["time_offset"][5] == 30
 
 
+def test_of_two_equally_near_the_earlier_stays_whichever_comes_first(tmp_path):
+    early, late = (
+        Frame(FRAMES[i].level, FRAMES[5].valid_time + timedelta(seconds=s), FRAMES[5].grid, synthetic.TABLE, "x")
+        for i, s in ((3, -60), (4, 60))
+    )
+    offer(tmp_path / "a", [FRAMES[0], early, late])
+    offer(tmp_path / "b", [FRAMES[0], late, early])
+    assert_same(content(tmp_path / "a"), content(tmp_path / "b"))
+    assert content(tmp_path / "a")["time_offset"][5] == -60
+
+
 def test_a_gap_stays_missing_and_not_observed(tmp_path):
     offer(tmp_path / "a", [FRAMES[0], FRAMES[20]])
     held = content(tmp_path / "a")

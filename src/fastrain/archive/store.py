@@ -199,7 +199,8 @@ class Writer:
             return Verdict(frame.name, Fate.UNCHANGED)
         slot_time = f"{self.schema.axis.time(slot):%Y-%m-%dT%H:%MZ}"
         if held_offset != offset:
-            if abs(offset) >= abs(held_offset):
+            # Of two equally near the earlier stays, so that the order of arrival does not matter.
+            if (abs(offset), offset) > (abs(held_offset), held_offset):
                 other = f"a frame nearer to {slot_time} is held already"
                 return Verdict(frame.name, Fate.FARTHER, f"{frame.name}: left out, {other}.")
             accepted[slot] = (frame, offset)
