@@ -139,7 +139,7 @@ def _show_info(info: Info) -> None:
         }
     else:
         rows["span"] = "empty"
-    ratio = f", {info.bytes_raw / info.bytes_on_disk:.1f} times smaller than its pixels" if info.bytes_on_disk else ""
+    ratio = f", {info.bytes_raw / info.bytes_on_disk:.1f} times smaller than its pixels" if info.frames else ""
     rows["disk"] = f"{size(info.bytes_on_disk)}{ratio}"
     rows["data"] = info.credit
     for name, value in rows.items():

@@ -75,10 +75,13 @@ def forecast_figure(chances: xr.Dataset, cell: tuple[int, int] | None = None) ->
         cell: row and column of a place to mark.
     """
     periods, thresholds = chances.sizes["period"], chances.sizes["threshold"]
-    rows, columns = chances.sizes["y"], chances.sizes["x"]
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.1 * periods + 0.9, 2.1 * thresholds * rows / columns + 1.1), layout="constrained")
+    # Shown is the part that the radar sees, with a margin; a composite may be mostly sea without a radar.
+    seen = np.isfinite(chances["chance"].values[0, 0])
+    (top, bottom), (left, right) = (_ends(seen.any(axis=axis)) for axis in (1, 0))
+    shape = (bottom - top + 1) / (right - left + 1)
+    figure = Figure(figsize=(2.1 * periods + 0.9, 2.0 * thresholds * shape + 0.8), layout="constrained")
     axes = figure.subplots(thresholds, periods, squeeze=False)
     bounds = (chances["lead_bounds"].values / np.timedelta64(60, "s")).astype(int)
     image: Any = None
@@ -87,7 +90,7 @@ def forecast_figure(chances: xr.Dataset, cell: tuple[int, int] | None = None) ->
             axis = axes[k][p]
             axis.set_facecolor(UNSEEN)
             image = axis.imshow(chances["chance"].values[p, k], cmap="GnBu", vmin=0, vmax=1, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
+            axis.set(xticks=[], yticks=[], xlim=(left - 0.5, right + 0.5), ylim=(bottom + 0.5, top - 0.5))
             if cell:
                 axis.plot(cell[1], cell[0], "+", color="#d11", markersize=9, markeredgewidth=1.5)
             if k == 0:
@@ -95,7 +98,7 @@ def forecast_figure(chances: xr.Dataset, cell: tuple[int, int] | None = None) ->
         axes[k][0].set_ylabel(f"≥ {float(chances['threshold'].values[k]):g} mm/h", fontsize=10)
     figure.colorbar(image, ax=axes, label="chance", shrink=0.8)
     figure.suptitle(f"Chance of rain, issued {_shown(chances['issue_time'].values)}", fontsize=11)
-    figure.text(0.005, 0.005, f"Data: {chances.attrs['credit']}", fontsize=7, color="#555")
+    figure.supxlabel(f"Data: {chances.attrs['credit']}", fontsize=8, color="#555", x=0.01, ha="left")
     return figure
 
 
@@ -158,6 +161,12 @@ def figure_png(figure: Figure, dpi: int = 110) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=dpi)
     return out.getvalue()
+
+
+def _ends(seen: ndarray, margin: int = 2) -> tuple[int, int]:
+    """Return the first and last index of what is seen, a margin wider; all where nothing is."""
+    at = np.flatnonzero(seen) if seen.any() else np.array([0, len(seen) - 1])
+    return max(0, int(at[0]) - margin), min(len(seen) - 1, int(at[-1]) + margin)
 
 
 def _rgba(colour: str) -> tuple[int, int, int, int]:
