@@ -58,6 +58,10 @@ def test_wrong_usage_exits_with_two(tmp_path, run):
         ("train", run.archive().path, "--run", tmp_path / "r", "--pixel", "1,2", "--place", "50,10"),
         ("train", run.archive().path, "--run", tmp_path / "r", "--memory", "lots"),
         ("verify", run.path, "--against", "magic"),
+        ("ingest", tmp_path, "--archive", tmp_path / "a", "--cadence", "nan"),
+        ("ingest", tmp_path, "--archive", tmp_path / "a", "--cadence", "0"),
+        ("ingest", tmp_path, "--archive", tmp_path / "a", "--format", "nosuch"),
+        ("forecast", run.path, "--at", "0001-01-01T00:00+23:00", "--pixel", "1,1"),
         ("forecast", run.path),
         ("forecast", run.path, "--place", "10,10"),
         ("forecast", run.path, "--pixel", "999,1"),
@@ -74,6 +78,7 @@ def test_a_failed_job_exits_with_one_and_says_why_in_a_line(tmp_path, run):
         (("train", tmp_path / "none", "--run", tmp_path / "r"), "no archive is here"),
         (("verify", tmp_path / "none"), "no run is here"),
         (("forecast", run.path, "--pixel", "1,1", "--at", "2030-01-01T00:00Z"), "outside the archive"),
+        (("forecast", run.path, "--pixel", "1,1", "--at", "9999-12-31T23:59Z"), "outside the archive"),
         (("forecast", run.path, "--pixel", "1,1", "--archive", tmp_path / "none"), "no archive is here"),
     ):
         line = refused(1, *arguments)
@@ -181,3 +186,27 @@ def test_a_full_disk_is_said_and_what_was_committed_stands(knmi, tmp_path):
     assert json.loads(ok("info", tmp_path / "a", "--json").stdout)["frames"] == 24
     ok("ingest", knmi, "--archive", tmp_path / "a")
     assert json.loads(ok("info", tmp_path / "a", "--json").stdout)["frames"] == 92
+
+
+def test_a_runs_own_place_is_found_on_another_grid_by_its_coordinates(run, tmp_path):
+    """On a grid of other pixels the place stays where it is on Earth, and outside it nothing is said."""
+    import shutil
+
+    import synthetic
+
+    from fastrain.archive.store import Archive, writing
+
+    shutil.copytree(run.path, tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts | {"place": [30, 40]}))
+    rates = synthetic.moving_rain(30, size=64, seed=5)
+    schema = synthetic.schema(64, 64)
+    shifted = type(schema.grid)(**{**schema.grid.__dict__, "west": schema.grid.west + 40_000.0})
+    schema = type(schema)(**{**schema.__dict__, "grid": shifted})
+    frames = [type(f)(f.level, f.valid_time, shifted, f.table, f.name) for f in synthetic.frames_of(rates)]
+    with writing(tmp_path / "a", schema) as writer:
+        writer.write(frames)
+        writer.commit("x")
+    said = json.loads(ok("forecast", tmp_path / "run", "--archive", tmp_path / "a", "--json").stdout)
+    assert said["pixel"] == [30, 30]
+    assert Archive.open(tmp_path / "a").schema.grid.place(30, 30) == pytest.approx(run.grid.place(30, 40))

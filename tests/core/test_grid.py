@@ -75,3 +75,8 @@ def test_equal_steps_of_latitude_and_longitude_are_degrees_in_cf():
 def test_two_numbers_are_two_numbers(text):
     with pytest.raises(PlaceError, match="two numbers"):
         parse_pair(text, "--place")
+
+
+def test_grids_overlap_where_they_show_the_same_ground():
+    assert KNMI.overlaps(Grid(STEREO, 200_500.0, -3_950_500.0, 1000.0, 1000.0, (50, 50)))
+    assert not KNMI.overlaps(Grid.around(45.0, -76.0, 1.0, (480, 480), (240, 240)))

@@ -10,7 +10,7 @@ import pytest
 from compare import same
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import ArchiveError, SourceError, UsageError
+from fastrain.core.errors import ArchiveError, UsageError
 from fastrain.core.levels import NOT_OBSERVED
 from fastrain.ingest.info import describe
 from fastrain.ingest.ingest import IngestSettings, ingest
@@ -130,14 +130,34 @@ def test_one_frame_asks_for_a_cadence(some, tmp_path):
     assert ingest(one, tmp_path / "a", IngestSettings(cadence=timedelta(minutes=5))).counts["written"] == 1
 
 
-def test_nothing_readable_makes_no_archive(tmp_path):
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "a.gif").write_bytes(b"GIF89a" + b"\x00" * 30)
-    with pytest.raises(SourceError, match=r"a\.gif"):
-        ingest([tmp_path / "x"], tmp_path / "a", IngestSettings(reading=ReadOptions(centre=(45.0, -76.0))))
+def test_nothing_readable_makes_no_archive_and_a_line_for_each_file(franktown, tmp_path):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    for path in sorted(franktown.iterdir())[:3]:
+        (folder / path.name).write_bytes(path.read_bytes()[:900])
+    (folder / "notes.txt").write_text("hello")
+    report = ingest([folder], tmp_path / "a", IngestSettings())
+    assert len(report.problems) == 4
+    assert report.counts["written"] == 0
     assert not (tmp_path / "a").exists()
+    only = ingest([folder / "notes.txt"], tmp_path / "a", IngestSettings())
+    assert [p.name for p in only.problems] == ["notes.txt"]
     with pytest.raises(UsageError, match="no such file"):
         ingest([tmp_path / "nowhere"], tmp_path / "a", IngestSettings())
+
+
+def test_two_radars_are_not_mixed_even_with_one_centre_for_both(data, tmp_path):
+    pictures = [next((data / "radar/eccc_2025-09-02/cappi").glob(f"*0142*{code}*")) for code in ("CASAG", "CASGO")]
+    reading = ReadOptions(centre=(45.0, -75.0))
+    with pytest.raises(UsageError, match="Pictures of 2 radars"):
+        ingest(pictures, tmp_path / "a", IngestSettings(reading=reading, cadence=timedelta(minutes=6)))
+
+
+def test_the_same_choices_again_are_no_contradiction(some, tmp_path):
+    settings = IngestSettings(coarseness=(), cadence=timedelta(minutes=5), average="rain_rate")
+    for unchanged in (0, 12):
+        assert ingest([some], tmp_path / "a", settings).counts["unchanged"] == unchanged
+    assert Archive.open(tmp_path / "a").schema.coarseness == ()
 
 
 def test_a_frame_from_the_future_is_left_out(franktown, tmp_path):

@@ -34,12 +34,12 @@ def test_no_frame_after_the_issue_is_looked_at(held):
     _, frames, radar, start = held
     issue = start + 20
     before, _ = make_inputs(frames, issue, radar)
-    kept = frames.maximum[21:].copy(), frames.ratio[21:].copy(), frames.share[21:].copy()
+    kept = frames.maximum[21:].copy(), frames.ratio[21:].copy(), frames.observed[21:].copy()
     draw = np.random.default_rng(0)
     frames.maximum[21:] = draw.integers(0, 100, frames.maximum[21:].shape)
     frames.ratio[21:] = draw.integers(0, 255, frames.ratio[21:].shape)
     after, _ = make_inputs(frames, issue, radar)
-    frames.maximum[21:], frames.ratio[21:], frames.share[21:] = kept
+    frames.maximum[21:], frames.ratio[21:], frames.observed[21:] = kept
     for a, b in ((before.x, after.x), (before.guess, after.guess), (before.known, after.known)):
         assert torch.equal(a, b)
     assert before.x.shape == (3, channels_of(3), 32, 32)

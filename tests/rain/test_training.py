@@ -73,7 +73,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(run, moving, tmp_path, mo
     finished = train(moving, tmp_path / "r", SMALL, progress=lambda done, *_: resumed.append(done))
     assert resumed[0] == reached[-1]
     assert finished.identity == run.identity
-    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["run.json", "seen.npy", "weights.pt"]
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["run.json", "weights.pt"]
 
 
 def test_a_finished_run_is_not_overwritten(run, moving):
@@ -112,17 +112,39 @@ def test_what_was_trained_on_is_never_scored_on(run):
     assert issues.min() - layout.history + 1 - split.blocks["calibrate"][1] >= layout.guard
 
 
-def test_another_archive_is_scored_on_but_not_where_it_holds_the_same_frames(run, moving, tmp_path):
-    rates = synthetic.moving_rain(60, size=64, seed=77)
-    synthetic.write_archive(tmp_path / "fresh", rates)
-    found = verify(run, Archive.open(tmp_path / "fresh"))
-    assert found.issues == 60 - 18 + 1
+def test_dry_weather_is_scored_too(run, moving, tmp_path):
+    """All dry frames are alike: one in training must not make the dry ones of the test seen."""
     archive = Archive.open(moving)
-    start, _ = archive.span
-    copied = synthetic.TABLE.decode(archive.level(start, start + 40))
-    synthetic.write_archive(tmp_path / "copied", copied)
+    start, stop = archive.span
+    rates = synthetic.TABLE.decode(archive.level(start, stop))
+    rates[:30] = 0.0
+    rates[70:] = 0.0
+    synthetic.write_archive(tmp_path / "a", rates)
+    np.testing.assert_array_equal(held_out(run, Archive.open(tmp_path / "a")), held_out(run, archive))
+
+
+def test_on_another_archive_of_the_same_ground_the_time_of_training_is_left_out(run, tmp_path):
+    rates = synthetic.moving_rain(60, size=64, seed=77)
+    synthetic.write_archive(tmp_path / "same time", rates)
     with pytest.raises(TooShort, match="not seen"):
-        verify(run, Archive.open(tmp_path / "copied"))
+        verify(run, Archive.open(tmp_path / "same time"))
+    from datetime import timedelta
+
+    from fastrain.archive.store import writing
+
+    later = synthetic.frames_of(rates, start=synthetic.START + timedelta(days=2))
+    with writing(tmp_path / "later", synthetic.schema(64, 64)) as writer:
+        writer.write(later)
+        writer.commit("x")
+    found = verify(run, Archive.open(tmp_path / "later"))
+    assert found.issues == 60 - 18 + 1
+
+
+def test_a_run_with_damaged_facts_is_refused(run, tmp_path):
+    for text in ("[]", "{", '{"fastrain_run": 1}', '{"fastrain_run": 99}'):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(RunError, match=r"run\.json"):
+            open_run(tmp_path)
 
 
 def test_the_scores_are_those_of_the_chances_cell_by_cell(run):
@@ -179,10 +201,10 @@ def test_a_run_with_damaged_weights_is_refused(run, tmp_path):
 
     shutil.copytree(run.path, tmp_path / "r")
     raw = (tmp_path / "r" / "weights.pt").read_bytes()
-    (tmp_path / "r" / "weights.pt").write_bytes(raw[: len(raw) // 2])
-    broken = open_run(tmp_path / "r")
-    with pytest.raises(RunError, match="weights cannot be read"):
-        _ = broken.network
+    for content in (raw[: len(raw) // 2], b"", b"garbage", b"\x80\x04garbage"):
+        (tmp_path / "r" / "weights.pt").write_bytes(content)
+        with pytest.raises(RunError, match="weights cannot be read"):
+            _ = open_run(tmp_path / "r").network
     (tmp_path / "r" / "run.json").write_text("{")
     with pytest.raises(RunError, match="cannot be read"):
         open_run(tmp_path / "r")

@@ -137,3 +137,31 @@ def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path):
     path.write_bytes(b"x")
     with pytest.raises(UnknownFormat, match="eccc, fmi, knmi, rpbin"):
         list(read_frames(path, "odim", ReadOptions()))
+
+
+@pytest.mark.parametrize("change", ["projection", "missing", "group"])
+def test_a_knmi_file_that_claims_the_impossible_is_said_to_be_damaged(knmi, tmp_path, change):
+    import h5py
+
+    path = tmp_path / "RAD_NL25_RAP_5min_201008260000.h5"
+    shutil.copy(sorted(knmi.iterdir())[0], path)
+    with h5py.File(path, "r+") as file:
+        if change == "projection":
+            file["geographic/map_projection"].attrs["projection_proj4_params"] = "+proj=foo"
+        elif change == "missing":
+            file["image1/calibration"].attrs["calibration_missing_data"] = 70000
+        else:
+            del file["image1/image_data"]
+            file.create_group("image1/image_data")
+    with pytest.raises(DamagedFile, match="RAD_NL25") as caught:
+        list(read_frames(path, "knmi"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_fmi_header_of_no_projection_is_said_to_be_damaged(tmp_path):
+    path = tmp_path / "201609281445.pgm"
+    lines = "obstime 201609281445\n# centrallongitude 25\n# centrallatitude 90\n# truelatitude nan"
+    corners = "\n# bottomleft 18.6 57.9\n# topright 34.9 69.0\n10 10\n255\n"
+    path.write_bytes(f"P5\n# {lines}{corners}".encode() + bytes(100))
+    with pytest.raises(DamagedFile, match="201609281445"):
+        list(read_frames(path, "fmi"))

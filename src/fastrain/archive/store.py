@@ -90,11 +90,11 @@ class Archive:
         """Where the pictures hide the rain, for sources of pictures."""
         if "background" not in self.root:
             return None
-        return np.asarray(self.root["background/hidden"][...]).astype(bool)  # type: ignore[index]
+        return self._read("background/hidden").astype(bool)
 
     def slots(self, name: str, start: int, stop: int) -> ndarray:
         """Return one of the arrays that hold a value a slot, from slot `start` to before `stop`."""
-        return np.asarray(self.root[name][start:stop])  # type: ignore[index]
+        return self._read(name, start, stop)
 
     def observed(self, start: int, stop: int) -> Bool[ndarray, time]:
         """Tell for each slot whether it holds a frame to be used."""
@@ -102,7 +102,7 @@ class Archive:
 
     def level(self, start: int, stop: int) -> UInt8[ndarray, "time y x"]:
         """Return the frames at coarseness 1; a missing one is not observed everywhere."""
-        return np.asarray(self.root["1/level"][start:stop])  # type: ignore[index]
+        return self._read("1/level", start, stop)
 
     def blocks(self, coarseness: int, start: int, stop: int) -> dict[str, UInt8[ndarray, "time y x"]]:
         """Return maximum, mean ratio and observed pixels of each block, by name.
@@ -117,8 +117,16 @@ class Archive:
         if coarseness not in self.schema.coarseness:
             held = ", ".join(map(str, (1, *self.schema.coarseness)))
             raise ArchiveError(f"{self.path}: holds coarseness {held}, not {coarseness}; ingest again with it.")
-        group = self.root[str(coarseness)]
-        return {name: np.asarray(group[name][start:stop]) for name in BLOCK_ARRAYS}  # type: ignore[index]
+        return {name: self._read(f"{coarseness}/{name}", start, stop) for name in BLOCK_ARRAYS}
+
+    def _read(self, name: str, start: int | None = None, stop: int | None = None) -> ndarray:
+        with readable_errors(self.path):
+            try:
+                return np.asarray(self.root[name][start:stop])  # type: ignore[index]
+            except (ValueError, RuntimeError, LookupError, TypeError) as error:
+                # A chunk whose checksum is wrong, or that its codec cannot unpack.
+                said = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ArchiveError(f"{self.path}: {name} is damaged ({said}); ingest it anew.") from None
 
 
 class Writer:

@@ -53,15 +53,17 @@ def ingest(
     from fastrain.core.grid import parse_pair
     from fastrain.ingest.ingest import IngestSettings
     from fastrain.ingest.ingest import ingest as run
-    from fastrain.sources import ReadOptions
+    from fastrain.sources import READERS, ReadOptions
 
+    if format != "auto" and format not in READERS:
+        raise SettingError(f"--format {format}: expected auto, {', '.join(sorted(READERS))}.")
     if average not in (None, "level", "rain_rate"):
         raise SettingError(f"--average {average}: expected level or rain_rate.")
     settings = IngestSettings(
         format=format,
         coarseness=_numbers(coarseness),
         average=cast(Literal["level", "rain_rate"] | None, average),
-        cadence=timedelta(minutes=cadence) if cadence is not None else None,
+        cadence=_cadence(cadence),
         workers=workers,
         replace=replace,
         background=background,
@@ -98,6 +100,14 @@ def info(
         print_json(described)
     else:
         _show_info(described)
+
+
+def _cadence(minutes: float | None) -> timedelta | None:
+    if minutes is None:
+        return None
+    if not 0.5 <= minutes <= 360 or minutes * 60 != round(minutes * 60):
+        raise SettingError(f"--cadence {minutes:g}: expected minutes from 0.5 to 360, whole seconds.")
+    return timedelta(seconds=round(minutes * 60))
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:

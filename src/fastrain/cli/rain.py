@@ -9,7 +9,7 @@ import typer
 
 from fastrain.cli.archive import Json
 from fastrain.cli.show import duration, print_json, progress, say, size
-from fastrain.core.errors import PlaceError, SettingError, UsageError
+from fastrain.core.errors import GapError, NotObserved, PlaceError, SettingError, UsageError
 from fastrain.core.time import parse_time, show_time
 
 if TYPE_CHECKING:
@@ -79,12 +79,10 @@ def verify(
     with progress("verify") as move:
         found = score(opened, held, against=names, progress=move)
     if report is not None:
-        from fastrain.rain.forecast import at_place, forecast_grid
         from fastrain.rain.report import write_report
 
         report.mkdir(parents=True, exist_ok=True)
-        chances = forecast_grid(opened, held)
-        there = at_place(chances, held.schema.grid, opened.place) if opened.place else None
+        chances, there = _latest(opened, held)
         write_report(
             report / "report.html",
             run=opened,
@@ -139,6 +137,20 @@ def forecast(
         _show_place(there)
     elif json:
         print_json(_summary(chances))
+
+
+def _latest(run: Any, archive: Any) -> tuple[Any, PlaceForecast | None]:
+    """Return the forecast from the last frame and its chances at the run's place, as far as there are any."""
+    from fastrain.rain.forecast import at_place, forecast_grid
+
+    chances = None
+    try:
+        chances = forecast_grid(run, archive)
+        pixel = run.place_on(archive.schema.grid)
+        return chances, at_place(chances, archive.schema.grid, pixel) if pixel else None
+    except (GapError, NotObserved, PlaceError) as error:
+        say(f"The report shows no {'forecast' if chances is None else 'place'}: {error}")
+        return chances, None
 
 
 def _pixel(grid: Any, place: str | None, pixel: str | None) -> tuple[int, int] | None:

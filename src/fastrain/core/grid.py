@@ -126,6 +126,20 @@ class Grid:
         )
         return float(latitude), float(longitude)
 
+    def overlaps(self, other: Grid) -> bool:
+        """Tell whether two grids show some of the same ground, by a lattice of their points."""
+        return self._reaches(other) or other._reaches(self)
+
+    def _reaches(self, other: Grid) -> bool:
+        for row in np.linspace(0, self.shape[0] - 1, 7):
+            for column in np.linspace(0, self.shape[1] - 1, 7):
+                try:
+                    other.pixel(*self.place(float(row), float(column)))
+                except PlaceError:
+                    continue
+                return True
+        return False
+
     def cf_coordinates(self) -> dict[str, tuple[Any, dict[str, Any]]]:
         """Return values and attributes of the CF variables `y`, `x` and `crs`.
 

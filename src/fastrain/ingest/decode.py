@@ -44,13 +44,13 @@ def decode(
             path, future = waiting.popleft()
             try:
                 result = future.result()
+                for following in itertools.islice(ahead, 1):
+                    waiting.append((following, pool.submit(_read, following, format, options)))
             except BrokenProcessPool:
                 raise FastrainError(
                     f"A decoding process was killed near {path.name}, perhaps for lack of memory; what was committed "
                     "stands: run the same command again, with fewer --workers."
                 ) from None
-            for following in itertools.islice(ahead, 1):
-                waiting.append((following, pool.submit(_read, following, format, options)))
             yield path, result
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from fastrain.core.errors import SourceError, UnknownTime, UsageError
 from fastrain.core.time import time_in_name
 from fastrain.sources import reader_of, recognise
+from fastrain.sources.sites import site_of as site_row
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,6 @@ def plan_files(
 
     Raises:
         UsageError: nothing is there, or pictures of several radars are mixed.
-        SourceError: not one file is of a known format.
     """
     files = list(_walk(given, archive))
     if not files:
@@ -72,8 +72,7 @@ def plan_files(
         except SourceError as error:
             problems.append(Problem(path.name, str(error)))
     if not formats:
-        more = f" ({len(problems)} files)" if len(problems) > 1 else ""
-        raise SourceError(f"{problems[0].reason}{more}")
+        return Plan("", (), (), tuple(problems))
     chosen = archive_format or Counter(formats.values()).most_common(1)[0][0]
     reader = reader_of(chosen if format == "auto" else format)
     kept = []
@@ -120,8 +119,8 @@ def _of_one_site(paths: list[Path], site_of: object, site: str | None) -> list[P
             )
         return kept
     found = sorted({code for code in codes.values() if code})
-    # The old and the new code of a site may stand side by side: their grids are compared when frames are read.
-    if len(found) > 2:
+    # The old and the new code of one site may stand side by side.
+    if len({known.name if (known := site_row(code)) else code for code in found}) > 1:
         shown = ", ".join(found[:6]) + (", …" if len(found) > 6 else "")
         raise UsageError(f"Pictures of {len(found)} radars ({shown}); an archive holds one: --site {found[0]}.")
     return paths

@@ -17,7 +17,7 @@ from fastrain.archive.coarsen import Average
 from fastrain.archive.repository import exists
 from fastrain.archive.schema import Schema
 from fastrain.archive.store import Archive, Fate, Writer, writing
-from fastrain.core.errors import ArchiveError, GridMismatch, SourceError, UsageError
+from fastrain.core.errors import ArchiveBusy, ArchiveError, GridMismatch, SourceError, UsageError
 from fastrain.core.frame import Frame
 from fastrain.core.time import TimeAxis, cadence_of, show_time
 from fastrain.ingest.decode import decode
@@ -93,9 +93,10 @@ def ingest(
     Raises:
         UsageError: nothing to read, or several radars mixed.
         ArchiveError: the archive cannot be written, or was made otherwise than the settings ask.
-        SourceError: not one file could be read.
+        SourceError: the background that was given cannot be read.
     """
     began = time.monotonic()
+    archive = archive.resolve() if archive.name in ("", "..") else archive
     held = Archive.open(archive) if exists(archive) else None
     archive_format = held.schema.source if held else None
     reading = settings.reading
@@ -108,6 +109,9 @@ def ingest(
         time_pattern=reading.time_pattern,
     )
     report = IngestReport(str(archive), files=len(plan.paths) + len(plan.problems), problems=list(plan.problems))
+    if not plan.paths:
+        report.seconds = time.monotonic() - began
+        return report
     if held:
         _same_choices(held.schema, settings, plan.format)
     reading = _with_background(reading, plan, settings, held, progress)
@@ -116,8 +120,10 @@ def ingest(
     if held:
         _write(frames, archive, None, reading, settings.replace, report)
     else:
-        first, schema = _first_and_schema(frames, plan, settings, reading, report)
-        _write(_chain(first, frames), archive, schema, reading, settings.replace, report)
+        first = _first(frames, plan)
+        if first:
+            schema = _schema(first, plan, settings, reading)
+            _write(_chain(first, frames), archive, schema, reading, settings.replace, report)
     report.seconds = time.monotonic() - began
     return report
 
@@ -129,6 +135,8 @@ def _same_choices(schema: Schema, settings: IngestSettings, format: str) -> None
         "average": (settings.average, schema.average),
         "cadence": (settings.cadence, schema.axis.cadence),
     }
+    if settings.background is not None:
+        raise ArchiveError("The background was fixed when this archive was made; leave --background out.")
     for name, (wanted, kept) in asked.items():
         if wanted is not None and wanted != kept:
             raise ArchiveError(
@@ -148,7 +156,12 @@ def _with_background(
         # Fixed when the archive was created, so that the same picture gives the same frame ever after.
         return replace(reading, background=Background(held.schema.ground, held.background))
     progress(0, len(plan.paths), "learning the background")
-    return replace(reading, background=learn(plan.paths, settings.background, reading))
+    try:
+        return replace(reading, background=learn(plan.paths, settings.background, reading))
+    except SourceError:
+        if settings.background:
+            raise
+        return reading  # not one picture can be read: each will say why
 
 
 def _frames(
@@ -168,32 +181,34 @@ def _frames(
         progress(done, len(plan.paths), path.name)
 
 
-def _first_and_schema(
-    frames: Iterator[Frame], plan: Plan, settings: IngestSettings, reading: ReadOptions, report: IngestReport
-) -> tuple[list[Frame], Schema]:
+def _first(frames: Iterator[Frame], plan: Plan) -> list[Frame]:
+    """Return the frames that must be seen before an archive can be made: one, or some where names tell no times."""
     first: list[Frame] = []
     for frame in frames:
         first.append(frame)
         if len(plan.times) > 1 or len(first) >= 24:
             break
-    if not first:
-        raise SourceError(report.problems[-1].reason if report.problems else "No frame could be read.")
-    cadence = settings.cadence or cadence_of(plan.times if len(plan.times) > 1 else [f.valid_time for f in first])
+    return first
+
+
+def _schema(first: list[Frame], plan: Plan, settings: IngestSettings, reading: ReadOptions) -> Schema:
+    cadence = settings.cadence
+    if cadence is None:
+        cadence = cadence_of(plan.times if len(plan.times) > 1 else [f.valid_time for f in first])
     if cadence is None:
         raise UsageError(f"{first[0].name}: one frame tells no cadence; give --cadence MINUTES.")
     reader = reader_of(plan.format)
     background = reading.background
-    schema = Schema(
+    return Schema(
         grid=first[0].grid,
         table=first[0].table,
         axis=TimeAxis.through(first[0].valid_time, cadence),
-        coarseness=settings.coarseness or (2, 3, 4),
+        coarseness=(2, 3, 4) if settings.coarseness is None else settings.coarseness,
         average=settings.average or reader.average,
         source=plan.format,
         credit=reader.credit,
         ground=background.ground if background else None,
     )
-    return first, schema
 
 
 def _chain(first: list[Frame], rest: Iterator[Frame]) -> Iterator[Frame]:
@@ -211,6 +226,8 @@ def _write(
 ) -> None:
     hidden = reading.background.hidden if reading.background else None
     with writing(path, schema, hidden) as writer:
+        if schema is not None and writer.schema != schema:
+            raise ArchiveBusy(f"{path}: another process made this archive meanwhile; give the same command again.")
         hour: list[Frame] = []
         day = None
         for frame in frames:

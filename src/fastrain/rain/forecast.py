@@ -89,7 +89,10 @@ def issue_slot(archive: Archive, at: datetime | None) -> int:
         if len(held) == 0:
             raise GapError(f"{archive.path}: no frame in it may be used; see `fastrain info`.")
         return start + int(held[-1])
-    slot = archive.schema.axis.slot(at)[0]
+    try:
+        slot = archive.schema.axis.slot(at)[0]
+    except OverflowError:
+        slot = -1
     if not start <= slot < stop:
         first, last = (show_time(archive.schema.axis.time(s)) for s in (start, stop - 1))
         raise GapError(f"Issue time {show_time(at)} is outside the archive, which reaches from {first} to {last}.")
@@ -189,7 +192,7 @@ def pixel_of(
     """
     if place is not None:
         return grid.pixel(*place)
-    pixel = pixel or run.place
+    pixel = pixel or run.place_on(grid)
     if pixel is not None and not (0 <= pixel[0] < grid.shape[0] and 0 <= pixel[1] < grid.shape[1]):
         raise PlaceError(
             f"Pixel {pixel[0]},{pixel[1]} is outside the picture of {grid.shape[0]} rows, {grid.shape[1]} columns."

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy import ndarray
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import ArchiveError, RunError
+from fastrain.core.grid import Grid
 from fastrain.core.time import parse_time
 from fastrain.engine import checkpoint
 from fastrain.nets.rain_net import RainNet
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 RUN_VERSION = 1
-FACTS, WEIGHTS, SEEN, STATE = "run.json", "weights.pt", "seen.npy", "training.pt"
+FACTS, WEIGHTS, STATE = "run.json", "weights.pt", "training.pt"
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,20 @@ class Run:
         return str(self.facts["network"]["identity"])
 
     @property
-    def place(self) -> tuple[int, int] | None:
-        """Pixel (row, column) of the place it was trained for, or None."""
+    def grid(self) -> Grid:
+        """Grid, at coarseness 1, of the archive it was trained on."""
+        return Grid.from_attributes(self.facts["grid"])
+
+    def place_on(self, grid: Grid) -> tuple[int, int] | None:
+        """Return the pixel, on a grid, of the place it was trained for; None where there is no such place.
+
+        Raises:
+            PlaceError: the place lies outside that grid.
+        """
         pixel = self.facts["place"]
-        return None if pixel is None else (pixel[0], pixel[1])
+        if pixel is None or grid.identity == self.grid.identity:
+            return None if pixel is None else (int(pixel[0]), int(pixel[1]))
+        return grid.pixel(*self.grid.place(*pixel))
 
     def archive(self, path: str | Path | None = None) -> Archive:
         """Open an archive, by default the one the run was trained on.
@@ -100,8 +112,9 @@ class Run:
         network = make_network(len(self.thresholds), self.facts["network"]["width"])
         try:
             network.load_state_dict(checkpoint.load(self.path / WEIGHTS))
-        except (OSError, RuntimeError, KeyError) as error:
-            raise RunError(f"{self.path}: its weights cannot be read ({str(error).splitlines()[0]}).") from None
+        except (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, UnpicklingError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise RunError(f"{self.path}: its weights cannot be read ({said}).") from None
         return network.eval()
 
     def logits(self, inputs: Inputs) -> Float[ndarray, "period threshold y x"]:
@@ -136,8 +149,13 @@ def open_run(path: str | Path) -> Run:
         raise RunError(f"{path}: no run is here; make one with `fastrain train ARCHIVE --run {path}`.") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path / FACTS}: cannot be read ({error}).") from None
-    if facts.get("fastrain_run") != RUN_VERSION:
-        raise RunError(f"{path}: its version is {facts.get('fastrain_run')}, this program reads {RUN_VERSION}.")
+    version = facts.get("fastrain_run") if isinstance(facts, dict) else None
+    if version != RUN_VERSION:
+        raise RunError(f"{path / FACTS}: its version is {version}, this program reads {RUN_VERSION}.")
+    needed = {"archive", "grid", "coarseness", "thresholds", "layout", "place", "split", "calibration", "reference"}
+    missing = sorted((needed | {"decide", "network"}) - set(facts))
+    if missing:
+        raise RunError(f"{path / FACTS}: lacks {', '.join(missing)}; it is damaged, train again.")
     return Run(path, facts, Calibration.from_attributes(facts["calibration"]))
 
 

@@ -31,7 +31,6 @@ from fastrain.rain.inputs import InputCache, Radar
 from fastrain.rain.run import (
     FACTS,
     RUN_VERSION,
-    SEEN,
     STATE,
     WEIGHTS,
     Run,
@@ -46,6 +45,7 @@ from fastrain.samples.split import Split, split_archive
 from fastrain.samples.truth import outcomes, thin, wet_share
 
 FEWEST_EVENTS = 500  # cells and periods of the training time that must reach a threshold for it to be learned
+PLAN = "plan.json"  # of a run that is not finished
 FEWEST_WINDOWS = 64  # that are taken whatever the memory
 CELL_KM = 4.0  # the coarseness whose blocks come nearest to this is the default
 
@@ -118,13 +118,14 @@ def train(
     radar = Radar.of(archive.schema, coarseness, _edges(archive, settings, say), layout)
     radar = _learnable(frames, split, radar, say)
     _say_choices(archive, coarseness, split, radar, say)
-    plan = _plan_of(archive, settings, radar, split)
+    most = _most_windows(run_path, radar, frames, memory // 8)
+    plan = {**_plan_of(archive, settings, radar, split), "most_windows": most}
     _prepare(run_path, plan)
 
     kept, weights = _thinned(frames, split.issues["train"], radar, settings)
     if not kept.all():
         say(f"{int((~kept).sum())} of {len(kept)} training windows are dry and left out; the kept ones weigh more.")
-    kept = _fitting(kept, radar, frames, memory // 8, say)
+    kept = _fitting(kept, most, say)
     cache = InputCache(frames, radar, memory // 4)
     torch.manual_seed(settings.seed)
     network = make_network(len(radar.thresholds), settings.width)
@@ -162,7 +163,7 @@ def train(
         "seconds": round(time.monotonic() - began, 1),
         "peak_bytes": peak_bytes(),
     }
-    _keep(run_path, archive, split, fitted, facts)
+    _keep(run_path, fitted, facts)
     return open_run(run_path)
 
 
@@ -273,7 +274,7 @@ def _frames_identity(archive: Archive, split: Split) -> str:
 def _prepare(run_path: Path, plan: dict[str, Any]) -> None:
     """Make the run's folder, or see that what it holds is the same run, unfinished."""
     run_path.mkdir(parents=True, exist_ok=True)
-    marker = run_path / "plan.json"
+    marker = run_path / PLAN
     text = json.dumps(plan, indent=1, sort_keys=True, default=list)
     if marker.exists() and marker.read_text(encoding="utf-8") != text and (run_path / STATE).exists():
         raise RunError(
@@ -282,10 +283,17 @@ def _prepare(run_path: Path, plan: dict[str, Any]) -> None:
     marker.write_text(text, encoding="utf-8")
 
 
-def _fitting(kept: ndarray, radar: Radar, frames: Frames, memory: int, say: Say) -> ndarray:
-    """Return the windows to train on, evenly spaced ones where the truth of all would not fit into memory."""
-    a_window = len(radar.layout.periods) * frames.maximum[0].size
-    most = max(FEWEST_WINDOWS, memory // a_window)
+def _most_windows(run_path: Path, radar: Radar, frames: Frames, memory: int) -> int:
+    """Return how many training windows' truth fits into memory; of a killed run, what it found, to go on the same."""
+    try:
+        return int(json.loads((run_path / PLAN).read_text(encoding="utf-8"))["most_windows"])
+    except (OSError, ValueError, LookupError, TypeError):
+        a_window = len(radar.layout.periods) * int(frames.maximum[0].size)
+        return max(FEWEST_WINDOWS, memory // a_window)
+
+
+def _fitting(kept: ndarray, most: int, say: Say) -> ndarray:
+    """Return the windows to train on, evenly spaced ones where there are more than fit."""
     chosen = np.flatnonzero(kept)
     if len(chosen) <= most:
         return kept
@@ -304,13 +312,11 @@ def _thinned(frames: Frames, issues: ndarray, radar: Radar, settings: TrainSetti
     return kept, weights
 
 
-def _keep(run_path: Path, archive: Archive, split: Split, network: RainNet, facts: dict[str, Any]) -> None:
+def _keep(run_path: Path, network: RainNet, facts: dict[str, Any]) -> None:
     """Write the run; run.json comes last, so that a run that has it is whole."""
     checkpoint.save(run_path / WEIGHTS, network.state_dict())
-    seen = archive.slots("digest", split.blocks["train"][0], split.blocks["calibrate"][1])
-    np.save(run_path / SEEN, np.unique(seen, axis=0))
     unfinished = run_path / f".{FACTS}.unfinished"
     unfinished.write_text(json.dumps(facts, indent=1, default=list) + "\n", encoding="utf-8")
     unfinished.replace(run_path / FACTS)
-    for leftover in (STATE, "plan.json"):
+    for leftover in (STATE, PLAN):
         (run_path / leftover).unlink(missing_ok=True)

@@ -13,8 +13,9 @@ from numpy import ndarray
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import TooShort
+from fastrain.core.time import parse_time
 from fastrain.rain.hindcast import BASELINES, Network, Reference, hindcasts
-from fastrain.rain.run import SEEN, Run
+from fastrain.rain.run import Run
 from fastrain.samples.frames import load_frames, window_slots
 from fastrain.samples.split import issue_slots
 from fastrain.verification.tally import Tally
@@ -86,8 +87,7 @@ def verify(
 
     Args:
         run: to be judged.
-        archive: its own, of which the test block is taken, or another, of which everything is taken that the run has
-            not seen.
+        archive: its own or another, of which all time is taken that the run has not seen.
         against: names of baselines.
         progress: called with issue times done, in all, and what is done.
 
@@ -129,34 +129,24 @@ def verify(
 
 
 def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
-    """Return the issue slots whose whole window holds no frame that the run was trained or calibrated on.
+    """Return the issue slots whose whole window lies outside the time that the run was trained and calibrated on.
 
-    On the run's own archive these are the windows after the calibration block and its guard.
+    The guard of half an hour counts with that time. A radar that sees none of the same ground has all its time to
+    itself.
 
     Raises:
         TooShort: there is none.
     """
-    layout = run.layout.frames(archive.schema.axis.cadence)
+    axis = archive.schema.axis
+    layout = run.layout.frames(axis.cadence)
     start, stop = archive.span or (0, 0)
-    observed = archive.observed(start, stop)
-    seen = _seen(run, archive, start, stop)
-    # The guard: what lies close to a frame that was learned from is no independent test either.
-    reach = np.ones(2 * layout.guard + 1)
-    near = np.convolve(seen, reach, mode="same") > 0 if seen.any() else seen
-    counted = np.concatenate([[0], np.cumsum(near)])
-    issues = issue_slots(observed, layout, 0, len(observed))
-    clean = counted[issues + layout.ahead + 1] == counted[issues - layout.history + 1]
-    if not clean.any():
+    issues = start + issue_slots(archive.observed(start, stop), layout, 0, stop - start)
+    if run.grid.overlaps(archive.schema.grid):
+        learned = [parse_time(run.facts["split"][name][end]) for name, end in (("train", 0), ("calibrate", 1))]
+        first, last = (axis.slot(time)[0] for time in learned)
+        before = issues + layout.ahead < first - layout.guard
+        after = issues - layout.history + 1 > last + layout.guard
+        issues = issues[before | after]
+    if len(issues) == 0:
         raise TooShort(f"{archive.path}: no issue time is left that the run has not seen; ingest later pictures.")
-    return np.asarray(start + issues[clean])
-
-
-def _seen(run: Run, archive: Archive, start: int, stop: int) -> ndarray:
-    known = np.load(run.path / SEEN)
-    digests = archive.slots("digest", start, stop)
-    as_one = np.dtype((np.void, digests.shape[1]))
-    held = archive.observed(start, stop)
-    found = np.isin(
-        np.ascontiguousarray(digests).view(as_one).ravel(), np.ascontiguousarray(known).view(as_one).ravel()
-    )
-    return np.asarray(found & held)
+    return issues

@@ -25,13 +25,15 @@ class Frames:
         slots: (held,) the slots, rising.
         maximum: (held, y, x) uint8; 255 where nothing was observed.
         ratio: (held, y, x) uint8 mean over maximum.
-        share: (held, y, x) uint8, observed share of the block's pixels inside the picture, 255 for all.
+        observed: (held, y, x) uint8, observed pixels of each block.
+        pixels: (y, x) pixels of each block inside the picture.
     """
 
     slots: Int[ndarray, held]
     maximum: UInt8[ndarray, "held y x"]
     ratio: UInt8[ndarray, "held y x"]
-    share: UInt8[ndarray, "held y x"]
+    observed: UInt8[ndarray, "held y x"]
+    pixels: Int[ndarray, "y x"]
 
     def rows(self, slots: Int[ndarray, wanted]) -> Int[ndarray, wanted]:
         """Return where slots stand in the arrays."""
@@ -56,13 +58,12 @@ def load_frames(archive: Archive, coarseness: int, slots: Int[ndarray, wanted], 
     if need > allowed:
         raise TooBig(_advice(archive, coarseness, len(slots), need, allowed))
     shape = (len(slots), *grid.shape)
-    maximum, ratio, share = (np.empty(shape, np.uint8) for _ in range(3))
-    pixels = block_pixels(archive.schema.grid.shape, coarseness)
+    maximum, ratio, observed = (np.empty(shape, np.uint8) for _ in range(3))
     for a, b in _runs(slots, archive.schema.frames_per_chunk):
         blocks = archive.blocks(coarseness, int(slots[a]), int(slots[b - 1]) + 1)
         maximum[a:b], ratio[a:b] = blocks["max"], blocks["mean"]
-        share[a:b] = (blocks["observed"].astype(np.uint16) * 255 // pixels).astype(np.uint8)
-    return Frames(np.asarray(slots), maximum, ratio, share)
+        observed[a:b] = blocks["observed"]
+    return Frames(np.asarray(slots), maximum, ratio, observed, block_pixels(archive.schema.grid.shape, coarseness))
 
 
 def frames_bytes(archive: Archive, coarseness: int, frames: int) -> int:

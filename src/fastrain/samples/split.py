@@ -123,7 +123,9 @@ def _too_short(archive: Archive, frames: int, span: timedelta) -> str:
     times = f"{show_time(archive.schema.axis.time(first))} to {show_time(archive.schema.axis.time(last - 1))}"
     held = f"{archive.path} holds {frames} frame{'s' if frames != 1 else ''} ({times})"
     if not fits:
-        return f"{held} every {cadence.total_seconds() / 60:g} min; training needs one every 60 min or oftener."
+        every = f"{cadence.total_seconds() / 60:g} min"
+        fitting = "a cadence of whole minutes, at most 60, or one that divides 10 minutes"
+        return f"{held} every {every}; training needs {fitting}."
     least = fits[-1].frames(cadence)
     needed = sum(FEWEST.values()) + 3 * (least.length - 1) + 2 * least.guard
     hours = needed * cadence / timedelta(hours=1)

@@ -35,14 +35,14 @@ def outcomes(
         level = frames.maximum[rows]
         highest = np.where(level == NOT_OBSERVED, 0, level).max(axis=0)
         reached = sum((highest >= first).astype(np.int8) for first in first_levels)
-        seen = frames.share[rows].sum(axis=0, dtype=np.uint32) >= OBSERVED_SHARE * 255 * len(rows)
+        seen = frames.observed[rows].sum(axis=0, dtype=np.int64) >= OBSERVED_SHARE * frames.pixels * len(rows)
         out[i] = np.where(seen, reached, NO_TRUTH)
     return out
 
 
 def observed_now(frames: Frames, issue: int) -> Bool[ndarray, "y x"]:
     """Return where three quarters of a cell's pixels are observed at issue: elsewhere no chance is given."""
-    return np.asarray(frames.share[frames.rows(np.array([issue]))[0]] >= OBSERVED_SHARE * 255)
+    return np.asarray(frames.observed[frames.rows(np.array([issue]))[0]] >= OBSERVED_SHARE * frames.pixels)
 
 
 def wet_share(frames: Frames, issue: int, layout: FrameLayout, table: LevelTable) -> float:

@@ -58,8 +58,8 @@ def read_frames(path: Path, format: str, options: ReadOptions | None = None) -> 
         if path.stat().st_size == 0:
             raise DamagedFile(f"{path.name}: the file is empty.")
         yield from reader.read(path, options or ReadOptions())
-    except OSError as error:
-        # Libraries raise OSError for a truncated file as well as for a missing one.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        # What a library says of a file that claims the impossible: truncated, of no projection, of another layout.
         raise DamagedFile(f"{path.name}: cannot be read: {_first_line(error)}.") from error
 
 

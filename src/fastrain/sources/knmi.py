@@ -89,7 +89,10 @@ def _grid(file: Any, shape: tuple[int, int], name: str) -> Grid:
         raise DamagedFile(f"{name}: pixel size {step_x}, {step_y} m, expected rows that run north to south.")
     # Offsets count pixels from the projection's origin to the outer corner of the first pixel ("LU": upper left).
     west, north = (column + 0.5) * step_x, (row + 0.5) * step_y
-    return Grid(_in_metres(crs), west, north, step_x, -step_y, (int(shape[0]), int(shape[1])))
+    grid = Grid(_in_metres(crs), west, north, step_x, -step_y, (int(shape[0]), int(shape[1])))
+    if not np.isfinite(grid.place(0, 0)).all():
+        raise DamagedFile(f"{name}: its corner lies nowhere on Earth in the projection {crs!r}.")
+    return grid
 
 
 def _in_metres(crs: str) -> str:
