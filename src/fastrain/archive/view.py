@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy import ndarray
 
-from fastrain.archive.repository import BRANCH, open_repository, readable_errors
+from fastrain.archive.repository import readable_errors
 from fastrain.archive.store import Archive
 
 if TYPE_CHECKING:
@@ -28,12 +28,15 @@ def open_archive(path: str | Path) -> xr.DataTree:
     import xarray as xr
 
     archive = Archive.open(path)
-    repository = open_repository(Path(path))
-    with readable_errors(Path(path)):
-        store = repository.readonly_session(BRANCH).store
+    with readable_errors(archive.path):
         # Levels stay bytes: masked, they would become floats of four times the size.
         tree: Any = xr.open_datatree(
-            store, engine="zarr", consolidated=False, chunks=None, mask_and_scale=False, decode_times=False
+            archive.root.store,
+            engine="zarr",
+            consolidated=False,
+            chunks=None,
+            mask_and_scale=False,
+            decode_times=False,
         )
     first, stop = archive.span or (0, 0)
     shown = {name: _shown(node.to_dataset(inherit=False), first, stop) for name, node in tree.subtree_with_keys}

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from fastrain.core.errors import SettingError, UnknownTime
 
@@ -90,6 +91,11 @@ def parse_time(text: str) -> datetime:
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise SettingError(f"{text!r} is no time; write it like 2024-07-01T12:00Z.") from None
+
+
+def utc_of(value: Any) -> datetime:
+    """Return the UTC time of a numpy datetime64, or of an array of one, to the second."""
+    return datetime.fromtimestamp(int(value.astype("datetime64[s]").astype(int)), tz=UTC)
 
 
 def show_time(time: datetime) -> str:

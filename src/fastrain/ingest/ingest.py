@@ -6,10 +6,11 @@ finds what is held unchanged and adds the rest.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def ingest(
         first = _first(frames, plan)
         if first:
             schema = _schema(first, plan, settings, reading)
-            _write(_chain(first, frames), archive, schema, reading, settings.replace, report)
+            _write(itertools.chain(first, frames), archive, schema, reading, settings.replace, report)
     report.seconds = time.monotonic() - began
     return report
 
@@ -147,10 +148,8 @@ def _same_choices(schema: Schema, settings: IngestSettings, format: str) -> None
 def _with_background(
     reading: ReadOptions, plan: Plan, settings: IngestSettings, held: Archive | None, progress: Progress
 ) -> ReadOptions:
-    from dataclasses import replace
-
     learn = reader_of(plan.format).learn
-    if learn is None or not plan.paths:
+    if learn is None:
         return reading
     if held and held.background is not None and held.schema.ground is not None:
         # Fixed when the archive was created, so that the same picture gives the same frame ever after.
@@ -209,11 +208,6 @@ def _schema(first: list[Frame], plan: Plan, settings: IngestSettings, reading: R
         credit=reader.credit,
         ground=background.ground if background else None,
     )
-
-
-def _chain(first: list[Frame], rest: Iterator[Frame]) -> Iterator[Frame]:
-    yield from first
-    yield from rest
 
 
 def _write(

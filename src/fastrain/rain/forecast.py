@@ -14,7 +14,7 @@ import numpy as np
 from fastrain.archive.store import Archive, frame_time
 from fastrain.core.errors import GapError, NotObserved, PlaceError
 from fastrain.core.grid import Grid
-from fastrain.core.time import show_time
+from fastrain.core.time import show_time, utc_of
 from fastrain.rain.inputs import make_inputs
 from fastrain.rain.run import Run
 from fastrain.samples.frames import load_frames, require_history
@@ -216,7 +216,7 @@ def at_place(chances: xr.Dataset, grid: Grid, pixel: tuple[int, int]) -> PlaceFo
     cells = grid.coarsened(coarseness)
     latitude, longitude = cells.place(row, column)
     chance = chances["chance"].values[:, :, row, column]
-    issue = _utc(chances["issue_time"].values)
+    issue = utc_of(chances["issue_time"].values)
     if np.isnan(chance).any():
         raise NotObserved(
             f"The radar does not see {latitude:.3f},{longitude:.3f} at {show_time(issue)} (beyond its range, or hidden "
@@ -266,9 +266,3 @@ def write_netcdf(chances: xr.Dataset, path: str) -> None:
     encoding: dict[str, Any] = {"chance": packed, "valid_time": seconds, "issue_time": seconds}
     encoding |= {name: {"units": "minutes", "dtype": "int32"} for name in ("lead_time", "lead_bounds")}
     chances.to_netcdf(path, engine="h5netcdf", encoding=encoding)
-
-
-def _utc(value: Any) -> datetime:
-    from datetime import UTC
-
-    return datetime.fromtimestamp(int(value.astype("datetime64[s]").astype(int)), tz=UTC)

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from fastrain.core.levels import NOT_OBSERVED, LevelTable
-from fastrain.core.time import show_time
+from fastrain.core.time import show_time, utc_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,7 +97,7 @@ def forecast_figure(chances: xr.Dataset, cell: tuple[int, int] | None = None) ->
                 axis.set_title(f"{bounds[p, 0]}–{bounds[p, 1]} min", fontsize=10)
         axes[k][0].set_ylabel(f"≥ {float(chances['threshold'].values[k]):g} mm/h", fontsize=10)
     figure.colorbar(image, ax=axes, label="chance", shrink=0.8)
-    figure.suptitle(f"Chance of rain, issued {_shown(chances['issue_time'].values)}", fontsize=11)
+    figure.suptitle(f"Chance of rain, issued {show_time(utc_of(chances['issue_time'].values))}", fontsize=11)
     figure.supxlabel(f"Data: {chances.attrs['credit']}", fontsize=8, color="#555", x=0.01, ha="left")
     return figure
 
@@ -171,9 +171,3 @@ def _ends(seen: ndarray, margin: int = 2) -> tuple[int, int]:
 
 def _rgba(colour: str) -> tuple[int, int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16), 255
-
-
-def _shown(value: Any) -> str:
-    from datetime import UTC, datetime
-
-    return show_time(datetime.fromtimestamp(int(value.astype("datetime64[s]").astype(int)), tz=UTC))

@@ -6,7 +6,7 @@ import base64
 import html
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrain.archive.store import Archive
-from fastrain.core.time import show_time
+from fastrain.core.time import show_time, utc_of
 from fastrain.rain.forecast import PlaceForecast
 from fastrain.rain.pictures import (
     NAMES,
@@ -103,8 +103,8 @@ def data_address(picture: bytes, kind: str = "png") -> str:
 
 def _forecast(archive: Archive, chances: xr.Dataset, place: PlaceForecast | None) -> str:
     """Return the animated map and the traffic lights."""
-    issue = chances["issue_time"].values.astype("datetime64[s]").astype(int)
-    slot = archive.schema.axis.slot(_utc(int(issue)))[0]
+    issue = utc_of(chances["issue_time"].values)
+    slot = archive.schema.axis.slot(issue)[0]
     span = max(1, round(OBSERVED_SPAN / archive.schema.axis.cadence))
     first = max((archive.span or (0, 0))[0], slot - span)
     level = archive.level(first, slot + 1)
@@ -123,7 +123,7 @@ def _forecast(archive: Archive, chances: xr.Dataset, place: PlaceForecast | None
     ahead = {
         t: [
             (
-                f"{a}–{b} min after {show_time(_utc(int(issue)))}",
+                f"{a}–{b} min after {show_time(issue)}",
                 f"chance of ≥ {t} mm/h",
                 data_address(png(chance_picture(chances["chance"].values[p, k]))),
             )
@@ -265,7 +265,3 @@ def _image(picture: bytes, alt: str) -> str:
 
 def _escape(text: str) -> str:
     return html.escape(text, quote=True)
-
-
-def _utc(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, tz=UTC)
