@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from fastrain.core.errors import DamagedFile
 from fastrain.core.grid import Grid
-from fastrain.core.levels import NOT_OBSERVED, LevelTable
+from fastrain.core.levels import LevelTable
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Frame:
     def __post_init__(self) -> None:
         if self.level.shape != self.grid.shape:
             raise DamagedFile(f"{self.name}: {self.level.shape} pixels, but its grid has {self.grid.shape}.")
-        highest = int(self.level[self.level != NOT_OBSERVED].max(initial=0))
+        # Plus one, not observed wraps round to 0: one pass at memory speed.
+        highest = int((self.level + np.uint8(1)).max()) - 1
         if highest > self.table.count:
             raise DamagedFile(f"{self.name}: level {highest}, but its legend ends at {self.table.count}.")
 

@@ -69,6 +69,31 @@ class Grid:
         step = pixel_km * 1000.0
         return cls(crs, -centre[1] * step, centre[0] * step, step, step, shape)
 
+    @classmethod
+    def of_degrees(cls, north: float, west: float, step_y: float, step_x: float, shape: tuple[int, int]) -> Grid:
+        """Return the grid of even latitudes and longitudes; its metres are true at its middle latitude.
+
+        Args:
+            north: latitude of the first row's centre, degrees.
+            west: longitude of the first column's centre, degrees.
+            step_y: degrees of latitude from row to row, positive.
+            step_x: degrees of longitude from column to column.
+            shape: rows and columns.
+        """
+        south, east = north - step_y * (shape[0] - 1), west + step_x * (shape[1] - 1)
+        if not (-90 <= south <= north <= 90 and -180 <= west <= east <= 540 and step_x > 0 and step_y > 0):
+            raise SettingError(f"A grid from {north:g},{west:g} to {south:g},{east:g} degrees is none.")
+        middle = round((north + south) / 2, 6), round((west + east) / 2, 6)
+        degree = math.radians(1.0) * EARTH_RADIUS  # m
+        crs = (
+            f"+proj=eqc +lat_ts={middle[0]} +lat_0={middle[0]} +lon_0={middle[1]} +R={EARTH_RADIUS:.0f} "
+            "+units=m +no_defs"
+        )
+        along = degree * math.cos(math.radians(middle[0]))
+        return cls(
+            crs, (west - middle[1]) * along, (north - middle[0]) * degree, step_x * along, step_y * degree, shape
+        )
+
     @property
     def cell_km(self) -> float:
         """Edge of a pixel in km, the mean of both directions."""
@@ -166,6 +191,16 @@ class Grid:
         }
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in mapping.items() if v is not None}
         return {**described, "crs": (np.int32(0), plain)}
+
+    def proj_string(self) -> str:
+        """Return the projection as a proj string, as pysteps wants it; what it cannot say is lost."""
+        import warnings
+
+        if self.crs.startswith("+"):
+            return self.crs
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return str(self._pyproj_crs.to_proj4())
 
     def as_attributes(self) -> dict[str, Any]:
         """Return the grid as plain values, as an archive or a checkpoint keeps it."""

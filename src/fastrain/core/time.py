@@ -35,6 +35,8 @@ NAME_PATTERNS = (
 
 _FIELDS = {
     "%Y": r"(\d{4})",
+    "%y": r"(\d{2})",
+    "%j": r"(\d{3})",
     "%m": r"(\d{2})",
     "%d": r"(\d{2})",
     "%H": r"(\d{2})",
@@ -49,7 +51,7 @@ def time_in_name(name: str, pattern: str | None = None) -> datetime:
 
     Args:
         name: the file's name, without its folder.
-        pattern: what to look for, in strptime's %Y %m %d %H %M %S; the known patterns if None.
+        pattern: what to look for, in strptime's %Y %y %m %d %j %H %M %S; the known patterns if None.
 
     Raises:
         UnknownTime: no such time stands there, or it is no date.
@@ -61,7 +63,11 @@ def time_in_name(name: str, pattern: str | None = None) -> datetime:
         if not found:
             continue
         parts = dict(zip(fields, map(int, found.groups()), strict=True))
+        if "%y" in parts:
+            parts["%Y"] = 1969 + (parts["%y"] - 69) % 100  # as strptime: 69 is 1969, 68 is 2068
         try:
+            if "%j" in parts:
+                parts["%m"], parts["%d"] = _month_and_day(parts["%Y"], parts["%j"])
             return datetime(*(parts.get(field, 0) for field in _ORDER), tzinfo=UTC)  # type: ignore[misc, arg-type]
         except ValueError:
             continue
@@ -69,12 +75,22 @@ def time_in_name(name: str, pattern: str | None = None) -> datetime:
     raise UnknownTime(f"{name}: {looked_for} does not stand in the name; give --time-pattern, e.g. %Y%m%d%H%M.")
 
 
+def _month_and_day(year: int, day: int) -> tuple[int, int]:
+    date = datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=day - 1)
+    if date.year != year:
+        raise ValueError
+    return date.month, date.day
+
+
 def _compiled(pattern: str) -> tuple[list[str], str]:
     fields = re.findall(r"%.", pattern)
     unknown = [field for field in fields if field not in _FIELDS]
-    missing = [field for field in _ORDER[:5] if field not in fields]
-    if unknown or missing or len(set(fields)) != len(fields):
-        raise SettingError(f"--time-pattern {pattern!r}: needs each of %Y %m %d %H %M once (%S may be added).")
+    whole = any(set(day) <= set(fields) for day in ({"%Y", "%m", "%d"}, {"%y", "%m", "%d"}, {"%Y", "%j"}, {"%y", "%j"}))
+    if unknown or not whole or not {"%H", "%M"} <= set(fields) or len(set(fields)) != len(fields):
+        raise SettingError(
+            f"--time-pattern {pattern!r}: needs %Y (or %y), %m and %d (or %j, the day of the year), %H and %M, "
+            "each once; %S may be added."
+        )
     literal = [re.escape(part) for part in re.split(r"%.", pattern)]
     body = literal[0] + "".join(_FIELDS[f] + part for f, part in zip(fields, literal[1:], strict=True))
     return fields, rf"(?<!\d){body}(?!\d)"

@@ -29,7 +29,7 @@ SPHERE = (
 _LONGEST_HEADER = 16_384
 
 
-def recognises(head: bytes) -> bool:
+def recognises(path: Path, head: bytes) -> bool:
     """Tell whether a file opens as a PGM with FMI's comments, gzipped or not."""
     if head[:2] == b"\x1f\x8b":
         try:

@@ -19,14 +19,8 @@ from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
 from fastrain.core.levels import LevelTable
 from fastrain.core.time import time_in_name
+from fastrain.sources.hdf5 import first, layout, levels_of, one_line, text
 from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions
-
-HDF5 = b"\x89HDF\r\n\x1a\n"
-
-
-def recognises(head: bytes) -> bool:
-    """Tell whether a file opens as HDF5; which layout it has is seen when it is read."""
-    return head[:8] == HDF5
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
@@ -41,9 +35,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         with h5py.File(path, "r") as file:
             yield _frame(file, path, options)
     except KeyError as error:
-        raise DamagedFile(f"{path.name}: HDF5, but not in KNMI's layout ({_one_line(error)}).") from None
+        raise DamagedFile(f"{path.name}: HDF5, but not in KNMI's layout ({one_line(error)}).") from None
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({_one_line(error)}).") from None
+        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({one_line(error)}).") from None
 
 
 @cache
@@ -57,34 +51,35 @@ def _frame(file: Any, path: Path, options: ReadOptions) -> Frame:
     if data.ndim != 2 or data.dtype != np.uint16 or not 0 < data.size <= MOST_PIXELS:
         raise DamagedFile(f"{path.name}: image_data is {data.dtype} {data.shape}, expected uint16 of two dimensions.")
     calibration = file["image1/calibration"].attrs
-    formula = _text(calibration["calibration_formulas"])
+    formula = text(calibration["calibration_formulas"])
     match = re.fullmatch(r"GEO\s*=\s*([0-9.eE+-]+)\s*\*\s*PV\s*\+\s*([0-9.eE+-]+)", formula)
-    parameter = _text(file["image1"].attrs["image_geo_parameter"])
+    parameter = text(file["image1"].attrs["image_geo_parameter"])
     if not match or "PRECIPITATION" not in parameter or "MM" not in parameter:
         raise DamagedFile(f"{path.name}: {parameter} by {formula!r}, expected precipitation in mm as a·PV+b.")
     slope, offset = float(match.group(1)), float(match.group(2))
-    missing = {int(_first(calibration[key])) for key in ("calibration_missing_data", "calibration_out_of_image")}
+    missing = {int(first(calibration[key])) for key in ("calibration_missing_data", "calibration_out_of_image")}
     overview = file["overview"].attrs
-    start, end = (_time(_text(overview[f"product_datetime_{which}"]), path) for which in ("start", "end"))
+    start, end = (_time(text(overview[f"product_datetime_{which}"]), path) for which in ("start", "end"))
     hours = (end - start) / timedelta(hours=1)
     if not 0 < hours <= 24:
         raise DamagedFile(f"{path.name}: its accumulation lasts from {start} to {end}.")
     # There are 65,536 values only: a table of them is quicker than arithmetic on every pixel.
     rate = (slope * np.arange(65536) + offset) / hours
     rate[sorted(missing)] = np.nan
-    level = table().encode(rate)[data[:]]
+    lookup = table().encode(rate)
+    level = levels_of(data, lambda stored: lookup[stored], path.name)
     time = time_in_name(path.name, options.time_pattern) if options.time_pattern else end
     return Frame(level, time, _grid(file, data.shape, path.name), table(), path.name)
 
 
 def _grid(file: Any, shape: tuple[int, int], name: str) -> Grid:
     geographic = file["geographic"].attrs
-    crs = _text(file["geographic/map_projection"].attrs["projection_proj4_params"])
-    units = _text(geographic["geo_dim_pixel"])
+    crs = text(file["geographic/map_projection"].attrs["projection_proj4_params"])
+    units = text(geographic["geo_dim_pixel"])
     if units.upper() != "KM,KM":
         raise DamagedFile(f"{name}: pixels in {units}, expected KM,KM.")
-    step_x, step_y = (float(_first(geographic[f"geo_pixel_size_{axis}"])) * 1000.0 for axis in "xy")
-    column, row = (float(_first(geographic[f"geo_{which}_offset"])) for which in ("column", "row"))
+    step_x, step_y = (float(first(geographic[f"geo_pixel_size_{axis}"])) * 1000.0 for axis in "xy")
+    column, row = (float(first(geographic[f"geo_{which}_offset"])) for which in ("column", "row"))
     if step_x <= 0 or step_y >= 0:
         raise DamagedFile(f"{name}: pixel size {step_x}, {step_y} m, expected rows that run north to south.")
     # Offsets count pixels from the projection's origin to the outer corner of the first pixel ("LU": upper left).
@@ -112,17 +107,4 @@ def _time(text: str, path: Path) -> datetime:
         raise DamagedFile(f"{path.name}: its time is {text!r}, expected like 26-AUG-2010;00:05:00.000.") from None
 
 
-def _text(value: Any) -> str:
-    value = _first(value)
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-
-
-def _first(value: Any) -> Any:
-    return value.flat[0] if isinstance(value, np.ndarray) else value
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
-
-
-READER = Reader(recognises=recognises, read=read, average="rain_rate", credit="KNMI (CC BY 4.0)")
+READER = Reader(recognises=lambda path, head: layout(path, head) == "knmi", read=read, average="rain_rate", credit="KNMI (CC BY 4.0)")

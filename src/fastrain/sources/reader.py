@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
 from fastrain.core.frame import Frame
 
-MOST_PIXELS = 100_000_000  # a file that claims a larger picture is refused before anything is allocated
+if TYPE_CHECKING:
+    from fastrain.sources.palette import Palette
+
+MOST_PIXELS = 50_000_000  # a file that claims a larger picture is refused before anything is allocated
+HIGHEST_RATE = 300.0  # mm/h; what measured files state above it is no rain: hail, clutter, interference
+
+Average = Literal["level", "rain_rate"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,11 @@ class ReadOptions:
         time_pattern: how the time stands in the file's name; the known patterns if None.
         site: the radar's code; read off the file's name if None.
         background: what the pictures show where no rain is; each picture by itself if None.
+        palette: of the pictures; the format's own if None.
+        mask: a picture that is not black where the rain is hidden.
+        variable: of a file that holds several; the one that is rain if None.
+        accumulation: over which an amount was summed; what the file says if None.
+        importer: what to hand to an importer of pysteps, as names and values.
     """
 
     centre: tuple[float, float] | None = None
@@ -45,6 +58,11 @@ class ReadOptions:
     time_pattern: str | None = None
     site: str | None = None
     background: Background | None = None
+    palette: Palette | None = None
+    mask: Path | None = None
+    variable: str | None = None
+    accumulation: timedelta | None = None
+    importer: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,17 +70,30 @@ class Reader:
     """One format.
 
     Attributes:
-        recognises: tells from the first bytes of a file whether it is of this format.
+        recognises: tells from a file's path and its first bytes whether it is of this format.
         read: yields the frames of a file.
         average: of what the blocks' means are taken, unless a user says otherwise.
+        credit: whom to thank for the data.
         site_of: the radar's code in a file's name, for formats of one radar a picture.
         learn: what pictures show where no rain is, from many of them or from one that a user gives as such.
-        credit: whom to thank for the data.
+        time_pattern: how the time stands in the names, where no known pattern finds it.
+        palette: of the format's pictures.
+        many: whether one file may hold many frames, so that it is read frame by frame.
     """
 
-    recognises: Callable[[bytes], bool]
+    recognises: Callable[[Path, bytes], bool]
     read: Callable[[Path, ReadOptions], Iterator[Frame]]
-    average: Literal["level", "rain_rate"]
+    average: Average
     credit: str
     site_of: Callable[[str], str | None] | None = None
     learn: Callable[[Sequence[Path], Path | None, ReadOptions], Background] | None = None
+    time_pattern: str | None = None
+    palette: Callable[[], Palette] | None = None
+    many: bool = False
+
+
+def plausible(rain_rate: ndarray) -> ndarray:
+    """Return rain rates in mm/h with what no rain can be (above HIGHEST_RATE, infinite) as not observed."""
+    with np.errstate(invalid="ignore"):
+        rain_rate[~(rain_rate <= HIGHEST_RATE)] = np.nan
+    return rain_rate

@@ -46,7 +46,7 @@ class Payload:
     y_offset: int
 
 
-def recognises(head: bytes) -> bool:
+def recognises(path: Path, head: bytes) -> bool:
     """Tell whether a file opens with the ancestor's line."""
     return head.startswith(MAGIC_LINE)
 

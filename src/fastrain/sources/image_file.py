@@ -1,4 +1,4 @@
-"""Pictures on disk: an indexed picture as indices and colours, safely, whatever the file claims to be."""
+"""Pictures on disk: GIF, PNG or WebP as indices and colours, safely, whatever the file claims to be."""
 
 from __future__ import annotations
 
@@ -11,23 +11,36 @@ from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
 from fastrain.core.errors import DamagedFile
+from fastrain.sources.reader import MOST_PIXELS
+
+FORMATS = ("GIF", "PNG", "WEBP")
+TRANSPARENT = 0x1000000  # stands for a colour where the picture has none
+MAGIC = (b"GIF87a", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"RIFF")
 
 
-def read_picture(path: Path, size: tuple[int, int]) -> tuple[Shaped[ndarray, "y x"], Int[ndarray, colours]]:
-    """Return a picture as (rows, columns) indices into its list of colours, each 0xRRGGBB.
+def read_picture(
+    path: Path, size: tuple[int, int] | None = None
+) -> tuple[Shaped[ndarray, "y x"], Int[ndarray, colours]]:
+    """Return a picture as (rows, columns) indices into its list of colours, each 0xRRGGBB or TRANSPARENT.
+
+    Args:
+        path: of a GIF, PNG or WebP; of an animation, the first picture.
+        size: rows and columns that it must have; any if None.
 
     Raises:
-        DamagedFile: no picture, truncated, or of another size than (rows, columns) `size`.
+        DamagedFile: no picture, truncated, or of another size.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if (image.height, image.width) != size:
+            with Image.open(path, formats=FORMATS) as image:
+                if size and (image.height, image.width) != size:
                     raise DamagedFile(
                         f"{path.name}: {image.width}×{image.height} pixels, expected {size[1]}×{size[0]}; "
                         "it is of another kind of picture."
                     )
+                if image.width * image.height > MOST_PIXELS:
+                    raise DamagedFile(f"{path.name}: claims {image.width}×{image.height} pixels; too many.")
                 image.load()
                 return _indices(image)
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -42,8 +55,14 @@ def _indices(image: Image.Image) -> tuple[ndarray, ndarray]:
         flat = np.array(image.getpalette("RGB"), dtype=np.int64).reshape(-1, 3)
         colours = np.full(256, -1, dtype=np.int64)
         colours[: len(flat)] = flat[:, 0] << 16 | flat[:, 1] << 8 | flat[:, 2]
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            colours[clear] = TRANSPARENT
+        elif isinstance(clear, bytes):
+            colours[: len(clear)][np.frombuffer(clear, np.uint8)[:256] == 0] = TRANSPARENT
         return np.asarray(image), colours
-    rgb = np.asarray(image.convert("RGB"), dtype=np.int64)
-    packed = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    rgba = np.asarray(image.convert("RGBA"), dtype=np.int64)
+    packed = rgba[..., 0] << 16 | rgba[..., 1] << 8 | rgba[..., 2]
+    packed[rgba[..., 3] == 0] = TRANSPARENT
     colours, indices = np.unique(packed, return_inverse=True)
     return indices.reshape(packed.shape), colours

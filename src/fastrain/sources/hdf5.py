@@ -1,0 +1,101 @@
+"""HDF5 files: which layout one has, and a data set as levels without ever holding it whole as numbers.
+
+Three services' files open with the same eight bytes: KNMI's own layout, ODIM_H5, and NetCDF-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from fastrain.core.errors import DamagedFile
+from fastrain.sources.reader import MOST_PIXELS
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+ROWS_AT_ONCE = 256
+
+
+def layout(path: Path, head: bytes) -> str | None:
+    """Return `knmi`, `odim`, `bom` or `netcdf`, or None where a file is no HDF5 or of another layout.
+
+    Raises:
+        DamagedFile: it opens as HDF5 but cannot be read.
+    """
+    if not head.startswith(MAGIC):
+        return None
+    stat = path.stat()
+    return _layout(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=16)
+def _layout(path: Path, _changed: int, _size: int) -> str | None:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            conventions = text(file.attrs.get("Conventions", ""))
+            if conventions.upper().startswith("ODIM"):
+                return "odim"
+            if "image1" in file and "overview" in file:
+                return "knmi"
+            if "rainfields" in text(file.attrs.get("source", "")):
+                return "bom"
+            if conventions.upper().startswith("CF") or "_NCProperties" in file.attrs or _has_scales(file):
+                return "netcdf"
+            return "odim" if {"what", "where", "dataset1"} <= set(file) else None
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({one_line(error)}).") from None
+
+
+def levels_of(data: Any, convert: Callable[[ndarray], UInt8[ndarray, "rows x"]], name: str) -> UInt8[ndarray, "y x"]:
+    """Return a data set of two dimensions as levels, some rows at a time.
+
+    Args:
+        data: the data set, (y, x) of any number type.
+        convert: stored numbers to levels.
+        name: of the file, for messages.
+
+    Raises:
+        DamagedFile: it is not two-dimensional, no number, or claims more pixels than any radar has.
+    """
+    if data.ndim != 2 or data.dtype.kind not in "iuf" or not 0 < data.size <= MOST_PIXELS:
+        raise DamagedFile(f"{name}: its picture is {data.dtype} {data.shape}, expected numbers of two dimensions.")
+    chunks = getattr(data, "chunks", None)
+    if chunks and np.prod([int(c) for c in chunks]) > 2 * MOST_PIXELS:
+        raise DamagedFile(f"{name}: its picture is stored in pieces of {chunks}; too large to be true.")
+    step = max(ROWS_AT_ONCE, chunks[0] if chunks else 0)
+    level = np.empty(data.shape, dtype=np.uint8)
+    for row in range(0, data.shape[0], step):
+        level[row : row + step] = convert(np.asarray(data[row : row + step]))
+    return level
+
+
+def text(value: Any) -> str:
+    """Return an attribute as text, however it was stored."""
+    value = first(value)
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def number(value: Any) -> float:
+    """Return an attribute as a number, however it was stored."""
+    return float(first(value))
+
+
+def first(value: Any) -> Any:
+    """Return the one value of an array of one, or the value itself."""
+    return value.flat[0] if isinstance(value, np.ndarray) else value
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a library said, short and on one line."""
+    return " ".join(str(error).split())[:160]
+
+
+def _has_scales(file: Any) -> bool:
+    return any(getattr(item, "attrs", {}).get("CLASS") == b"DIMENSION_SCALE" for item in file.values())
