@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from PIL import Image
 from fastrain.core.errors import DamagedFile, SourceError, UnknownTime
 from fastrain.core.levels import NOT_OBSERVED
 from fastrain.sources import ReadOptions, read_frames
-from fastrain.sources.eccc import learn
 from fastrain.sources.palette import load_palette
+from fastrain.sources.pictures import learn as learn_by
 from fastrain.sources.sites import code_in_name, site_of
 
+learn = partial(learn_by, "eccc")
 LAND, WATER, LINE, RAIN = (0x98, 0x98, 0x66), (0x33, 0x33, 0x66), (0, 0, 0), (0x99, 0xCC, 0xFF)
 
 
@@ -33,6 +35,12 @@ def rgb_of(path: Path) -> np.ndarray:
     """The picture's colours, (y, x, 3)."""
     with Image.open(path) as image:
         return np.array(image.convert("RGB"))
+
+
+def packed_of(path: Path) -> np.ndarray:
+    """The picture's colours, (y, x), as 0xRRGGBB."""
+    rgb = rgb_of(path).astype(int)
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
 
 def level_of(path: Path, **options) -> np.ndarray:
@@ -105,10 +113,60 @@ def test_a_new_colour_of_land_is_learned_as_ground_but_rain_of_another_palette_i
     assert level_of(picture(other_land, tmp_path / "202501010000_X.gif"))[100, 240] == 0
 
 
-def test_other_palettes_are_refused_and_not_misread(data):
-    for name in ("202508210954_CASFT_CAPPI_1.5_RAIN_A11Y.gif", "202508210954_CASFT_CAPPI_1.0_SNOW_A11Y.gif"):
-        with pytest.raises(DamagedFile, match="another palette"):
-            list(read_frames(data / "radar/eccc_other" / name, "eccc"))
+@pytest.mark.parametrize(
+    ("name", "edges"),
+    [
+        ("202508210954_CASFT_CAPPI_1.5_RAIN_A11Y.gif", (0.1, 1, 4, 12, 24, 50, 100, 200)),
+        ("202508210954_CASFT_CAPPI_1.0_SNOW_A11Y.gif", (0.1, 0.2, 0.5, 1, 2, 4, 7.5, 20)),
+        ("202508210954_CASFT_CAPPI_1.5_RAIN.gif", (0.1, 1, 2, 4, 8, 12, 16, 24, 32, 50, 64, 100, 125, 200)),
+    ],
+)
+def test_each_legend_gives_its_own_levels(data, name, edges):
+    path = data / "radar/eccc_other" / name
+    (frame,) = read_frames(path, "eccc")
+    assert frame.table.lower == edges
+    greens = {"99ff99": 1, "33ff33": 2, "009900": 3} if "A11Y" in name else {"99ccff": 1, "0099ff": 2}
+    packed = packed_of(path)[:480, :480]
+    seen = frame.level != NOT_OBSERVED
+    for colour, level in greens.items():
+        here = (packed == int(colour, 16)) & seen
+        assert here.any() or level > 2
+        assert (frame.level[here] == level).all()
+
+
+def test_the_same_weather_in_the_accessible_and_the_plain_palette_agrees_at_their_common_edges(data):
+    other = data / "radar/eccc_other"
+    (plain,) = read_frames(other / "202508210954_CASFT_CAPPI_1.5_RAIN.gif", "eccc")
+    (accessible,) = read_frames(other / "202508210954_CASFT_CAPPI_1.5_RAIN_A11Y.gif", "eccc")
+    both = (plain.level != NOT_OBSERVED) & (accessible.level != NOT_OBSERVED)
+    assert both.mean() > 0.7
+    for edge in (0.1, 1, 4):
+        a, b = (f.level[both] >= f.table.first_level(edge) for f in (plain, accessible))
+        assert (a == b).mean() > 0.999
+
+
+def test_snow_in_fourteen_colours_is_told_by_its_title_and_colours_without_a_label_share_the_one_below(tmp_path, data):
+    rgb = rgb_of(data / "radar/eccc_other/202508292100_CASFT_CAPPI_1.5_RAIN.gif")
+    snow = rgb_of(data / "radar/eccc_other/202508210954_CASFT_CAPPI_1.0_SNOW_A11Y.gif")
+    rgb[108:130, 480:] = snow[108:130, 480:]
+    path = tmp_path / "202508292100_CASFT.gif"
+    Image.fromarray(rgb).quantize(256, dither=Image.Dither.NONE).save(path)
+    (frame,) = read_frames(path, "eccc")
+    assert frame.table.lower == (0.1, 0.2, 0.5, 1, 2, 4, 7.5, 20)
+    packed, seen = packed_of(path)[:480, :480], frame.level != NOT_OBSERVED
+    for colour, level in {0x99CCFF: 1, 0x0099FF: 2, 0x00FF66: 2, 0x00CC00: 3, 0x009900: 3}.items():
+        here = (packed == colour) & seen
+        assert here.any()
+        assert (frame.level[here] == level).all()
+
+
+def test_a_legend_of_unknown_colours_is_refused_and_not_misread(tmp_path):
+    def other_legend(rgb):
+        rgb[:, 480:] = 255 - rgb[:, 480:]
+
+    path = picture(other_legend, tmp_path / "202501010000_X.gif")
+    with pytest.raises(DamagedFile, match="another palette"):
+        level_of(path)
 
 
 def test_beyond_the_range_nothing_is_observed_and_all_real_rain_lies_within(data):

@@ -63,9 +63,7 @@ def average_weights(average: Average, table: LevelTable) -> Float[ndarray, 256]:
     raise SettingError(f"--average {average}: expected level or rain_rate.")
 
 
-def _coarsen(
-    level: ndarray, c: int, weights: ndarray, maximum: ndarray, ratio: ndarray, observed: ndarray
-) -> None:
+def _coarsen(level: ndarray, c: int, weights: ndarray, maximum: ndarray, ratio: ndarray, observed: ndarray) -> None:
     """Coarsen frame by frame: fold c rows into one, then c columns, then go into the wet blocks for their mean."""
     frames, height, width = level.shape
     rows, columns = maximum.shape[1:]
@@ -89,9 +87,7 @@ def _coarsen(
         _means(pixels, c, weights, highest, highest.view(np.uint64), wet, observed[t], ratio[t])
 
 
-def _across(
-    top: ndarray, hidden: ndarray, c: int, pairs: ndarray, highest: ndarray, unseen: ndarray
-) -> None:
+def _across(top: ndarray, hidden: ndarray, c: int, pairs: ndarray, highest: ndarray, unseen: ndarray) -> None:
     """Reduce each c neighbours of a folded row; two and four as the halves of wider numbers, which is quicker."""
     if c not in (2, 4):
         _neighbours(top, hidden, c, highest, unseen)

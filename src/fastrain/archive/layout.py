@@ -8,17 +8,23 @@ import numpy as np
 import zarr
 from jaxtyping import Bool
 from numpy import ndarray
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import ZstdCodec
 
 from fastrain.archive.schema import CONVENTIONS, DIGEST_BYTES, SLOTS_PER_CHUNK, Schema
 from fastrain.core.levels import NOT_OBSERVED
 
 BLOCK_ARRAYS = ("max", "mean", "observed")
+MOST_IN_CHUNK = 2048 * 2048  # pixels of a frame that are one chunk
+PART = 1024  # edge of a chunk, in pixels, where a frame is more
 
 
 def codecs() -> list[Any]:
-    """Return how every chunk is stored: compressed, then checksummed."""
-    return [BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec()]
+    """Return how every chunk is stored: compressed as a whole, with a checksum of its content.
+
+    Chosen by `benchmarks/codec.py`: what is the same from frame to frame (lines, the edge of the range) costs nothing
+    where the compressor sees all of a chunk, which Blosc's blocks keep it from.
+    """
+    return [ZstdCodec(level=1, checksum=True)]
 
 
 def lay_out(root: zarr.Group, schema: Schema, hidden: Bool[ndarray, "y x"] | None) -> None:
@@ -143,13 +149,20 @@ def _grid_group(root: zarr.Group, schema: Schema, coarseness: int) -> None:
         group.create_array(
             name,
             shape=(schema.axis.size, *grid.shape),
-            chunks=(schema.frames_per_chunk, *grid.shape),
+            chunks=(schema.frames_per_chunk, *_plane(grid.shape)),
             dtype="uint8",
             fill_value=fill,
             compressors=codecs(),
             dimension_names=("time", "y", "x"),
             attributes={**shared, **attributes},
         )
+
+
+def _plane(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the chunk of a frame: all of it, or a part of a continent's."""
+    if shape[0] * shape[1] <= MOST_IN_CHUNK:
+        return shape
+    return min(shape[0], PART), min(shape[1], PART)
 
 
 def _fixed(group: zarr.Group, name: str, values: ndarray, names: tuple[str, ...], attributes: dict[str, Any]) -> None:

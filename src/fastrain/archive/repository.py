@@ -2,17 +2,20 @@
 
 Icechunk shows a reader whole commits only, and a killed writer leaves the last one. Its local storage is not safe for
 two writers, so a lock of our own guards it: an advisory lock on a file beside it, which the kernel lets go when its
-holder dies.
+holder dies. An object store (`s3://`) refuses the second of two commits by itself.
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +24,47 @@ import icechunk
 from fastrain.core.errors import ArchiveBusy, ArchiveError
 
 BRANCH = "main"
-MANIFEST_SLOTS = 8192  # time chunks a manifest holds: what a commit rewrites, whatever the archive's age
+MANIFEST_CHUNKS = 720  # time chunks a manifest holds, a month of hours: what a commit rewrites, whatever the age
+KEEP_STATES = timedelta(days=1)  # how long a state can still be read after it was overtaken
+TIDY_EVERY = 256  # states; fewer are not worth looking through the storage for
 
 icechunk.set_logs_filter("error")  # it warns at every opening of what our lock guards
+
+_ADDRESS = re.compile(r"(s3):/{1,2}([^/]+)(?:/(.*))?")
+
+
+def remote(path: Path) -> tuple[str, str] | None:
+    """Return bucket and prefix of an address like `s3://bucket/prefix`; None for a folder.
+
+    Raises:
+        ArchiveError: the address names no bucket, or another kind of store.
+    """
+    text = str(path)  # a Path has made one slash of two
+    if not re.match(r"[a-z][a-z0-9]+:/", text):
+        return None
+    match = _ADDRESS.fullmatch(text)
+    if not match or not match.group(3):
+        raise ArchiveError(f"{text}: expected a folder, or an address like s3://bucket/name.")
+    return match.group(2), match.group(3).strip("/")
 
 
 def exists(path: Path) -> bool:
     """Tell whether an archive lies at a path; asking Icechunk would create the folder."""
+    if remote(path):
+        with readable_errors(path):
+            if not icechunk.Repository.exists(_storage(path)):
+                return False
+            repository = icechunk.Repository.open(_storage(path))
+            # A creation that was killed leaves a repository with its own first state only.
+            return len(list(itertools.islice(repository.ancestry(branch=BRANCH), 2))) > 1
     return (path / "refs").is_dir()
+
+
+def bytes_stored(path: Path) -> int:
+    """Return the bytes an archive takes: on disk all of it, in an object store its chunks."""
+    if remote(path):
+        return int(open_repository(path).total_chunks_storage())
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
 def create_repository(path: Path, fill: Callable[[Any], None]) -> None:
@@ -39,20 +75,25 @@ def create_repository(path: Path, fill: Callable[[Any], None]) -> None:
     Raises:
         ArchiveError: the path is taken by something else, or cannot be written.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    away = remote(path)
+    if not away and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ArchiveError(f"{path} exists and is no archive; name another --archive.")
     config = icechunk.RepositoryConfig.default()
-    along_time = {icechunk.ManifestSplitDimCondition.DimensionName("time"): MANIFEST_SLOTS}
+    along_time = {icechunk.ManifestSplitDimCondition.DimensionName("time"): MANIFEST_CHUNKS}
     splitting = icechunk.ManifestSplittingConfig.from_dict({icechunk.ManifestSplitCondition.AnyArray(): along_time})
     config.manifest = icechunk.ManifestConfig(splitting=splitting)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    # A killed creation leaves an unfinished folder, or in an object store a repository without our root group.
+    unfinished = path if away else path.with_name(f".{path.name}.unfinished")
     with readable_errors(path):
-        shutil.rmtree(unfinished, ignore_errors=True)
-        repository = icechunk.Repository.create(_storage(unfinished), config)
+        if not away:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        repository = icechunk.Repository.open_or_create(_storage(unfinished), config)
         repository.save_config()
         session = repository.writable_session(BRANCH)
         fill(session.store)
-        session.commit("create")
+        commit_session(session, path, "create")
+        if away:
+            return
         if path.exists():
             path.rmdir()
         unfinished.rename(path)
@@ -70,6 +111,41 @@ def open_repository(path: Path) -> icechunk.Repository:
         return icechunk.Repository.open(_storage(path))
 
 
+def commit_session(session: Any, path: Path, message: str) -> None:
+    """Commit a session.
+
+    Raises:
+        ArchiveBusy: another writer committed since it began.
+    """
+    try:
+        session.commit(message)
+    except icechunk.ConflictError:
+        raise ArchiveBusy(f"{path}: another process wrote to it meanwhile; give the same command again.") from None
+
+
+def tidy_repository(path: Path, repository: Any, keep: timedelta = KEEP_STATES) -> int:
+    """Drop states that were overtaken longer than `keep` ago, and collect what only they held.
+
+    Every commit leaves the state before it. A live radar's year would be 50,000 of them, each with its own copy of the
+    hour that was being filled. Looking through the storage costs more than a commit, so it is done when enough old
+    states have gathered.
+
+    Returns:
+        Bytes freed.
+    """
+    limit = datetime.now(UTC) - keep
+    with readable_errors(path):
+        old = 0
+        for state in repository.ancestry(branch=BRANCH):
+            old += state.written_at < limit
+            if old > TIDY_EVERY:
+                break
+        else:
+            return 0
+        repository.expire_snapshots(limit)
+        return int(repository.garbage_collect(limit).bytes_deleted)
+
+
 @contextmanager
 def write_lock(path: Path, wait_seconds: float = 10.0) -> Iterator[None]:
     """Hold the archive's one place for a writer.
@@ -77,6 +153,9 @@ def write_lock(path: Path, wait_seconds: float = 10.0) -> Iterator[None]:
     Raises:
         ArchiveBusy: another process holds it for longer than `wait_seconds`.
     """
+    if remote(path):
+        yield
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.with_name(f".{path.name}.lock").open("a+")
@@ -114,4 +193,17 @@ def readable_errors(path: Path) -> Iterator[None]:
 
 
 def _storage(path: Path) -> Any:
-    return icechunk.local_filesystem_storage(str(path))
+    away = remote(path)
+    if away is None:
+        return icechunk.local_filesystem_storage(str(path))
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return icechunk.s3_storage(
+        bucket=away[0],
+        prefix=away[1],
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        endpoint_url=endpoint,
+        allow_http=bool(endpoint and endpoint.startswith("http://")),
+        # Servers other than Amazon's know a bucket by the path, not by the host's name.
+        force_path_style=endpoint is not None,
+        from_env=True,
+    )

@@ -29,6 +29,7 @@ from fastrain.core.time import TimeAxis, parse_time, show_time
 FORMAT_VERSION = 1
 CONVENTIONS = "CF-1.11"
 SLOTS_PER_CHUNK = 8192  # of the arrays that hold one value a slot
+CHUNK_PIXELS = 2**27  # of all frames of a chunk's time, which a writer holds at once
 CHUNK_SPAN = timedelta(hours=1)  # what a forecast reads; a chunk a frame would be millions of files
 DIGEST_BYTES = 16
 
@@ -55,6 +56,7 @@ class Schema:
         source: name of the reader.
         credit: whom to thank for the data.
         ground: colours that mean dry, for sources of pictures.
+        palette: of the pictures, as its TOML has it, for sources of pictures.
     """
 
     grid: Grid
@@ -65,6 +67,7 @@ class Schema:
     source: str
     credit: str
     ground: tuple[int, ...] | None = None
+    palette: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         wrong = [c for c in self.coarseness if not 2 <= c <= MOST_COARSE]
@@ -73,13 +76,14 @@ class Schema:
 
     @property
     def frames_per_chunk(self) -> int:
-        """Frames that one chunk holds: about an hour of them."""
-        return max(1, round(CHUNK_SPAN / self.axis.cadence))
+        """Frames that one chunk holds: about an hour of them, fewer where they are a continent's."""
+        pixels = self.grid.shape[0] * self.grid.shape[1]
+        return max(1, min(round(CHUNK_SPAN / self.axis.cadence), CHUNK_PIXELS // pixels))
 
     @property
     def identity(self) -> str:
         """A digest that tells two archives apart by what they are of."""
-        kept = {k: v for k, v in self.as_attributes().items() if k not in ("ground", "credit")}
+        kept = {k: v for k, v in self.as_attributes().items() if k not in ("ground", "credit", "palette")}
         return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def check(self, frame: Frame) -> None:
@@ -116,6 +120,7 @@ class Schema:
             "grid": self.grid.as_attributes(),
             "levels": self.table.as_attributes(),
             "ground": None if self.ground is None else list(self.ground),
+            "palette": self.palette,
         }
 
     @classmethod
@@ -138,4 +143,5 @@ class Schema:
             source=kept["source"],
             credit=kept["credit"],
             ground=None if kept["ground"] is None else tuple(kept["ground"]),
+            palette=kept.get("palette"),
         )

@@ -25,16 +25,20 @@ from fastrain.archive.coarsen import average_weights, coarsen
 from fastrain.archive.layout import BLOCK_ARRAYS, lay_out
 from fastrain.archive.repository import (
     BRANCH,
+    KEEP_STATES,
+    commit_session,
     create_repository,
     exists,
     open_repository,
     readable_errors,
+    tidy_repository,
     write_lock,
 )
 from fastrain.archive.schema import DIGEST_BYTES, Schema, Status
+from fastrain.archive.slots import Slots
 from fastrain.core.errors import ArchiveError
 from fastrain.core.frame import Frame
-from fastrain.core.levels import NOT_OBSERVED, WET, wet_from
+from fastrain.core.levels import NOT_OBSERVED, WET
 
 
 class Fate(Enum):
@@ -141,26 +145,34 @@ class Writer:
         self._wet = self.schema.table.first_level(self.schema.table.nearest_edge(WET))
 
     def _begin(self) -> None:
-        self._session = self._repository.writable_session(BRANCH)
-        self._root = zarr.open_group(self._session.store)
-
-    @property
-    def changed(self) -> bool:
-        """Whether something waits to be committed."""
-        return bool(self._session.has_uncommitted_changes)
+        with readable_errors(self.path):
+            self._session = self._repository.writable_session(BRANCH)
+            self._root = zarr.open_group(self._session.store)
+            self._slots = Slots(self._root)
+            first, last = (self._root.attrs[name] for name in ("first_slot", "last_slot"))
+        self._span = None if first is None else (cast(int, first), cast(int, last))
+        self._stored_span = self._span
 
     def commit(self, message: str) -> None:
         """Make everything written so far seen, in one step.
 
         Raises:
+            ArchiveBusy: another writer committed meanwhile.
             ArchiveError: it could not be written; the last commit stands.
         """
-        if self.changed:
-            with readable_errors(self.path):
-                self._session.commit(message)
+        with readable_errors(self.path):
+            self._slots.store()
+            if self._span != self._stored_span and self._span is not None:
+                self._root.attrs.update({"first_slot": self._span[0], "last_slot": self._span[1]})
+            if self._session.has_uncommitted_changes:
+                commit_session(self._session, self.path, message)
                 self._begin()
 
-    def write(self, frames: Sequence[Frame], *, replace: bool = False) -> list[Verdict]:
+    def tidy(self, keep: timedelta = KEEP_STATES) -> None:
+        """Drop states older than `keep`, and what only they held, if enough have gathered; see `tidy_repository`."""
+        tidy_repository(self.path, self._repository, keep)
+
+    def write(self, frames: Sequence[Frame], *, replace: bool = False, repair: bool = False) -> list[Verdict]:
         """Put frames into their slots.
 
         Frames of one chunk of time should come together: a chunk is read, changed and written as a whole.
@@ -168,6 +180,7 @@ class Writer:
         Args:
             frames: in any order.
             replace: take a frame in place of a different one that is held for the same time.
+            repair: take a frame in place of whatever is held for its slot, and remember that it was repaired.
 
         Returns:
             What became of each frame.
@@ -178,19 +191,35 @@ class Writer:
         """
         for frame in frames:
             self.schema.check(frame)
-        per_chunk = self.schema.frames_per_chunk
-        chunks: dict[int, list[int]] = {}
-        for i, frame in enumerate(frames):
-            chunks.setdefault(self.schema.axis.slot(frame.valid_time)[0] // per_chunk, []).append(i)
-        verdicts: dict[int, Verdict] = {}
+        verdicts = []
+        accepted: dict[int, tuple[Frame, timedelta]] = {}
         with readable_errors(self.path):
-            for _, members in sorted(chunks.items()):
-                accepted: dict[int, tuple[Frame, timedelta]] = {}
-                for i in members:
-                    verdicts[i] = self._judge(frames[i], accepted, replace)
-                if accepted:
-                    self._put(accepted)
-        return [verdicts[i] for i in range(len(frames))]
+            for frame in frames:
+                verdicts.append(self._judge(frame, accepted, replace or repair))
+            for run in _runs(sorted(accepted), self.schema.frames_per_chunk):
+                self._put({slot: accepted[slot] for slot in run}, Status.REPAIRED if repair else Status.OBSERVED)
+        return verdicts
+
+    def mark(self, slots: Sequence[int], status: Status) -> None:
+        """Set the status of slots, leaving their frames as they are."""
+        with readable_errors(self.path):
+            self._slots.put(np.array(slots, np.int64), status=np.full(len(slots), status, np.uint8))
+
+    def blank(self, start: int, stop: int, damaged: Sequence[str]) -> None:
+        """Overwrite a chunk's time in arrays that can no longer be read: not observed, until its frames come anew."""
+        with readable_errors(self.path):
+            for name in damaged:
+                array = self._root[name]
+                fill = array.fill_value  # type: ignore[union-attr]
+                array[start:stop] = np.full((stop - start, *array.shape[1:]), fill, np.uint8)  # type: ignore[union-attr,index]
+
+    def rebuild(self, start: int, level: UInt8[ndarray, "time y x"]) -> None:
+        """Write the coarse groups anew from the frames of some slots."""
+        with readable_errors(self.path):
+            for coarseness in self.schema.coarseness:
+                blocks = coarsen(level, coarseness, weights=self._weights)
+                for name, values in zip(BLOCK_ARRAYS, blocks, strict=True):
+                    self._root[f"{coarseness}/{name}"][start : start + len(level)] = values  # type: ignore[index]
 
     def _judge(self, frame: Frame, accepted: dict[int, tuple[Frame, timedelta]], replace: bool) -> Verdict:
         slot, offset = self.schema.axis.slot(frame.valid_time)
@@ -202,11 +231,11 @@ class Writer:
         if held is None:
             accepted[slot] = (frame, offset)
             return Verdict(frame.name, Fate.WRITTEN)
-        held_digest, held_offset = held
-        if held_digest == frame.digest and held_offset == offset:
+        held_digest, held_offset, status = held
+        if held_digest == frame.digest and held_offset == offset and status in (Status.OBSERVED, Status.REPAIRED):
             return Verdict(frame.name, Fate.UNCHANGED)
         slot_time = f"{self.schema.axis.time(slot):%Y-%m-%dT%H:%MZ}"
-        if held_offset != offset:
+        if held_offset != offset and status != Status.SUSPECT:
             # Of two equally near the earlier stays, so that the order of arrival does not matter.
             if (abs(offset), offset) > (abs(held_offset), held_offset):
                 other = f"a frame nearer to {slot_time} is held already"
@@ -220,57 +249,67 @@ class Writer:
         if replace:
             accepted[slot] = (frame, offset)
             return Verdict(frame.name, Fate.REPLACED)
+        if status == Status.SUSPECT:
+            other = (
+                f"the frame held for {slot_time} is marked suspect; `fastrain check --repair` takes this one instead"
+            )
+            return Verdict(frame.name, Fate.CONFLICT, f"{frame.name}: left out, {other}.")
         other = f"another picture is held for {slot_time}"
         return Verdict(frame.name, Fate.CONFLICT, f"{frame.name}: refused, {other}; --replace takes this one instead.")
 
-    def _held(self, slot: int, accepted: dict[int, tuple[Frame, timedelta]]) -> tuple[bytes, timedelta] | None:
+    def _held(self, slot: int, accepted: dict[int, tuple[Frame, timedelta]]) -> tuple[bytes, timedelta, int] | None:
         if slot in accepted:
             frame, offset = accepted[slot]
-            return frame.digest, offset
-        if self._read("status", slot, slot + 1)[0] == Status.MISSING:
+            return frame.digest, offset, Status.OBSERVED
+        status = int(self._slots.get("status", slot))
+        if status == Status.MISSING:
             return None
-        seconds = int(self._read("time_offset", slot, slot + 1)[0])
-        return self._read("digest", slot, slot + 1)[0].tobytes(), timedelta(seconds=seconds)
+        offset = timedelta(seconds=int(self._slots.get("time_offset", slot)))
+        return self._slots.get("digest", slot), offset, status
 
-    def _put(self, accepted: dict[int, tuple[Frame, timedelta]]) -> None:
+    def _put(self, accepted: dict[int, tuple[Frame, timedelta]], status: Status) -> None:
         slots = sorted(accepted)
         start, stop = slots[0], slots[-1] + 1
         at = np.array(slots) - start
         level = np.stack([accepted[slot][0].level for slot in slots])
-        self._change("1/level", start, stop, at, level)
+        changes = {"1/level": level}
         for coarseness in self.schema.coarseness:
             blocks = coarsen(level, coarseness, weights=self._weights)
-            for name, values in zip(BLOCK_ARRAYS, blocks, strict=True):
-                self._change(f"{coarseness}/{name}", start, stop, at, values)
-        seen = level != NOT_OBSERVED
-        digests = b"".join(accepted[slot][0].digest for slot in slots)
-        one_a_slot: dict[str, Any] = {
-            "status": np.full(len(slots), Status.OBSERVED, np.uint8),
-            "time_offset": np.array([accepted[slot][1].total_seconds() for slot in slots], np.int32),
-            "wet_pixels": wet_from(level, self._wet).sum(axis=(1, 2)).astype(np.uint32),
-            "observed_pixels": seen.sum(axis=(1, 2)).astype(np.uint32),
-            "digest": np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES),
-        }
-        for name, values in one_a_slot.items():
+            changes |= {f"{coarseness}/{name}": values for name, values in zip(BLOCK_ARRAYS, blocks, strict=True)}
+        for name, values in changes.items():
             self._change(name, start, stop, at, values)
-        first, last = (self._root.attrs[name] for name in ("first_slot", "last_slot"))
-        bounds: dict[str, Any] = {
-            "first_slot": start if first is None else min(start, cast(int, first)),
-            "last_slot": stop - 1 if last is None else max(stop - 1, cast(int, last)),
-        }
-        if (first, last) != tuple(bounds.values()):
-            self._root.attrs.update(bounds)
+        counts = np.stack([np.bincount(frame.reshape(-1), minlength=256) for frame in level])  # (time, level)
+        digests = b"".join(accepted[slot][0].digest for slot in slots)
+        self._slots.put(
+            np.array(slots),
+            status=np.full(len(slots), status, np.uint8),
+            time_offset=np.array([accepted[slot][1].total_seconds() for slot in slots], np.int32),
+            wet_pixels=counts[:, self._wet : NOT_OBSERVED].sum(axis=1).astype(np.uint32),
+            observed_pixels=counts[:, :NOT_OBSERVED].sum(axis=1).astype(np.uint32),
+            digest=np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES),
+        )
+        span = self._span or (start, stop - 1)
+        self._span = min(start, span[0]), max(stop - 1, span[1])
 
     def _change(self, name: str, start: int, stop: int, at: ndarray, values: ndarray) -> None:
         """Write values at some slots of a span, leaving the others as they are."""
         if len(values) != stop - start:
-            held = self._read(name, start, stop)
+            held = np.array(self._root[name][start:stop])  # type: ignore[index]
             held[at] = values
             values = held
         self._root[name][start:stop] = values  # type: ignore[index]
 
-    def _read(self, name: str, start: int, stop: int) -> ndarray:
-        return np.array(self._root[name][start:stop])  # type: ignore[index]
+
+def _runs(slots: list[int], per_chunk: int) -> Iterator[list[int]]:
+    """Yield slots in runs of neighbouring chunks, so that a gap of years between two frames is never read."""
+    run: list[int] = []
+    for slot in slots:
+        if run and slot // per_chunk > run[-1] // per_chunk + 1:
+            yield run
+            run = []
+        run.append(slot)
+    if run:
+        yield run
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from fastrain.core.time import show_time
 if TYPE_CHECKING:
     from fastrain.ingest.info import Info
     from fastrain.ingest.ingest import IngestReport
+    from fastrain.sources.palette import Palette
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
 MOST_LINES = 20
@@ -23,7 +24,10 @@ MOST_LINES = 20
 def ingest(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, and folders searched to the bottom.")],
     archive: Annotated[Path, typer.Option(help="The archive; made if there is none.")],
-    format: Annotated[str, typer.Option(help="auto, eccc, fmi, knmi or rpbin.")] = "auto",
+    format: Annotated[
+        str,
+        typer.Option(help="auto, or one of: bom, cf, eccc, fmi, knmi, mch, mrms, odim, picture, rpbin, pysteps:NAME."),
+    ] = "auto",
     coarseness: Annotated[
         str | None, typer.Option(metavar="LIST", help="Edges of the blocks in pixels [default: 2,3,4].")
     ] = None,
@@ -35,6 +39,9 @@ def ingest(
         float | None, typer.Option(metavar="MINUTES", help="Step of the time axis [default: the commonest].")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes [default: by the work].")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers decode: tcp://host:8786.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take a frame in place of a different one.")] = False,
     site: Annotated[str | None, typer.Option(metavar="CODE", help="Take the pictures of this radar only.")] = None,
     centre: Annotated[
@@ -47,6 +54,22 @@ def ingest(
     background: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="A picture without rain, instead of the consensus.")
     ] = None,
+    palette: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="The colours of pictures of your own; see `fastrain palette`.")
+    ] = None,
+    crop: Annotated[
+        str | None, typer.Option(metavar="ROW,COL,ROWS,COLS", help="The part of the pictures that is the map.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="Not black where the pictures' rain is hidden.")
+    ] = None,
+    variable: Annotated[str | None, typer.Option(metavar="NAME", help="The variable to read, of several.")] = None,
+    accumulation: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Over which amounts were summed, where files do not say.")
+    ] = None,
+    importer: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For an importer of pysteps; may be given again.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Put radar pictures and files into an archive; again and again, only what is new goes in."""
@@ -55,8 +78,13 @@ def ingest(
     from fastrain.ingest.ingest import ingest as run
     from fastrain.sources import READERS, ReadOptions
 
-    if format != "auto" and format not in READERS:
-        raise SettingError(f"--format {format}: expected auto, {', '.join(sorted(READERS))}.")
+    if format != "auto" and format not in READERS and not format.startswith("pysteps:"):
+        raise SettingError(f"--format {format}: expected auto, {', '.join(sorted(READERS))}, pysteps:NAME.")
+    if palette is not None and format not in ("auto", "picture"):
+        raise SettingError(f"--palette is for pictures of your own; leave --format {format} out.")
+    colours = _palette(palette, crop, format)
+    if palette is not None:
+        format = "picture"
     if average not in (None, "level", "rain_rate"):
         raise SettingError(f"--average {average}: expected level or rain_rate.")
     settings = IngestSettings(
@@ -65,6 +93,7 @@ def ingest(
         average=cast(Literal["level", "rain_rate"] | None, average),
         cadence=_cadence(cadence),
         workers=workers,
+        scheduler=scheduler,
         replace=replace,
         background=background,
         reading=ReadOptions(
@@ -72,6 +101,11 @@ def ingest(
             pixel_km=pixel_size,
             time_pattern=time_pattern,
             site=site,
+            palette=colours,
+            mask=mask,
+            variable=variable,
+            accumulation=_minutes(accumulation),
+            importer=tuple(_pair(option) for option in importer or ()),
         ),
     )
     with progress("ingest") as move:
@@ -110,6 +144,39 @@ def _cadence(minutes: float | None) -> timedelta | None:
     return timedelta(seconds=round(minutes * 60))
 
 
+def _minutes(minutes: float | None) -> timedelta | None:
+    if minutes is None:
+        return None
+    if not 0 < minutes <= 20160:
+        raise SettingError(f"--accumulation {minutes:g}: expected minutes, up to a fortnight.")
+    return timedelta(minutes=minutes)
+
+
+def _pair(option: str) -> tuple[str, str]:
+    key, equals, value = option.partition("=")
+    if not (key.isidentifier() and equals):
+        raise SettingError(f"--importer {option}: expected KEY=VALUE.")
+    return key, value
+
+
+def _palette(file: Path | None, crop: str | None, format: str) -> Palette | None:
+    """Return the palette of the pictures, if it is not the format's own."""
+    from fastrain.sources.palette import PACKAGED, load_palette, read_palette
+
+    if file is None and crop is None:
+        return None
+    if file is None and format not in PACKAGED:
+        raise SettingError(f"--crop needs a palette: --palette TOML, or --format {' or '.join(PACKAGED)}.")
+    palette = read_palette(file) if file else load_palette(format)
+    if crop is None:
+        return palette
+    try:
+        row, column, rows, columns = (int(part) for part in crop.split(","))
+    except ValueError:
+        raise SettingError(f"--crop {crop}: expected four numbers, ROW,COL,ROWS,COLS.") from None
+    return palette.cropped((row, column, rows, columns))
+
+
 def _numbers(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
@@ -126,7 +193,8 @@ def _show_report(report: IngestReport) -> None:
     counts = report.counts
     done = ", ".join(f"{counts[k]} {k}" for k in ("written", "unchanged", "replaced") if counts[k] or k == "written")
     left = f"; {len(report.problems)} left out" if report.problems else ""
-    typer.echo(f"{report.archive}: {done} of {report.files} files{left}, in {duration(report.seconds)}.")
+    files = "1 file" if report.files == 1 else f"{report.files} files"
+    typer.echo(f"{report.archive}: {done} from {files}{left}, in {duration(report.seconds)}.")
 
 
 def _show_info(info: Info) -> None:

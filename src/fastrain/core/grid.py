@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -180,11 +181,11 @@ class Grid:
                 "x": np.array([self.place(0, column)[1] for column in range(columns)]),
             }
             names = {"y": ("latitude", "degrees_north"), "x": ("longitude", "degrees_east")}
-            mapping = self._pyproj_crs.geodetic_crs.to_cf()
+            mapping = _to_cf(self._pyproj_crs.geodetic_crs)
         else:
             values = {"y": self.y, "x": self.x}
             names = {axis: (f"projection_{axis}_coordinate", "m") for axis in "yx"}
-            mapping = self._pyproj_crs.to_cf()
+            mapping = _to_cf(self._pyproj_crs)
         described: dict[str, tuple[Any, dict[str, Any]]] = {
             axis: (values[axis], {"standard_name": name, "units": units, "axis": axis.upper()})
             for axis, (name, units) in names.items()
@@ -194,8 +195,6 @@ class Grid:
 
     def proj_string(self) -> str:
         """Return the projection as a proj string, as pysteps wants it; what it cannot say is lost."""
-        import warnings
-
         if self.crs.startswith("+"):
             return self.crs
         with warnings.catch_warnings():
@@ -231,6 +230,13 @@ class Grid:
 
         # From the projection's own geographic base (sphere included), so that a sphere stays the source's sphere.
         return Transformer.from_crs(self._pyproj_crs.geodetic_crs, self._pyproj_crs, always_xy=True)
+
+
+def _to_cf(crs: Any) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # Of parameters that CF has no attribute for: `crs_wkt`, among the attributes, has them.
+        warnings.simplefilter("ignore")
+        return dict(crs.to_cf())
 
 
 def parse_pair(text: str, what: str) -> tuple[float, float]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from fastrain.core.errors import SourceError, UnknownTime, UsageError
 from fastrain.core.time import time_in_name
-from fastrain.sources import reader_of, recognise
+from fastrain.sources import READERS, is_store, reader_of, recognise
 from fastrain.sources.sites import site_of as site_row
 
 
@@ -64,6 +65,8 @@ def plan_files(
     files = list(_walk(given, archive))
     if not files:
         raise UsageError(f"No files in {', '.join(map(str, given))}.")
+    if format == "auto" and archive_format and not _told_by_content(archive_format):
+        format = archive_format
     problems: list[Problem] = []
     formats: dict[Path, str] = {}
     for path in files:
@@ -83,7 +86,8 @@ def plan_files(
             problems.append(Problem(path.name, f"{path.name}: is of format {found}, the archive's is {chosen}."))
     if reader.site_of:
         kept = _of_one_site(kept, reader.site_of, site)
-    timed = {path: _time_or_none(path, time_pattern) for path in kept}
+    pattern = time_pattern or reader.time_pattern
+    timed = {path: _time_or_none(path, pattern) for path in kept}
     known = tuple(sorted(time for time in timed.values() if time))
     earliest = datetime.min.replace(tzinfo=UTC)
     kept.sort(key=lambda path: (timed[path] or earliest, path.name))
@@ -96,17 +100,28 @@ def _walk(given: Sequence[Path], archive: Path) -> Iterable[Path]:
     for path in given:
         if not path.is_file() and not path.is_dir():
             raise UsageError(f"{path}: no such file or folder.")
-        for file in _inside(path) if path.is_dir() else [path]:
-            if file not in seen and own not in file.resolve().parents:
+        if own == path.resolve() or own in path.resolve().parents:
+            continue
+        for file in _inside(path, own) if path.is_dir() and not is_store(path) else [path]:
+            if file not in seen:
                 seen.add(file)
                 yield file
 
 
-def _inside(folder: Path) -> list[Path]:
-    depth = len(folder.parts)
-    return sorted(
-        p for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.parts[depth:])
-    )
+def _inside(folder: Path, own: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of those in it, without the hidden ones; a Zarr store is one file."""
+    for name, folders, files in os.walk(folder):
+        here = Path(name)
+        stores = [here / f for f in folders if not f.startswith(".") and is_store(here / f)]
+        yield from sorted([here / f for f in files if not f.startswith(".")] + stores)
+        folders[:] = sorted(
+            f for f in folders if not f.startswith(".") and here / f not in stores and (here / f).resolve() != own
+        )
+
+
+def _told_by_content(format: str) -> bool:
+    """Tell whether files of a format are recognised by what they hold."""
+    return format in READERS and format != "picture"
 
 
 def _of_one_site(paths: list[Path], site_of: object, site: str | None) -> list[Path]:

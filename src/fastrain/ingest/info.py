@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
+from fastrain.archive.repository import bytes_stored
 from fastrain.archive.schema import Status
 from fastrain.archive.store import Archive
 
@@ -100,7 +101,7 @@ def describe(path: Path) -> Info:
         gaps=tuple(_gaps(archive, ~held, start)),
         wet_share=wet / observed if observed else None,
         observed_share=observed / (frames * pixels) if frames else None,
-        bytes_on_disk=sum(p.stat().st_size for p in path.rglob("*") if p.is_file()),
+        bytes_on_disk=bytes_stored(path),
         bytes_raw=frames * pixels,
     )
 

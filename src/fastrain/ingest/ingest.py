@@ -1,7 +1,7 @@
 """Files into an archive: incremental, idempotent, and whole after any kill.
 
-Frames are written by the hour and committed by the day. A run that was killed leaves its last commit; run again, it
-finds what is held unchanged and adds the rest.
+Frames are written in batches of some hours and committed every few seconds. A run that was killed leaves its last
+commit; run again, it finds what is held unchanged and adds the rest.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from fastrain.archive.coarsen import Average
 from fastrain.archive.repository import exists
@@ -24,8 +25,11 @@ from fastrain.core.time import TimeAxis, cadence_of, show_time
 from fastrain.ingest.decode import decode
 from fastrain.ingest.files import Plan, Problem, plan_files
 from fastrain.sources import Background, ReadOptions, reader_of
+from fastrain.sources.palette import palette_of
 
 FILES_FOR_WORKERS = 400  # fewer are decoded before a second process would have started
+BATCH_BYTES = 16 * 2**20  # of frames that are written at once
+COMMIT_SECONDS = 5.0  # between commits: what a kill can cost
 AHEAD_OF_CLOCK = timedelta(days=1)
 
 Progress = Callable[[int, int, str], None]
@@ -41,6 +45,7 @@ class IngestSettings:
         average: of what the blocks' means are taken; the reader's own if None.
         cadence: step of the time axis; the commonest step of the frames if None.
         workers: decoding processes; chosen by the number of files if None.
+        scheduler: address of a Dask scheduler whose workers decode instead.
         replace: take a frame in place of a different one held for the same time.
         background: a picture without rain, instead of the consensus.
         reading: for the reader.
@@ -51,6 +56,7 @@ class IngestSettings:
     average: Average | None = None
     cadence: timedelta | None = None
     workers: int | None = None
+    scheduler: str | None = None
     replace: bool = False
     background: Path | None = None
     reading: ReadOptions = field(default_factory=ReadOptions)
@@ -115,9 +121,10 @@ def ingest(
         return report
     if held:
         _same_choices(held.schema, settings, plan.format)
+    reading = _with_palette(reading, plan, held)
     reading = _with_background(reading, plan, settings, held, progress)
     workers = settings.workers or (min(4, os.cpu_count() or 1) if len(plan.paths) >= FILES_FOR_WORKERS else 1)
-    frames = _frames(plan, reading, workers, report, progress)
+    frames = _frames(plan, reading, workers, settings.scheduler, report, progress)
     if held:
         _write(frames, archive, None, reading, settings.replace, report)
     else:
@@ -136,13 +143,24 @@ def _same_choices(schema: Schema, settings: IngestSettings, format: str) -> None
         "average": (settings.average, schema.average),
         "cadence": (settings.cadence, schema.axis.cadence),
     }
-    if settings.background is not None:
-        raise ArchiveError("The background was fixed when this archive was made; leave --background out.")
+    for option, given in (("background", settings.background), ("mask", settings.reading.mask)):
+        if given is not None:
+            raise ArchiveError(f"The background was fixed when this archive was made; leave --{option} out.")
     for name, (wanted, kept) in asked.items():
         if wanted is not None and wanted != kept:
             raise ArchiveError(
                 f"This archive was made with {name} {kept}, not {wanted}; leave --{name} out, or ingest into another."
             )
+
+
+def _with_palette(reading: ReadOptions, plan: Plan, held: Archive | None) -> ReadOptions:
+    """Return the options with the palette that the archive was made with."""
+    if held is None or held.schema.palette is None:
+        return reading
+    kept = palette_of(held.schema.palette, f"the palette of {held.path.name}")
+    if reading.palette is not None and {k: v for k, v in reading.palette.data.items() if k != "mask"} != kept.data:
+        raise ArchiveError("The palette was fixed when this archive was made; leave --palette and --crop out.")
+    return replace(reading, palette=kept)
 
 
 def _with_background(
@@ -164,20 +182,27 @@ def _with_background(
 
 
 def _frames(
-    plan: Plan, reading: ReadOptions, workers: int, report: IngestReport, progress: Progress
+    plan: Plan,
+    reading: ReadOptions,
+    workers: int,
+    scheduler: str | None,
+    report: IngestReport,
+    progress: Progress,
 ) -> Iterator[Frame]:
     latest = datetime.now(UTC) + AHEAD_OF_CLOCK
-    for done, (path, result) in enumerate(decode(plan.paths, plan.format, reading, workers), start=1):
-        if isinstance(result, SourceError):
-            report.problems.append(Problem(path.name, str(result)))
-        else:
-            for frame in result:
-                if frame.valid_time > latest:
-                    reason = f"{frame.name}: its time {show_time(frame.valid_time)} lies in the future; left out."
-                    report.problems.append(Problem(frame.name, reason))
-                else:
-                    yield frame
-        progress(done, len(plan.paths), path.name)
+    done, last = 0, None
+    for path, frames, error in decode(plan.paths, plan.format, reading, workers, scheduler):
+        done += path != last
+        last = path
+        if error is not None:
+            report.problems.append(Problem(path.name, str(error)))
+        for frame in frames:
+            if frame.valid_time > latest:
+                reason = f"{frame.name}: its time {show_time(frame.valid_time)} lies in the future; left out."
+                report.problems.append(Problem(frame.name, reason))
+            else:
+                yield frame
+        progress(done, len(plan.paths), frames[-1].name if frames else path.name)
 
 
 def _first(frames: Iterator[Frame], plan: Plan) -> list[Frame]:
@@ -207,7 +232,15 @@ def _schema(first: list[Frame], plan: Plan, settings: IngestSettings, reading: R
         source=plan.format,
         credit=reader.credit,
         ground=background.ground if background else None,
+        palette=_palette_kept(reading, plan),
     )
+
+
+def _palette_kept(reading: ReadOptions, plan: Plan) -> dict[str, Any] | None:
+    """Return the pictures' palette as the archive keeps it, so that later pictures are read in the same way."""
+    packaged = reader_of(plan.format).palette
+    palette = reading.palette or (packaged() if packaged else None)
+    return {k: v for k, v in palette.data.items() if k != "mask"} if palette else None
 
 
 def _write(
@@ -222,23 +255,26 @@ def _write(
     with writing(path, schema, hidden) as writer:
         if schema is not None and writer.schema != schema:
             raise ArchiveBusy(f"{path}: another process made this archive meanwhile; give the same command again.")
-        hour: list[Frame] = []
-        day = None
+        batch: list[Frame] = []
+        held, committed = 0, time.monotonic()
         for frame in frames:
             try:
                 writer.schema.check(frame)
             except GridMismatch as error:
                 report.problems.append(Problem(frame.name, str(error)))
                 continue
-            if hour and _chunk(writer, frame) != _chunk(writer, hour[0]):
-                _offer(writer, hour, replace, report)
-                hour = []
-            if day is not None and frame.valid_time.date() != day:
-                writer.commit(f"ingest {day}")
-            day = frame.valid_time.date()
-            hour.append(frame)
-        _offer(writer, hour, replace, report)
-        writer.commit(f"ingest {day}")
+            # Cut between chunks of time, so that none is written twice.
+            if held >= BATCH_BYTES and _chunk(writer, frame) != _chunk(writer, batch[-1]):
+                _offer(writer, batch, replace, report)
+                batch, held = [], 0
+                if time.monotonic() - committed >= COMMIT_SECONDS:
+                    writer.commit(f"ingest up to {show_time(frame.valid_time)}")
+                    committed = time.monotonic()
+            batch.append(frame)
+            held += frame.level.size
+        _offer(writer, batch, replace, report)
+        writer.commit(f"ingest up to {show_time(batch[-1].valid_time)}" if batch else "ingest")
+        writer.tidy()
 
 
 def _chunk(writer: Writer, frame: Frame) -> int:

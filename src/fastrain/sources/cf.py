@@ -25,7 +25,6 @@ from numpy import ndarray
 
 from fastrain.core.errors import DamagedFile, SourceError
 from fastrain.core.frame import Frame
-from fastrain.core.grid import Grid
 from fastrain.core.levels import LevelTable, rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name, utc_of
 from fastrain.sources.cf_grid import grid_of
@@ -84,7 +83,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         if extra:
             raise SourceError(f"{path.name}: {rain.name} has the dimensions {data.dims}, expected time, y, x.")
         grid, flip_rows, flip_columns = grid_of(dataset, data, (y, x), path.name)
-        hours = [None] * len(times)
+        hours: list[float | None] = [None] * len(times)
         if rain.kind == "amount":
             hours = _durations(dataset, data, times, path.name, options)
         for i, time in enumerate(times):
@@ -165,7 +164,7 @@ def _described(data: Any, name: str) -> tuple[int, _Rain] | None:
     for kind, known in UNITS.items():
         # A bare length may be anything (height, wave length); only a rain's name makes an amount of it.
         sure = kind != "amount" or any(word in name.lower() for word in ("rain", "precip", "acrr"))
-        if units in known and (kind != "rate" or not units.startswith("m")  or units.startswith("mm")) and sure:
+        if units in known and (kind != "rate" or not units.startswith("m") or units.startswith("mm")) and sure:
             return 2, _with_relation(_Rain(name, kind, known[units]), attrs)
     return None
 
@@ -209,7 +208,7 @@ def _plane(dataset: Any, data: Any, i: int) -> Float[ndarray, "y x"]:
     value = stored.astype(np.float64) * float(np.asarray(attrs.get("scale_factor", 1.0)).ravel()[0])
     value += float(np.asarray(attrs.get("add_offset", 0.0)).ravel()[0])
     value[missing] = np.nan
-    return value
+    return np.asarray(value)
 
 
 def _time_dim(dataset: Any, data: Any) -> str | None:
@@ -228,11 +227,7 @@ def _times_of(dataset: Any, data: Any, path: Path, options: ReadOptions) -> list
     dim = _time_dim(dataset, data)
     if dim is not None:
         return [utc_of(v) for v in np.ravel(dataset[dim].values)]
-    scalars = [
-        v
-        for v in dataset.variables
-        if dataset[v].size == 1 and np.issubdtype(dataset[v].dtype, np.datetime64)
-    ]
+    scalars = [v for v in dataset.variables if dataset[v].size == 1 and np.issubdtype(dataset[v].dtype, np.datetime64)]
     named = [v for v in scalars if dataset[v].attrs.get("standard_name") == "time"] or [
         v for v in scalars if v in ("valid_time", "time")
     ]
@@ -271,6 +266,4 @@ def _names(dataset: Any) -> str:
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "no variables"
 
 
-READER = Reader(
-    recognises=recognises, read=read, average="rain_rate", credit="as the data set says", many=True
-)
+READER = Reader(recognises=recognises, read=read, average="rain_rate", credit="as the data set says", many=True)

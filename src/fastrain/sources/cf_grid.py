@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,16 @@ from numpy import ndarray
 from fastrain.core.errors import DamagedFile, SourceError
 from fastrain.core.grid import Grid
 
-_METRES = {"": 1.0, "m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0, "km": 1000.0, "kilometre": 1000.0}
+_METRES = {
+    "": 1.0,
+    "m": 1.0,
+    "metre": 1.0,
+    "meter": 1.0,
+    "metres": 1.0,
+    "meters": 1.0,
+    "km": 1000.0,
+    "kilometre": 1000.0,
+}
 _UNEVEN = 0.02  # of a step: how far a coordinate may lie off an even spacing (float32 kilometres need some)
 
 
@@ -39,12 +50,22 @@ def grid_of(dataset: Any, data: Any, dims: tuple[str, str], name: str) -> tuple[
     north += step_y * (rows.size - 1)
     shape = (rows.size, columns.size)
     if _is(rows, "latitude", ("lat", "latitude")) and _is(columns, "longitude", ("lon", "longitude")):
-        return Grid.of_degrees(north, _wrapped(west, step_x * columns.size, name), step_y, step_x, shape), flip_rows, flip_columns
+        return (
+            Grid.of_degrees(north, _wrapped(west, step_x * columns.size, name), step_y, step_x, shape),
+            flip_rows,
+            flip_columns,
+        )
     scale_y, scale_x = (_METRES.get(str(axis.attrs.get("units", "")).lower()) for axis in (rows, columns))
     if scale_y is None or scale_x is None:
-        raise SourceError(f"{name}: coordinates in {rows.attrs.get('units')!r}, expected m, km, or latitude, longitude.")
+        raise SourceError(
+            f"{name}: coordinates in {rows.attrs.get('units')!r}, expected m, km, or latitude, longitude."
+        )
     crs = _projection(dataset, data, name)
-    return Grid(crs, west * scale_x, north * scale_y, step_x * scale_x, step_y * scale_y, shape), flip_rows, flip_columns
+    return (
+        Grid(crs, west * scale_x, north * scale_y, step_x * scale_x, step_y * scale_y, shape),
+        flip_rows,
+        flip_columns,
+    )
 
 
 def _even(axis: Any, name: str) -> tuple[float, float, bool]:
@@ -79,17 +100,21 @@ def _projection(dataset: Any, data: Any, name: str) -> str:
         attrs = {k: v for k, v in dataset[key].attrs.items() if k != "GeoTransform"}
     try:
         if attrs:
-            return _as_text(CRS.from_cf(_plain(attrs)))
+            return _from_cf(json.dumps(_plain(attrs), sort_keys=True))
         for key in ("proj_string", "proj4", "crs", "projection"):
             if isinstance(dataset.attrs.get(key), str):
-                return _as_text(CRS.from_user_input(dataset.attrs[key]))
+                return str(CRS.from_user_input(dataset.attrs[key]).to_wkt())
     except CRSError as error:
         raise SourceError(f"{name}: its projection cannot be understood ({str(error)[:120]}).") from None
     raise SourceError(f"{name}: names no projection (no grid_mapping); coordinates in metres need one.")
 
 
-def _as_text(crs: Any) -> str:
-    return str(crs.to_wkt())
+@lru_cache(maxsize=16)
+def _from_cf(attrs: str) -> str:
+    """Return the WKT of a grid mapping's attributes; half a second of pyproj's, so not for every file of a year."""
+    from pyproj import CRS
+
+    return str(CRS.from_cf(json.loads(attrs)).to_wkt())
 
 
 def _plain(attrs: dict[str, Any]) -> dict[str, Any]:

@@ -107,4 +107,9 @@ def _time(text: str, path: Path) -> datetime:
         raise DamagedFile(f"{path.name}: its time is {text!r}, expected like 26-AUG-2010;00:05:00.000.") from None
 
 
-READER = Reader(recognises=lambda path, head: layout(path, head) == "knmi", read=read, average="rain_rate", credit="KNMI (CC BY 4.0)")
+READER = Reader(
+    recognises=lambda path, head: layout(path, head) == "knmi",
+    read=read,
+    average="rain_rate",
+    credit="KNMI (CC BY 4.0)",
+)

@@ -1,15 +1,22 @@
 """MRMS, the USA's composites: GRIB2, plain or gzipped, rain rate in mm/h on even latitudes and longitudes.
 
-Negative values are not observed (-3: no radar sees the place). Needs the optional extra `grib` (eccodes).
+Negative values are not observed (-3: no radar sees the place). Needs the optional extra `grib` (eccodes), which runs
+in a process of its own: its library brings a PROJ that ends a process which has used pyproj with a crash, and a damaged
+file that brings it down must not take an ingest with it.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import gzip
+import json
+import subprocess
+import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +25,12 @@ import numpy as np
 from fastrain.core.errors import DamagedFile, SourceError
 from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
-from fastrain.core.levels import LevelTable
 from fastrain.core.time import time_in_name
-from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, plausible
+from fastrain.sources.grib import table
+from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions
 
-LARGEST = 128 * 2**20  # bytes of one message, unpacked from gzip; MRMS's have about one MiB
-_ROWS_AT_ONCE = 256
+LARGEST = 64 * 2**20  # bytes of one message, unpacked from gzip; MRMS's have about one MiB
+SECONDS = 120.0  # that decoding one may take
 _SECTION_BYTES = 4
 
 
@@ -42,31 +49,25 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
 
     Raises:
         DamagedFile: the file is truncated, or its grid is none of even degrees.
-        SourceError: the extra `grib` is not installed.
+        SourceError: it holds something else than rain, or the extra `grib` is not installed.
     """
-    try:
-        import eccodes
-    except (ImportError, RuntimeError) as error:
-        raise SourceError(
-            f"{path.name}: GRIB2 needs eccodes: pip install 'fastrain[grib]' ({str(error).splitlines()[0]})."
-        ) from None
     message = _message(path)
-    try:
-        handle = eccodes.codes_new_from_message(message)
-    except eccodes.CodesInternalError as error:
-        raise DamagedFile(f"{path.name}: truncated or damaged GRIB ({error}).") from None
-    try:
-        yield _frame(eccodes, handle, path, options)
-    except eccodes.CodesInternalError as error:
-        raise DamagedFile(f"{path.name}: GRIB, but not as MRMS writes it ({error}).") from None
-    finally:
-        eccodes.codes_release(handle)
-
-
-@cache
-def table() -> LevelTable:
-    """Return the bins of the rain rates."""
-    return LevelTable.binned()
+    said, level = _decoder.decode(message, path.name)
+    if "missing" in said:
+        raise SourceError(f"{path.name}: GRIB2 needs eccodes: pip install 'fastrain[grib]' ({said['missing']}).")
+    if "error" in said:
+        raise DamagedFile(f"{path.name}: GRIB, but not as MRMS writes it ({said['error']}).")
+    names = {said["shortName"], said["name"]} - {"unknown"}
+    if not (said["discipline"] == 209 or any("rain" in n.lower() or "precip" in n.lower() for n in names)):
+        raise SourceError(
+            f"{path.name}: holds {', '.join(sorted(names)) or 'an unknown quantity'}, expected rain rate."
+        )
+    rows, columns = said["rows"], said["columns"]
+    frame = np.frombuffer(level, dtype=np.uint8).reshape(rows, columns)
+    grid, upside_down = _grid(said, path.name)
+    if upside_down:
+        frame = np.ascontiguousarray(frame[::-1])
+    yield Frame(frame, _time(said, path, options), grid, table(), path.name)
 
 
 def _message(path: Path) -> bytes:
@@ -103,36 +104,13 @@ def _check_sections(message: bytes, name: str) -> None:
         at += length
 
 
-def _frame(eccodes: Any, handle: Any, path: Path, options: ReadOptions) -> Frame:
-    def get(key: str) -> Any:
-        return eccodes.codes_get(handle, key)
-
-    if get("gridType") != "regular_ll":
-        raise DamagedFile(f"{path.name}: a grid of type {get('gridType')}, expected even degrees (regular_ll).")
-    rows, columns = get("Nj"), get("Ni")
-    if not 0 < rows * columns <= MOST_PIXELS or get("iScansNegatively") or get("jPointsAreConsecutive"):
-        raise DamagedFile(f"{path.name}: {columns}×{rows} pixels, expected rows from west to east.")
-    names = {get("shortName"), get("name")} - {"unknown"}
-    if not (get("discipline") == 209 or any("rain" in n.lower() or "precip" in n.lower() for n in names)):
-        raise SourceError(f"{path.name}: holds {', '.join(sorted(names)) or 'an unknown quantity'}, expected rain rate.")
-    grid, flip = _grid(get, rows, columns, path.name)
-    values = eccodes.codes_get_values(handle).reshape(rows, columns)
-    level = np.empty((rows, columns), dtype=np.uint8)
-    for row in range(0, rows, _ROWS_AT_ONCE):
-        rate = np.array(values[row : row + _ROWS_AT_ONCE], dtype=np.float64)
-        rate[rate < 0] = np.nan
-        level[row : row + _ROWS_AT_ONCE] = table().encode(plausible(rate))
-    return Frame(np.ascontiguousarray(level[::-1] if flip else level), _time(get, path, options), grid, table(), path.name)
-
-
-def _grid(get: Any, rows: int, columns: int, name: str) -> tuple[Grid, bool]:
-    first_lat, last_lat, first_lon, last_lon = (
-        get(f"{axis}Of{which}GridPointInDegrees") for axis in ("latitude", "longitude") for which in ("First", "Last")
-    )
+def _grid(said: dict[str, Any], name: str) -> tuple[Grid, bool]:
+    """Return the grid, and whether its first row is the southernmost."""
+    rows, columns = said["rows"], said["columns"]
     if min(rows, columns) < 2:
         raise DamagedFile(f"{name}: {columns}×{rows} pixels are no map.")
-    width = (last_lon - first_lon) % 360
-    step_lat, step_lon = abs(last_lat - first_lat) / (rows - 1), width / (columns - 1)
+    (first_lat, last_lat), (first_lon, last_lon) = said["latitudes"], said["longitudes"]
+    step_lat, step_lon = abs(last_lat - first_lat) / (rows - 1), (last_lon - first_lon) % 360 / (columns - 1)
     west = first_lon - 360 if first_lon >= 180 else first_lon
     if not (step_lat > 0 and step_lon > 0):
         raise DamagedFile(f"{name}: from {first_lat},{first_lon} to {last_lat},{last_lon} degrees spans no map.")
@@ -140,13 +118,72 @@ def _grid(get: Any, rows: int, columns: int, name: str) -> tuple[Grid, bool]:
     return grid, last_lat > first_lat
 
 
-def _time(get: Any, path: Path, options: ReadOptions) -> datetime:
+def _time(said: dict[str, Any], path: Path, options: ReadOptions) -> datetime:
     if options.time_pattern:
         return time_in_name(path.name, options.time_pattern)
     try:
-        return datetime(*(int(get(part)) for part in ("year", "month", "day", "hour", "minute", "second")), tzinfo=UTC)  # type: ignore[misc]
+        year, month, day, hour, minute, second = said["time"]
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return time_in_name(path.name)
 
+
+class _Decoder:
+    """The process that runs eccodes: started when first needed, ended with us, started anew where a file broke it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def decode(self, message: bytes, name: str) -> tuple[dict[str, Any], bytes]:
+        """Return what `grib` says of a message, and its levels.
+
+        Raises:
+            DamagedFile: the message broke or hung the decoder.
+        """
+        with self._lock:
+            process = self._running()
+            assert process.stdin and process.stdout
+            overdue = threading.Timer(SECONDS, process.kill)
+            overdue.start()
+            try:
+                process.stdin.write(len(message).to_bytes(8, "big") + message)
+                process.stdin.flush()
+                said = json.loads(process.stdout.readline())
+                level = process.stdout.read(said.get("bytes", 0))
+                if len(level) != said.get("bytes", 0):
+                    raise ValueError
+            except (OSError, ValueError):
+                self.close()
+                raise DamagedFile(f"{name}: damaged GRIB: its decoder broke down over it.") from None
+            finally:
+                overdue.cancel()
+            return said, level
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+            self._process.wait()
+            self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            # It ends by itself at the end of its input, so also when we are killed.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "fastrain.sources.grib"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        return self._process
+
+
+_decoder = _Decoder()
+atexit.register(_decoder.close)
 
 READER = Reader(recognises=recognises, read=read, average="rain_rate", credit="NOAA MRMS (public domain)")

@@ -79,7 +79,8 @@ def _wanted(file: Any, path: Path, options: ReadOptions) -> tuple[Any, Mapping[s
                 raise SourceError(f"{path.name}: {quantity} is no rain; expected one of {', '.join(QUANTITIES)}.")
             return found[quantity]
     raise SourceError(
-        f"{path.name}: holds {', '.join(sorted(found)) or 'nothing'}, expected {options.variable or ', '.join(QUANTITIES)}."
+        f"{path.name}: holds {', '.join(sorted(found)) or 'nothing'}, "
+        f"expected {options.variable or ', '.join(QUANTITIES)}."
     )
 
 
@@ -96,7 +97,9 @@ def _merged(file: Any, group: Any, name: str) -> Mapping[str, Any]:
     return merged
 
 
-def _levels(stored: ndarray, *, what: Mapping[str, Any], how: Mapping[str, Any], name: str, options: ReadOptions) -> ndarray:
+def _levels(
+    stored: ndarray, *, what: Mapping[str, Any], how: Mapping[str, Any], name: str, options: ReadOptions
+) -> ndarray:
     quantity = text(what["quantity"])
     value = stored * number(what.get("gain", 1.0)) + number(what.get("offset", 0.0))
     if quantity == "DBZH":

@@ -160,7 +160,9 @@ class Palette:
         known = np.array(list(table))
         apart = np.linalg.norm(_rgb(colours)[:, None] - _rgb(known)[None], axis=-1)
         nearest = np.array(list(table.values()), dtype=np.uint8)[apart.argmin(axis=1)]
-        return np.where((apart.min(axis=1) <= self.tolerance) & (colours <= 0xFFFFFF), nearest, NOT_OBSERVED).astype(np.uint8)
+        return np.where((apart.min(axis=1) <= self.tolerance) & (colours <= 0xFFFFFF), nearest, NOT_OBSERVED).astype(
+            np.uint8
+        )
 
     def cropped(self, box: Box) -> Palette:
         """Return the palette with another crop; the radar, the grid and the hidden boxes stay where they are.
@@ -169,12 +171,12 @@ class Palette:
             SettingError: the box reaches out of the picture.
         """
         down, right = box[0] - self.crop[0], box[1] - self.crop[1]
-        data = {**self.data, "crop": list(box), "frame": 0}
+        data: dict[str, Any] = {**self.data, "crop": list(box), "frame": 0}
         data["hide"] = [[r - down, c - right, h, w] for r, c, h, w in self.hide]
         if "centre" in self.radar:
             data["radar"] = {**self.radar, "centre": [self.centre[0] - down, self.centre[1] - right]}
         if "grid" in self.data:
-            said = dict(self.data["grid"])
+            said: dict[str, Any] = dict(self.data["grid"])
             said["west"] += right * said["step"]
             said["north"] -= down * said.get("step_y", said["step"])
             data["grid"] = said
@@ -188,7 +190,8 @@ class Palette:
             return Grid(said["crs"], said["west"], said["north"], said["step"], step_y, self.shape)
         position = self.radar.get("position")
         if position:
-            return Grid.around(*position, self.radar["pixel_km"], self.shape, self.centre)
+            latitude, longitude = position
+            return Grid.around(latitude, longitude, self.radar["pixel_km"], self.shape, self.centre)
         return None
 
 
@@ -261,7 +264,9 @@ def _sensible(palette: Palette, where: str) -> None:
     elif not palette.ground:
         raise SettingError(f"{where}: ground is empty; name the colours of the map where no rain is.")
     if "grid" not in palette.data and not {"centre", "pixel_km"} <= set(palette.radar):
-        raise SettingError(f"{where}: needs [radar] with centre and pixel_km, or [grid] with crs, west, north and step.")
+        raise SettingError(
+            f"{where}: needs [radar] with centre and pixel_km, or [grid] with crs, west, north and step."
+        )
     _ = palette.grid()
 
 
@@ -279,7 +284,9 @@ def _legend(said: Mapping[str, Any], where: str) -> Legend:
     if len(levels) != len(colours):
         raise SettingError(f"{where}: a colour stands twice in colours.")
     levels |= {_colour(other): levels[_colour(colour)] for other, colour in said.get("aliases", {}).items()}
-    return Legend(said.get("name", "rain"), levels, LevelTable.legend(edges), said.get("named"), said.get("title_white"))
+    return Legend(
+        said.get("name", "rain"), levels, LevelTable.legend(edges), said.get("named"), said.get("title_white")
+    )
 
 
 def _known(data: Mapping[str, Any], keys: set[str], where: str) -> None:

@@ -166,7 +166,7 @@ def _time(path: Path, options: ReadOptions, palette: Palette) -> datetime:
 def _by_index(indices: ndarray, colours: ndarray, palette: Palette, path: Path) -> UInt8[ndarray, "y x"]:
     if len(colours) != 256 or indices.dtype != np.uint8:
         raise DamagedFile(f"{path.name}: has no list of colours; its indices are lost, so it cannot be read as levels.")
-    return palette.index_lookup[palette.cut(indices)]
+    return np.asarray(palette.index_lookup[palette.cut(indices)])
 
 
 def _legend_of(indices: ndarray, colours: ndarray, palette: Palette, name: str) -> Legend:
@@ -175,7 +175,9 @@ def _legend_of(indices: ndarray, colours: ndarray, palette: Palette, name: str) 
         return palette.legends[0]
     count = np.bincount(palette.cut(indices, palette.legend_box).ravel(), minlength=len(colours))
     shown = set(colours[count > 0].tolist())
-    complete = [one for one in palette.legends if {v for c, v in one.levels.items() if c in shown} == {*one.levels.values()}]
+    complete = [
+        one for one in palette.legends if {v for c, v in one.levels.items() if c in shown} == {*one.levels.values()}
+    ]
     white = -1
     if palette.title_box:
         white = int((colours[palette.cut(indices, palette.title_box)] == 0xFFFFFF).sum())
@@ -223,11 +225,11 @@ def _mask(palette: Palette, options: ReadOptions) -> Bool[ndarray, "y x"]:
     black = np.isin(colours, (0, 0x1000000))
     hidden = ~black[indices]
     if hidden.shape == palette.size:
-        return palette.cut(hidden)
+        return np.asarray(palette.cut(hidden))
     if hidden.shape != palette.shape:
         found, wanted = (f"{s[1]}×{s[0]}" for s in (hidden.shape, palette.size))
         raise SettingError(f"{path.name}: a mask of {found} pixels, but the pictures have {wanted}.")
-    return hidden
+    return np.asarray(hidden)
 
 
 @lru_cache(maxsize=4)
@@ -237,7 +239,7 @@ def _beyond(
     """255 where a pixel's centre lies beyond the radar's range, else 0."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     far = np.hypot(rows - centre[0], columns - centre[1]) * pixel_km > range_km
-    return far.astype(np.uint8) * np.uint8(255)
+    return np.asarray(far.astype(np.uint8) * np.uint8(255))
 
 
 def _nearest_ground(colours: Int[ndarray, n], palette: Palette) -> Int[ndarray, n]:

@@ -149,7 +149,9 @@ def _rate(value: Any, metadata: dict[str, Any], name: str) -> Any:
             raise SourceError(f"{name}: an amount over {minutes:g} minutes; give --importer accutime=MINUTES.")
         return value * 60.0 / minutes
     if unit == "dBZ":
-        return rain_rate_of_reflectivity(value, float(metadata.get("zr_a") or 200.0), float(metadata.get("zr_b") or 1.6))
+        return rain_rate_of_reflectivity(
+            value, float(metadata.get("zr_a") or 200.0), float(metadata.get("zr_b") or 1.6)
+        )
     raise SourceError(f"{name}: its unit is {unit!r}; expected mm/h, mm or dBZ.")
 
 

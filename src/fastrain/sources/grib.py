@@ -1,0 +1,91 @@
+"""The process that decodes GRIB2 messages with eccodes: lengths and messages in, what they are and levels out.
+
+`python -m fastrain.sources.grib` reads messages from standard input, each after its length in eight bytes, and answers
+each with a line of JSON and, where the line says so, as many bytes of levels. `mrms` starts and ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import cache
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy import ndarray
+
+from fastrain.core.levels import LevelTable
+from fastrain.sources.reader import MOST_PIXELS, plausible
+
+_ROWS_AT_ONCE = 256
+
+
+@cache
+def table() -> LevelTable:
+    """Return the bins of the rain rates."""
+    return LevelTable.binned()
+
+
+def serve(source: BinaryIO, target: BinaryIO) -> None:
+    """Answer messages until the input ends."""
+    try:
+        import eccodes
+    except (ImportError, RuntimeError) as error:
+        eccodes = None
+        missing = str(error).splitlines()[0]
+    while head := source.read(8):
+        message = source.read(int.from_bytes(head, "big"))
+        level = np.empty(0, np.uint8)
+        if eccodes is None:
+            said: dict[str, Any] = {"missing": missing}
+        else:
+            try:
+                said, level = _decoded(eccodes, message)
+            except (eccodes.CodesInternalError, ValueError, TypeError, MemoryError) as error:
+                said = {"error": str(error) or type(error).__name__}
+        target.write(json.dumps({**said, "bytes": level.size}).encode() + b"\n" + level.tobytes())
+        target.flush()
+
+
+def _decoded(eccodes: Any, message: bytes) -> tuple[dict[str, Any], ndarray]:
+    handle = eccodes.codes_new_from_message(message)
+    try:
+
+        def get(key: str) -> Any:
+            return eccodes.codes_get(handle, key)
+
+        rows, columns = get("Nj"), get("Ni")
+        if get("gridType") != "regular_ll":
+            raise ValueError(f"a grid of type {get('gridType')}, expected even degrees")
+        if not 0 < rows * columns <= MOST_PIXELS or get("iScansNegatively") or get("jPointsAreConsecutive"):
+            raise ValueError(f"{columns}×{rows} pixels, expected rows from west to east")
+        said = {
+            "rows": rows,
+            "columns": columns,
+            "latitudes": [get(f"latitudeOf{which}GridPointInDegrees") for which in ("First", "Last")],
+            "longitudes": [get(f"longitudeOf{which}GridPointInDegrees") for which in ("First", "Last")],
+            "time": [get(part) for part in ("year", "month", "day", "hour", "minute", "second")],
+            "discipline": get("discipline"),
+            "shortName": get("shortName"),
+            "name": get("name"),
+        }
+        values = eccodes.codes_get_values(handle)
+    finally:
+        eccodes.codes_release(handle)
+    if values.size != rows * columns:
+        raise ValueError(f"{values.size} values, expected {rows * columns}")
+    values = values.reshape(rows, columns)
+    level = np.empty((rows, columns), dtype=np.uint8)
+    for row in range(0, rows, _ROWS_AT_ONCE):
+        rate = np.array(values[row : row + _ROWS_AT_ONCE], dtype=np.float64)
+        rate[rate < 0] = np.nan
+        level[row : row + _ROWS_AT_ONCE] = table().encode(plausible(rate))
+    return said, level
+
+
+if __name__ == "__main__":
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not stand among the answers
+    serve(sys.stdin.buffer, answers)
+    os._exit(0)  # without the library's clean-up, which is where it may crash
