@@ -90,7 +90,8 @@ def _coarsen(level: ndarray, c: int, weights: ndarray, maximum: ndarray, ratio: 
 def _across(top: ndarray, hidden: ndarray, c: int, pairs: ndarray, highest: ndarray, unseen: ndarray) -> None:
     """Reduce each c neighbours of a folded row; two and four as the halves of wider numbers, which is quicker."""
     if c not in (2, 4):
-        _neighbours(top, hidden, c, highest, unseen)
+        _neighbours_maximum(top, c, highest)
+        _neighbours_sum(hidden, c, unseen)
         return
     for _ in range(c // 4):
         _halves_maximum(top.view(np.uint16), pairs)
@@ -139,14 +140,22 @@ def _halves_sum(values, out):  # type: ignore[no-untyped-def]  # pragma: no cove
 
 
 @njit(nogil=True, cache=True)
-def _neighbours(top, hidden, c, highest, unseen):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for x in range(highest.size):
-        most, total = top[x * c], hidden[x * c]
-        for i in range(1, c):
-            most = max(most, top[x * c + i])
-            total += hidden[x * c + i]
-        highest[x] = most
-        unseen[x] = total
+def _neighbours_maximum(values, c, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for x in range(out.size):
+        out[x] = values[x * c]
+    for i in range(1, c):
+        for x in range(out.size):
+            value = values[x * c + i]
+            out[x] = value if value > out[x] else out[x]
+
+
+@njit(nogil=True, cache=True)
+def _neighbours_sum(values, c, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for x in range(out.size):
+        out[x] = values[x * c]
+    for i in range(1, c):
+        for x in range(out.size):
+            out[x] = uint8(out[x] + values[x * c + i])
 
 
 @njit(nogil=True, cache=True)

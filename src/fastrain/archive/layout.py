@@ -10,10 +10,12 @@ from jaxtyping import Bool
 from numpy import ndarray
 from zarr.codecs import ZstdCodec
 
+from fastrain.archive.chunks import LEVEL
 from fastrain.archive.schema import CONVENTIONS, DIGEST_BYTES, SLOTS_PER_CHUNK, Schema
 from fastrain.core.levels import NOT_OBSERVED
 
 BLOCK_ARRAYS = ("max", "mean", "observed")
+FILL = {"level": NOT_OBSERVED, "max": NOT_OBSERVED, "mean": 0, "observed": 0}
 MOST_IN_CHUNK = 2048 * 2048  # pixels of a frame that are one chunk
 PART = 1024  # edge of a chunk, in pixels, where a frame is more
 
@@ -24,7 +26,7 @@ def codecs() -> list[Any]:
     Chosen by `benchmarks/codec.py`: what is the same from frame to frame (lines, the edge of the range) costs nothing
     where the compressor sees all of a chunk, which Blosc's blocks keep it from.
     """
-    return [ZstdCodec(level=1, checksum=True)]
+    return [ZstdCodec(level=LEVEL, checksum=True)]
 
 
 def lay_out(root: zarr.Group, schema: Schema, hidden: Bool[ndarray, "y x"] | None) -> None:
@@ -86,7 +88,7 @@ def _slots(root: zarr.Group, schema: Schema) -> None:
         fill_value=0,
         compressors=codecs(),
         dimension_names=("time", "digest_byte"),
-        attributes={"long_name": "BLAKE2b digest of the frame's levels"},
+        attributes={"long_name": "first 16 bytes of the SHA-256 digest of the frame's levels"},
     )
 
 
@@ -149,7 +151,7 @@ def _grid_group(root: zarr.Group, schema: Schema, coarseness: int) -> None:
         group.create_array(
             name,
             shape=(schema.axis.size, *grid.shape),
-            chunks=(schema.frames_per_chunk, *_plane(grid.shape)),
+            chunks=(schema.frames_per_chunk, *plane_of(grid.shape)),
             dtype="uint8",
             fill_value=fill,
             compressors=codecs(),
@@ -158,7 +160,7 @@ def _grid_group(root: zarr.Group, schema: Schema, coarseness: int) -> None:
         )
 
 
-def _plane(shape: tuple[int, int]) -> tuple[int, int]:
+def plane_of(shape: tuple[int, int]) -> tuple[int, int]:
     """Return the chunk of a frame: all of it, or a part of a continent's."""
     if shape[0] * shape[1] <= MOST_IN_CHUNK:
         return shape

@@ -26,10 +26,11 @@ from fastrain.core.grid import Grid
 from fastrain.core.levels import LevelTable
 from fastrain.core.time import TimeAxis, parse_time, show_time
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONVENTIONS = "CF-1.11"
 SLOTS_PER_CHUNK = 8192  # of the arrays that hold one value a slot
 CHUNK_PIXELS = 2**27  # of all frames of a chunk's time, which a writer holds at once
+FEWEST = 12  # frames of a chunk, however slow the radar: a file costs as much as compressing six frames
 CHUNK_SPAN = timedelta(hours=1)  # what a forecast reads; a chunk a frame would be millions of files
 DIGEST_BYTES = 16
 
@@ -76,9 +77,9 @@ class Schema:
 
     @property
     def frames_per_chunk(self) -> int:
-        """Frames that one chunk holds: about an hour of them, fewer where they are a continent's."""
+        """Frames that one chunk holds: an hour of them, a dozen at least, fewer where they are a continent's."""
         pixels = self.grid.shape[0] * self.grid.shape[1]
-        return max(1, min(round(CHUNK_SPAN / self.axis.cadence), CHUNK_PIXELS // pixels))
+        return max(1, min(max(FEWEST, round(CHUNK_SPAN / self.axis.cadence)), CHUNK_PIXELS // pixels))
 
     @property
     def identity(self) -> str:
@@ -132,7 +133,8 @@ class Schema:
         """
         version = kept.get("fastrain_format")
         if version != FORMAT_VERSION:
-            raise ArchiveError(f"its format is {version}, this program reads {FORMAT_VERSION}; update fastrain.")
+            advice = "ingest its files into a new one" if version in range(FORMAT_VERSION) else "update fastrain"
+            raise ArchiveError(f"its format is {version}, this program reads {FORMAT_VERSION}; {advice}.")
         cadence = timedelta(seconds=kept["cadence_seconds"])
         return cls(
             grid=Grid.from_attributes(kept["grid"]),

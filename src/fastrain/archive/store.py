@@ -7,7 +7,7 @@ seen by readers before `commit`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,11 +18,12 @@ from typing import Any, cast
 
 import numpy as np
 import zarr
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
-from fastrain.archive.coarsen import average_weights, coarsen
-from fastrain.archive.layout import BLOCK_ARRAYS, lay_out
+from fastrain.archive.chunks import encode_chunk, store_chunks
+from fastrain.archive.layout import BLOCK_ARRAYS, FILL, lay_out, plane_of
+from fastrain.archive.pack import NotedFrame, Packed, grouped, noted_frame
 from fastrain.archive.repository import (
     BRANCH,
     KEEP_STATES,
@@ -38,7 +39,7 @@ from fastrain.archive.schema import DIGEST_BYTES, Schema, Status
 from fastrain.archive.slots import Slots
 from fastrain.core.errors import ArchiveError
 from fastrain.core.frame import Frame
-from fastrain.core.levels import NOT_OBSERVED, WET
+from fastrain.core.levels import NOT_OBSERVED
 
 
 class Fate(Enum):
@@ -141,13 +142,12 @@ class Writer:
         self._repository = repository
         self._begin()
         self.schema = Schema.from_attributes(dict(self._root.attrs))
-        self._weights = average_weights(self.schema.average, self.schema.table)
-        self._wet = self.schema.table.first_level(self.schema.table.nearest_edge(WET))
 
     def _begin(self) -> None:
         with readable_errors(self.path):
             self._session = self._repository.writable_session(BRANCH)
             self._root = zarr.open_group(self._session.store)
+            self._arrays: dict[str, Any] = {}
             self._slots = Slots(self._root)
             first, last = (self._root.attrs[name] for name in ("first_slot", "last_slot"))
         self._span = None if first is None else (cast(int, first), cast(int, last))
@@ -209,19 +209,16 @@ class Writer:
         """Overwrite a chunk's time in arrays that can no longer be read: not observed, until its frames come anew."""
         with readable_errors(self.path):
             for name in damaged:
-                array = self._root[name]
-                fill = array.fill_value  # type: ignore[union-attr]
-                array[start:stop] = np.full((stop - start, *array.shape[1:]), fill, np.uint8)  # type: ignore[union-attr,index]
+                array = self._array(name)
+                array[start:stop] = np.full((stop - start, *array.shape[1:]), array.fill_value, np.uint8)
 
     def rebuild(self, start: int, level: UInt8[ndarray, "time y x"]) -> None:
         """Write the coarse groups anew from the frames of some slots."""
         with readable_errors(self.path):
-            for coarseness in self.schema.coarseness:
-                blocks = coarsen(level, coarseness, weights=self._weights)
-                for name, values in zip(BLOCK_ARRAYS, blocks, strict=True):
-                    self._root[f"{coarseness}/{name}"][start : start + len(level)] = values  # type: ignore[index]
+            changes = {k: v for k, v in grouped(level, self.schema).items() if k != "1/level"}
+            self._change(changes, start + np.arange(len(level)))
 
-    def _judge(self, frame: Frame, accepted: dict[int, tuple[Frame, timedelta]], replace: bool) -> Verdict:
+    def _judge(self, frame: Frame | NotedFrame, accepted: dict[int, tuple[Any, timedelta]], replace: bool) -> Verdict:
         slot, offset = self.schema.axis.slot(frame.valid_time)
         if not 0 <= slot < self.schema.axis.size:
             return Verdict(
@@ -257,7 +254,7 @@ class Writer:
         other = f"another picture is held for {slot_time}"
         return Verdict(frame.name, Fate.CONFLICT, f"{frame.name}: refused, {other}; --replace takes this one instead.")
 
-    def _held(self, slot: int, accepted: dict[int, tuple[Frame, timedelta]]) -> tuple[bytes, timedelta, int] | None:
+    def _held(self, slot: int, accepted: dict[int, tuple[Any, timedelta]]) -> tuple[bytes, timedelta, int] | None:
         if slot in accepted:
             frame, offset = accepted[slot]
             return frame.digest, offset, Status.OBSERVED
@@ -267,37 +264,81 @@ class Writer:
         offset = timedelta(seconds=int(self._slots.get("time_offset", slot)))
         return self._slots.get("digest", slot), offset, status
 
+    def write_packed(self, packed: Packed, *, replace: bool = False) -> list[Verdict] | None:
+        """Put a chunk of time that `pack` made elsewhere into the archive.
+
+        Returns:
+            What became of each frame; None, and nothing done, where the chunk holds other frames already, so that the
+            frames themselves are needed: `write` takes them.
+
+        Raises:
+            ArchiveError: the storage failed; the last commit stands.
+        """
+        with readable_errors(self.path):
+            accepted: dict[int, tuple[Any, timedelta]] = {}
+            verdicts = [self._judge(frame, accepted, replace) for frame in packed.frames]
+            if not accepted:
+                return verdicts
+            if len(accepted) != len(packed.frames) or not self._fresh(packed.number):
+                return None
+            store_chunks(self._session.store, packed.encoded)
+            self._record(packed.frames, accepted, Status.OBSERVED)
+        return verdicts
+
     def _put(self, accepted: dict[int, tuple[Frame, timedelta]], status: Status) -> None:
-        slots = sorted(accepted)
-        start, stop = slots[0], slots[-1] + 1
-        at = np.array(slots) - start
+        slots = np.array(sorted(accepted))
         level = np.stack([accepted[slot][0].level for slot in slots])
-        changes = {"1/level": level}
-        for coarseness in self.schema.coarseness:
-            blocks = coarsen(level, coarseness, weights=self._weights)
-            changes |= {f"{coarseness}/{name}": values for name, values in zip(BLOCK_ARRAYS, blocks, strict=True)}
-        for name, values in changes.items():
-            self._change(name, start, stop, at, values)
-        counts = np.stack([np.bincount(frame.reshape(-1), minlength=256) for frame in level])  # (time, level)
-        digests = b"".join(accepted[slot][0].digest for slot in slots)
+        self._change(grouped(level, self.schema), slots)
+        noted = [noted_frame(accepted[slot][0], self.schema) for slot in slots]
+        self._record(noted, {slot: accepted[slot] for slot in slots.tolist()}, status)
+
+    def _record(
+        self, frames: Sequence[NotedFrame], accepted: Mapping[int, tuple[Any, timedelta]], status: Status
+    ) -> None:
+        """Write what is known of each slot."""
+        slots = sorted(accepted)
+        of = {frame.slot: frame for frame in frames}
         self._slots.put(
             np.array(slots),
             status=np.full(len(slots), status, np.uint8),
             time_offset=np.array([accepted[slot][1].total_seconds() for slot in slots], np.int32),
-            wet_pixels=counts[:, self._wet : NOT_OBSERVED].sum(axis=1).astype(np.uint32),
-            observed_pixels=counts[:, :NOT_OBSERVED].sum(axis=1).astype(np.uint32),
-            digest=np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES),
+            wet_pixels=np.array([of[slot].wet_pixels for slot in slots], np.uint32),
+            observed_pixels=np.array([of[slot].observed_pixels for slot in slots], np.uint32),
+            digest=np.frombuffer(b"".join(of[slot].digest for slot in slots), np.uint8).reshape(-1, DIGEST_BYTES),
         )
-        span = self._span or (start, stop - 1)
-        self._span = min(start, span[0]), max(stop - 1, span[1])
+        span = self._span or (slots[0], slots[-1])
+        self._span = min(slots[0], span[0]), max(slots[-1], span[1])
 
-    def _change(self, name: str, start: int, stop: int, at: ndarray, values: ndarray) -> None:
-        """Write values at some slots of a span, leaving the others as they are."""
-        if len(values) != stop - start:
-            held = np.array(self._root[name][start:stop])  # type: ignore[index]
-            held[at] = values
-            values = held
-        self._root[name][start:stop] = values  # type: ignore[index]
+    def _fresh(self, number: int) -> bool:
+        """Tell whether a chunk of time holds nothing yet."""
+        per_chunk = self.schema.frames_per_chunk
+        span = range(number * per_chunk, (number + 1) * per_chunk)
+        return all(self._slots.get("status", slot) == Status.MISSING for slot in span)
+
+    def _change(self, changes: Mapping[str, UInt8[ndarray, "n y x"]], slots: Int[ndarray, n]) -> None:
+        """Write values at some slots, leaving the others of their chunks as they are."""
+        per_chunk = self.schema.frames_per_chunk
+        encoded: dict[str, bytes] = {}
+        for number in np.unique(slots // per_chunk).tolist():
+            here = slots // per_chunk == number
+            start = number * per_chunk
+            fresh = self._fresh(number)
+            for name, values in changes.items():
+                chunk = values[here]
+                fill = FILL[name.split("/")[1]]
+                if len(chunk) < per_chunk:
+                    chunk = np.full((per_chunk, *values.shape[1:]), fill, np.uint8)
+                    if not fresh:
+                        held = np.asarray(self._array(name)[start : start + per_chunk])
+                        chunk[: len(held)] = held
+                    chunk[slots[here] - start] = values[here]
+                encoded |= encode_chunk(chunk, name, number, plane_of(chunk.shape[1:]), fill)
+        store_chunks(self._session.store, encoded)
+
+    def _array(self, name: str) -> Any:
+        if name not in self._arrays:
+            self._arrays[name] = self._root[name]
+        return self._arrays[name]
 
 
 def _runs(slots: list[int], per_chunk: int) -> Iterator[list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import re
 import resource
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from fastrain.core.errors import SettingError
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -31,6 +34,18 @@ def available_bytes() -> int:
     except (OSError, ValueError):
         pass
     return free
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep arrays of a frame's size that were freed, instead of fetching each anew from the kernel.
+
+    glibc gives blocks of over 128 KiB back at once, and every page of the next one costs a fault: a sixth of the time
+    of decoding and storing pictures. Elsewhere than on glibc this does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        for option, value in ((_M_MMAP_THRESHOLD, 2**26), (_M_TRIM_THRESHOLD, 2**28)):
+            library.mallopt(option, value)
 
 
 def peak_bytes() -> int:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from fastrain.core.errors import SettingError, UnknownTime
@@ -82,6 +83,7 @@ def _month_and_day(year: int, day: int) -> tuple[int, int]:
     return date.month, date.day
 
 
+@cache
 def _compiled(pattern: str) -> tuple[list[str], str]:
     fields = re.findall(r"%.", pattern)
     unknown = [field for field in fields if field not in _FIELDS]

@@ -1,4 +1,4 @@
-"""Decoding many files, in order, on several processes or a Dask cluster, with a bounded number of frames in memory."""
+"""Decoding and packing many files, in order, on several processes or a Dask cluster, with bounded memory."""
 
 from __future__ import annotations
 
@@ -8,75 +8,110 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from fastrain.core.errors import FastrainError, SourceError
+from fastrain.archive.pack import Packed, pack
+from fastrain.archive.schema import Schema
+from fastrain.core.errors import FastrainError, GridMismatch, SourceError
 from fastrain.core.frame import Frame
-from fastrain.sources import ReadOptions, read_frames, reader_of
+from fastrain.core.memory import keep_freed_memory
+from fastrain.sources import ReadOptions, read_frames
 
-IN_FLIGHT = 4  # batches a worker may be ahead of the writer
-BATCH = 8  # files handed to a worker at once; one by one, handing over costs as much as decoding
-BATCH_BYTES = 2**20  # of files; a continent's, a MiB or so each, are handed over one by one
+IN_FLIGHT = 3  # jobs a worker may be ahead of the writer
 
 Result = tuple[Path, list[Frame], SourceError | None]
+Submit = Callable[[list[Path]], Callable[[], "Done"]]
 
 
-def decode(
-    paths: Sequence[Path], format: str, options: ReadOptions, workers: int, scheduler: str | None = None
-) -> Iterator[Result]:
-    """Yield each file with its frames and with what is wrong with it, in the order given.
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to know once: the reader's name, what it is told, and what the archive is of."""
 
-    A file of many frames comes in many parts, each with the same path.
+    format: str
+    options: ReadOptions
+    schema: Schema
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a job's files.
+
+    Attributes:
+        paths: of the files.
+        packed: their frames, ready to be stored; None where they must be read again and judged one by one.
+        errors: what is wrong with files that could not be read.
+    """
+
+    paths: list[Path]
+    packed: Packed | None
+    errors: list[tuple[Path, SourceError]]
+
+
+def decode(paths: Sequence[Path], format: str, options: ReadOptions) -> Iterator[Result]:
+    """Yield each file's frames one by one, and what is wrong with it, in the order given, decoded in this process."""
+    for path in paths:
+        try:
+            for frame in read_frames(path, format, options):
+                yield path, [frame], None
+        except SourceError as error:
+            yield path, [], error
+
+
+def pack_all(
+    jobs: Sequence[list[Path]], task: Task, workers: int, scheduler: str | None, latest: datetime
+) -> Iterator[Done]:
+    """Yield what became of each job's files, in order.
 
     Args:
-        paths: of the files.
-        format: name of their reader.
-        options: for the reader.
-        workers: processes; 1 decodes in this one.
-        scheduler: address of a Dask scheduler, whose workers decode instead.
+        jobs: files, each list of one chunk of time as far as their names tell.
+        task: what they are and what for.
+        workers: processes.
+        scheduler: address of a Dask scheduler, whose workers do it instead.
+        latest: frames of later than this are not packed.
 
     Raises:
-        FastrainError: a worker process was killed, or the cluster cannot be reached.
+        FastrainError: a worker process was killed, or the cluster cannot be reached or failed.
     """
-    if reader_of(format).many or (workers <= 1 and scheduler is None):
-        for path in paths:
-            yield from _streamed(path, format, options)
-        return
-    batches = list(_batches(paths))
-    with _cluster(scheduler) if scheduler else _pool(workers, format, options) as (submit, ahead):
-        waiting: deque[tuple[list[Path], Callable[[], list[Result]]]] = deque()
-        coming = iter(batches)
-        for batch in itertools.islice(coming, ahead):
-            waiting.append((batch, submit(batch, format, options)))
+    with _cluster(scheduler, task, latest) if scheduler else _processes(workers, task, latest) as (submit, ahead):
+        waiting: deque[Callable[[], Done]] = deque()
+        coming = iter(jobs)
+        for job in itertools.islice(coming, ahead):
+            waiting.append(submit(job))
         while waiting:
-            batch, result = waiting.popleft()
-            results = result()
-            for following in itertools.islice(coming, 1):
-                waiting.append((following, submit(following, format, options)))
-            yield from results
+            done = waiting.popleft()()
+            for job in itertools.islice(coming, 1):
+                waiting.append(submit(job))
+            yield done
 
 
 @contextmanager
-def _pool(workers: int, format: str, options: ReadOptions) -> Iterator[tuple[Callable[..., Any], int]]:
+def _processes(workers: int, task: Task, latest: datetime) -> Iterator[tuple[Submit, int]]:
     # Spawned, not forked: a fork of a process that holds threads (torch, zarr) may hang. What the reader is told, a
     # background of some megabytes, goes to each process once, not with every file.
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_remember, initargs=(options,)
-    ) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_remember, initargs=(task, latest)) as pool:
 
-        def submit(batch: list[Path], format: str, _: ReadOptions) -> Callable[[], list[Result]]:
+        def submit(job: list[Path]) -> Callable[[], Done]:
+            def killed() -> Done:
+                raise FastrainError(
+                    f"A decoding process was killed near {job[0].name}, perhaps for lack of memory; what was committed "
+                    "stands: run the same command again, with fewer --workers."
+                ) from None
+
             try:
-                future = pool.submit(_read_batch, batch, format)
+                future = pool.submit(_pack_remembered, job)
             except BrokenProcessPool:
-                return lambda: _killed(batch)
+                return killed
 
-            def result() -> list[Result]:
+            def result() -> Done:
                 try:
                     return future.result()
                 except BrokenProcessPool:
-                    return _killed(batch)
+                    return killed()
 
             return result
 
@@ -84,92 +119,68 @@ def _pool(workers: int, format: str, options: ReadOptions) -> Iterator[tuple[Cal
 
 
 @contextmanager
-def _cluster(scheduler: str) -> Iterator[tuple[Callable[..., Any], int]]:
+def _cluster(scheduler: str, task: Task, latest: datetime) -> Iterator[tuple[Submit, int]]:
     try:
         from distributed import Client
     except ImportError:
         raise FastrainError("--scheduler needs Dask: pip install 'fastrain[dask]'.") from None
+    make: Any = Client
     try:
-        client = Client(scheduler, timeout="10s", set_as_default=False)
+        client = make(scheduler, timeout="10s", set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FastrainError(f"--scheduler {scheduler}: no Dask scheduler answers ({said}).") from None
+        raise FastrainError(f"--scheduler {scheduler}: no Dask scheduler answers ({_first_line(error)}).") from None
     with client:
         threads = sum(client.nthreads().values()) or 1
-        shared: list[Any] = []
+        shared = client.scatter(task, broadcast=True, hash=False)
 
-        def submit(batch: list[Path], format: str, options: ReadOptions) -> Callable[[], list[Result]]:
-            if not shared:
-                shared.append(client.scatter(options, broadcast=True, hash=False))
+        def submit(job: list[Path]) -> Callable[[], Done]:
             # Not pure: the same file may have changed since it was last read on this cluster.
-            future = client.submit(_read_all, batch, format, shared[0], pure=False, retries=3)
+            future = client.submit(_pack, job, shared, latest, pure=False, retries=3)
 
-            def result() -> list[Result]:
+            def result() -> Done:
                 try:
-                    return list(future.result())
-                except SourceError:
-                    raise
-                except Exception as error:  # noqa: BLE001 - whatever the cluster says; nothing is lost
-                    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+                    done: Done = future.result()
+                except Exception as error:  # noqa: BLE001 - whatever the cluster says; nothing stored is lost
                     raise FastrainError(
-                        f"The cluster failed near {batch[0].name} ({said[:200]}); what was committed stands: run the "
-                        "same command again. Its workers must see the files at the same paths."
+                        f"The cluster failed near {job[0].name} ({_first_line(error)}); what was committed stands: run "
+                        "the same command again. Its workers must see the files at the same paths."
                     ) from None
+                return done
 
             return result
 
         yield submit, threads * IN_FLIGHT
 
 
-def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    batch: list[Path] = []
-    held = 0
-    for path in paths:
-        size = path.stat().st_size if path.is_file() else 0
-        if batch and (len(batch) >= BATCH or held + size > BATCH_BYTES):
-            yield batch
-            batch, held = [], 0
-        batch.append(path)
-        held += size
-    if batch:
-        yield batch
+_known: list[Any] = []
 
 
-_options = ReadOptions()
+def _remember(task: Task, latest: datetime) -> None:
+    keep_freed_memory()
+    _known[:] = [task, latest]
 
 
-def _remember(options: ReadOptions) -> None:
-    global _options
-    _options = options
+def _pack_remembered(job: list[Path]) -> Done:
+    return _pack(job, *_known)
 
 
-def _read_batch(paths: list[Path], format: str) -> list[Result]:
-    return _read_all(paths, format, _options)
-
-
-def _read_all(paths: list[Path], format: str, options: ReadOptions) -> list[Result]:
-    results: list[Result] = []
-    for path in paths:
+def _pack(job: list[Path], task: Task, latest: datetime) -> Done:
+    frames, errors = [], []
+    for path in job:
         try:
-            frames = list(read_frames(path, format, options))
-            for frame in frames:
-                _ = frame.digest  # made here, where there are many of us
-            results.append((path, frames, None))
+            frames += list(read_frames(path, task.format, task.options))
         except SourceError as error:
-            results.append((path, [], error))
-    return results
+            errors.append((path, error))
+    packed = None
+    if frames and all(frame.valid_time <= latest for frame in frames):
+        try:
+            packed = pack(frames, task.schema)
+        except GridMismatch:
+            packed = None  # read again, one by one, they are told apart
+    if packed is None and frames:
+        errors = []
+    return Done(job, packed, errors)
 
 
-def _streamed(path: Path, format: str, options: ReadOptions) -> Iterator[Result]:
-    try:
-        for frame in read_frames(path, format, options):
-            yield path, [frame], None
-    except SourceError as error:
-        yield path, [], error
-
-
-def _killed(batch: list[Path]) -> list[Result]:
-    raise FastrainError(
-        f"A decoding process was killed near {batch[0].name}, perhaps for lack of memory; what was committed "
-        "stands: run the same command again, with fewer --workers."
-    )
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

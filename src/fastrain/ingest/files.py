@@ -30,14 +30,19 @@ class Plan:
     Attributes:
         format: name of the reader.
         paths: of the files.
-        times: those that the names tell.
+        path_times: of each path, as its name tells it, or None.
         problems: of the files left out.
     """
 
     format: str
     paths: tuple[Path, ...]
-    times: tuple[datetime, ...]
+    path_times: tuple[datetime | None, ...]
     problems: tuple[Problem, ...]
+
+    @property
+    def times(self) -> list[datetime]:
+        """The times that names tell, in order."""
+        return [time for time in self.path_times if time]
 
 
 def plan_files(
@@ -88,10 +93,9 @@ def plan_files(
         kept = _of_one_site(kept, reader.site_of, site)
     pattern = time_pattern or reader.time_pattern
     timed = {path: _time_or_none(path, pattern) for path in kept}
-    known = tuple(sorted(time for time in timed.values() if time))
     earliest = datetime.min.replace(tzinfo=UTC)
     kept.sort(key=lambda path: (timed[path] or earliest, path.name))
-    return Plan(chosen, tuple(kept), known, tuple(problems))
+    return Plan(chosen, tuple(kept), tuple(timed[path] for path in kept), tuple(problems))
 
 
 def _walk(given: Sequence[Path], archive: Path) -> Iterable[Path]:

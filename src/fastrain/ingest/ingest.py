@@ -6,10 +6,9 @@ commit; run again, it finds what is held unchanged and adds the rest.
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,11 +17,12 @@ from typing import Any
 from fastrain.archive.coarsen import Average
 from fastrain.archive.repository import exists
 from fastrain.archive.schema import Schema
-from fastrain.archive.store import Archive, Fate, Writer, writing
+from fastrain.archive.store import Archive, Fate, Verdict, Writer, writing
 from fastrain.core.errors import ArchiveBusy, ArchiveError, GridMismatch, SourceError, UsageError
 from fastrain.core.frame import Frame
+from fastrain.core.memory import keep_freed_memory
 from fastrain.core.time import TimeAxis, cadence_of, show_time
-from fastrain.ingest.decode import decode
+from fastrain.ingest.decode import Task, decode, pack_all
 from fastrain.ingest.files import Plan, Problem, plan_files
 from fastrain.sources import Background, ReadOptions, reader_of
 from fastrain.sources.palette import palette_of
@@ -103,6 +103,7 @@ def ingest(
         SourceError: the background that was given cannot be read.
     """
     began = time.monotonic()
+    keep_freed_memory()
     archive = archive.resolve() if archive.name in ("", "..") else archive
     held = Archive.open(archive) if exists(archive) else None
     archive_format = held.schema.source if held else None
@@ -123,15 +124,26 @@ def ingest(
         _same_choices(held.schema, settings, plan.format)
     reading = _with_palette(reading, plan, held)
     reading = _with_background(reading, plan, settings, held, progress)
-    workers = settings.workers or (min(4, os.cpu_count() or 1) if len(plan.paths) >= FILES_FOR_WORKERS else 1)
-    frames = _frames(plan, reading, workers, settings.scheduler, report, progress)
-    if held:
-        _write(frames, archive, None, reading, settings.replace, report)
-    else:
-        first = _first(frames, plan)
-        if first:
-            schema = _schema(first, plan, settings, reading)
-            _write(itertools.chain(first, frames), archive, schema, reading, settings.replace, report)
+    workers = settings.workers or (min(8, (os.cpu_count() or 1) + 1) if len(plan.paths) >= FILES_FOR_WORKERS else 1)
+    schema = None
+    if not held:
+        first = _first(_frames(plan.paths, plan.format, reading, IngestReport("")), plan)
+        if not first:  # not one can be read: each says why
+            for _ in _frames(plan.paths, plan.format, reading, report, progress):
+                pass
+            report.seconds = time.monotonic() - began
+            return report
+        schema = _schema(first, plan, settings, reading)
+    hidden = reading.background.hidden if reading.background else None
+    with writing(archive, schema, hidden) as writer:
+        if schema is not None and writer.schema != schema:
+            raise ArchiveBusy(f"{archive}: another process made this archive meanwhile; give the same command again.")
+        if (workers > 1 or settings.scheduler) and not reader_of(plan.format).many:
+            _write_packed(writer, plan, reading, settings, workers, report, progress)
+        else:
+            _write(writer, _frames(plan.paths, plan.format, reading, report, progress), settings.replace, report)
+        writer.commit("ingest")
+        writer.tidy()
     report.seconds = time.monotonic() - began
     return report
 
@@ -182,16 +194,15 @@ def _with_background(
 
 
 def _frames(
-    plan: Plan,
+    paths: Sequence[Path],
+    format: str,
     reading: ReadOptions,
-    workers: int,
-    scheduler: str | None,
     report: IngestReport,
-    progress: Progress,
+    progress: Progress = lambda *_: None,
 ) -> Iterator[Frame]:
     latest = datetime.now(UTC) + AHEAD_OF_CLOCK
     done, last = 0, None
-    for path, frames, error in decode(plan.paths, plan.format, reading, workers, scheduler):
+    for path, frames, error in decode(paths, format, reading):
         done += path != last
         last = path
         if error is not None:
@@ -202,7 +213,7 @@ def _frames(
                 report.problems.append(Problem(frame.name, reason))
             else:
                 yield frame
-        progress(done, len(plan.paths), frames[-1].name if frames else path.name)
+        progress(done, len(paths), frames[-1].name if frames else path.name)
 
 
 def _first(frames: Iterator[Frame], plan: Plan) -> list[Frame]:
@@ -243,46 +254,76 @@ def _palette_kept(reading: ReadOptions, plan: Plan) -> dict[str, Any] | None:
     return {k: v for k, v in palette.data.items() if k != "mask"} if palette else None
 
 
-def _write(
-    frames: Iterator[Frame],
-    path: Path,
-    schema: Schema | None,
+def _write(writer: Writer, frames: Iterable[Frame], replace: bool, report: IngestReport) -> None:
+    """Write frames in batches of some hours."""
+    batch: list[Frame] = []
+    held, committed = 0, time.monotonic()
+    for frame in frames:
+        try:
+            writer.schema.check(frame)
+        except GridMismatch as error:
+            report.problems.append(Problem(frame.name, str(error)))
+            continue
+        # Cut between chunks of time, so that none is written twice.
+        if held >= BATCH_BYTES and _chunk(writer, frame.valid_time) != _chunk(writer, batch[-1].valid_time):
+            _note(writer.write(batch, replace=replace), report)
+            batch, held = [], 0
+            if time.monotonic() - committed >= COMMIT_SECONDS:
+                writer.commit(f"ingest up to {show_time(frame.valid_time)}")
+                committed = time.monotonic()
+        batch.append(frame)
+        held += frame.level.size
+    _note(writer.write(batch, replace=replace), report)
+
+
+def _write_packed(
+    writer: Writer,
+    plan: Plan,
     reading: ReadOptions,
-    replace: bool,
+    settings: IngestSettings,
+    workers: int,
     report: IngestReport,
+    progress: Progress,
 ) -> None:
-    hidden = reading.background.hidden if reading.background else None
-    with writing(path, schema, hidden) as writer:
-        if schema is not None and writer.schema != schema:
-            raise ArchiveBusy(f"{path}: another process made this archive meanwhile; give the same command again.")
-        batch: list[Frame] = []
-        held, committed = 0, time.monotonic()
-        for frame in frames:
-            try:
-                writer.schema.check(frame)
-            except GridMismatch as error:
-                report.problems.append(Problem(frame.name, str(error)))
-                continue
-            # Cut between chunks of time, so that none is written twice.
-            if held >= BATCH_BYTES and _chunk(writer, frame) != _chunk(writer, batch[-1]):
-                _offer(writer, batch, replace, report)
-                batch, held = [], 0
-                if time.monotonic() - committed >= COMMIT_SECONDS:
-                    writer.commit(f"ingest up to {show_time(frame.valid_time)}")
-                    committed = time.monotonic()
-            batch.append(frame)
-            held += frame.level.size
-        _offer(writer, batch, replace, report)
-        writer.commit(f"ingest up to {show_time(batch[-1].valid_time)}" if batch else "ingest")
-        writer.tidy()
+    """Write chunks of time that workers packed; what does not fit as a whole is read again and judged one by one."""
+    task = Task(plan.format, reading, writer.schema)
+    latest = datetime.now(UTC) + AHEAD_OF_CLOCK
+    count, committed = 0, time.monotonic()
+    for done in pack_all(_jobs(writer, plan), task, workers, settings.scheduler, latest):
+        count += len(done.paths)
+        report.problems += [Problem(path.name, str(error)) for path, error in done.errors]
+        verdicts = writer.write_packed(done.packed, replace=settings.replace) if done.packed else None
+        if verdicts is not None:
+            _note(verdicts, report)
+        elif len(done.errors) < len(done.paths):
+            broken = {path for path, _ in done.errors}
+            again = [path for path in done.paths if path not in broken]
+            _write(writer, _frames(again, plan.format, reading, report), settings.replace, report)
+        if time.monotonic() - committed >= COMMIT_SECONDS:
+            writer.commit(f"ingest up to {done.paths[-1].name}")
+            committed = time.monotonic()
+        progress(count, len(plan.paths), done.paths[-1].name)
 
 
-def _chunk(writer: Writer, frame: Frame) -> int:
-    return writer.schema.axis.slot(frame.valid_time)[0] // writer.schema.frames_per_chunk
+def _jobs(writer: Writer, plan: Plan) -> list[list[Path]]:
+    """Return the files by chunk of time, as far as their names tell it; others by the dozen."""
+    jobs: list[list[Path]] = []
+    last = None
+    for path, time_ in zip(plan.paths, plan.path_times, strict=True):
+        chunk = _chunk(writer, time_) if time_ else None
+        if not jobs or chunk != last or (len(jobs[-1]) >= writer.schema.frames_per_chunk):
+            jobs.append([])
+        jobs[-1].append(path)
+        last = chunk
+    return jobs
 
 
-def _offer(writer: Writer, frames: list[Frame], replace: bool, report: IngestReport) -> None:
-    for verdict in writer.write(frames, replace=replace):
+def _chunk(writer: Writer, time_: datetime) -> int:
+    return writer.schema.axis.slot(time_)[0] // writer.schema.frames_per_chunk
+
+
+def _note(verdicts: Sequence[Verdict], report: IngestReport) -> None:
+    for verdict in verdicts:
         report.counts[verdict.fate.value] += 1
         if verdict.fate is Fate.CONFLICT:
             report.problems.append(Problem(verdict.name, verdict.reason))

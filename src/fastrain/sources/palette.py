@@ -51,7 +51,7 @@ class Legend:
     title_white: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity, so that what is made from one can be kept
 class Palette:
     """One kind of picture.
 

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Shaped, UInt8
 from numpy import ndarray
 
 from fastrain.core.errors import DamagedFile, SettingError, SourceError, UnknownTime
@@ -73,20 +73,18 @@ def read(packaged: str | None, path: Path, options: ReadOptions) -> Iterator[Fra
     time = _time(path, options, palette)
     grid, range_km = _georeference(path.name, options, palette)
     indices, colours = read_picture(path, palette.size)
+    background = options.background
     if palette.by_index:
         level, table = _by_index(indices, colours, palette, path), palette.table
     else:
         legend = _legend_of(indices, colours, palette, path.name)
-        background = options.background or _learn(palette, [path], None, options)
-        level = palette.lookup(colours, legend, background.ground)[palette.cut(indices)]
+        background = background or _learn(palette, [path], None, options)
+        index = palette.legends.index(legend)
+        level = _translated(palette.cut(indices), _lookup(palette, index, background.ground, colours.tobytes()))
         table = legend.table
-    if options.background is not None:
+    if background is not None:
         # A maximum, since 255 is not observed: ten times quicker than assigning by a mask.
-        np.maximum(level, options.background.hidden.view(np.uint8) * np.uint8(255), out=level)
-    elif not palette.by_index:
-        np.maximum(level, background.hidden.view(np.uint8) * np.uint8(255), out=level)
-    if range_km is not None:
-        np.maximum(level, _beyond(palette.shape, palette.centre, range_km, grid.cell_km), out=level)
+        np.maximum(level, _unseen(palette, background, range_km, grid.cell_km), out=level)
     yield Frame(level, time, grid, table, path.name)
 
 
@@ -116,7 +114,7 @@ def _learn(palette: Palette, pictures: Sequence[Path], given: Path | None, optio
             indices, colours = read_picture(path, palette.size)
             legend = _legend_of(indices, colours, palette, path.name)
             level = palette.lookup(colours, legend, ())
-            nearest = _nearest_ground(colours, palette)
+            nearest = _nearest_ground(colours, palette).astype(np.int32)  # 48 pictures of these are held
             shown.append(nearest[palette.cut(indices)])
             rain.append((level != NOT_OBSERVED)[palette.cut(indices)])
             times.append(_time(path, options, palette))
@@ -166,7 +164,7 @@ def _time(path: Path, options: ReadOptions, palette: Palette) -> datetime:
 def _by_index(indices: ndarray, colours: ndarray, palette: Palette, path: Path) -> UInt8[ndarray, "y x"]:
     if len(colours) != 256 or indices.dtype != np.uint8:
         raise DamagedFile(f"{path.name}: has no list of colours; its indices are lost, so it cannot be read as levels.")
-    return np.asarray(palette.index_lookup[palette.cut(indices)])
+    return _translated(palette.cut(indices), palette.index_lookup)
 
 
 def _legend_of(indices: ndarray, colours: ndarray, palette: Palette, name: str) -> Legend:
@@ -213,7 +211,7 @@ def _georeference(name: str, options: ReadOptions, palette: Palette) -> tuple[Gr
     if centre is None:
         raise SourceError(f"{name}: {position}; give it: --centre LAT,LON --pixel-size KM.")
     pixel_km = options.pixel_km or palette.radar["pixel_km"]
-    return Grid.around(*centre, pixel_km, palette.shape, palette.centre), range_km
+    return _grid_around(centre, pixel_km, palette.shape, palette.centre), range_km
 
 
 def _mask(palette: Palette, options: ReadOptions) -> Bool[ndarray, "y x"]:
@@ -232,14 +230,33 @@ def _mask(palette: Palette, options: ReadOptions) -> Bool[ndarray, "y x"]:
     return np.asarray(hidden)
 
 
+def _translated(indices: Shaped[ndarray, "y x"], table: UInt8[ndarray, n]) -> UInt8[ndarray, "y x"]:
+    """Return the table's entry for each index."""
+    if indices.dtype != np.uint8:
+        return np.asarray(table[indices])
+    # Three times as fast as numpy, which makes eight bytes of every index first.
+    entries = bytearray(indices.tobytes()).translate(np.resize(table, 256).tobytes())
+    return np.frombuffer(entries, dtype=np.uint8).reshape(indices.shape)
+
+
+@lru_cache(maxsize=64)
+def _lookup(palette: Palette, legend: int, ground: tuple[int, ...], colours: bytes) -> UInt8[ndarray, n]:
+    """Return the level of each colour; a radar's pictures share a few lists of colours."""
+    return palette.lookup(np.frombuffer(colours, dtype=np.int64), palette.legends[legend], ground)
+
+
 @lru_cache(maxsize=4)
-def _beyond(
-    shape: tuple[int, int], centre: tuple[float, float], range_km: float, pixel_km: float
-) -> UInt8[ndarray, "y x"]:
-    """255 where a pixel's centre lies beyond the radar's range, else 0."""
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    far = np.hypot(rows - centre[0], columns - centre[1]) * pixel_km > range_km
-    return np.asarray(far.astype(np.uint8) * np.uint8(255))
+def _unseen(palette: Palette, background: Background, range_km: float | None, pixel_km: float) -> UInt8[ndarray, "y x"]:
+    """255 where the background hides the rain or a pixel's centre lies beyond the radar's range, else 0."""
+    unseen = background.hidden
+    if range_km is not None:
+        unseen = unseen | palette.beyond(range_km, pixel_km)
+    return np.asarray(unseen.astype(np.uint8) * np.uint8(255))
+
+
+@lru_cache(maxsize=16)
+def _grid_around(centre: tuple[float, float], pixel_km: float, shape: tuple[int, int], at: tuple[float, float]) -> Grid:
+    return Grid.around(*centre, pixel_km, shape, at)
 
 
 def _nearest_ground(colours: Int[ndarray, n], palette: Palette) -> Int[ndarray, n]:
@@ -254,8 +271,8 @@ def _nearest_ground(colours: Int[ndarray, n], palette: Palette) -> Int[ndarray, 
 
 def _commonest(stack: Int[ndarray, "picture y x"]) -> Int[ndarray, "y x"]:
     """Return the commonest colour of each pixel over the pictures, -1 where only rain was seen."""
-    best = np.full(stack.shape[1:], -1, dtype=np.int64)
-    most = np.zeros(stack.shape[1:], dtype=np.int64)
+    best = np.full(stack.shape[1:], -1, dtype=np.int32)
+    most = np.zeros(stack.shape[1:], dtype=np.int16)
     for colour in np.unique(stack):
         if colour < 0:
             continue

@@ -23,7 +23,7 @@ HIGHEST_RATE = 300.0  # mm/h; what measured files state above it is no rain: hai
 Average = Literal["level", "rain_rate"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity, so that what is made from one can be kept
 class Background:
     """What a radar's pictures show where no rain is.
 
