@@ -1,6 +1,6 @@
 """A year of GIF pictures made from the real ones: rain of 23 radars, moved and mixed over one map, no two the same.
 
-    python benchmarks/year.py FOLDER [PICTURES]
+python benchmarks/year.py FOLDER [PICTURES]
 """
 
 from __future__ import annotations

@@ -109,6 +109,10 @@ class Archive:
         """Return the frames at coarseness 1; a missing one is not observed everywhere."""
         return self._read("1/level", start, stop)
 
+    def array(self, name: str, start: int, stop: int) -> ndarray:
+        """Return an array of any group, like `4/max`, from slot `start` to before `stop`."""
+        return self._read(name, start, stop)
+
     def blocks(self, coarseness: int, start: int, stop: int) -> dict[str, UInt8[ndarray, "time y x"]]:
         """Return maximum, mean ratio and observed pixels of each block, by name.
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from fastrain.cli.show import duration, print_json, progress, say, size
-from fastrain.core.errors import SettingError
+from fastrain.core.errors import SettingError, UsageError
 from fastrain.core.time import show_time
 
 if TYPE_CHECKING:
+    from fastrain.ingest.check import CheckReport
     from fastrain.ingest.info import Info
     from fastrain.ingest.ingest import IngestReport
     from fastrain.sources.palette import Palette
@@ -136,6 +137,49 @@ def info(
         _show_info(described)
 
 
+def check(
+    archive: Annotated[Path, typer.Argument(metavar="A", help="The archive.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILES]...", help="For --repair: to take frames anew from."),
+    ] = None,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Mark what is suspect, rebuild what can be, take frames anew from FILES.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Where to draw the calendar [default: A-calendar.png].")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read everything an archive holds, say what is wrong with it, and repair it."""
+    from fastrain.archive.repository import remote
+    from fastrain.archive.store import Archive
+    from fastrain.ingest.calendar import draw_calendar
+    from fastrain.ingest.check import check as run
+    from fastrain.ingest.repair import repair
+
+    if files and not mend:
+        raise UsageError("Files are for --repair; without it nothing is changed.")
+    with progress("check") as move:
+        report = run(archive, move)
+    if mend:
+        repair(archive, report, files or [])
+    for note in report.notes:
+        say(note)
+    if report.frames:
+        place = archive.resolve() if not remote(archive) else Path.cwd() / archive.name
+        picture = picture or place.with_name(f"{place.name}-calendar.png")
+        draw_calendar(Archive.open(archive), report, picture)
+        report.picture = str(picture)
+    if json:
+        print_json(report)
+    else:
+        _show_check(report)
+    left = [finding for finding in report.findings if finding.kind in ("damaged", "coarse", "broken_off", "blank")]
+    if left and not (mend and report.marked == 0):
+        raise typer.Exit(1)
+
+
 def _cadence(minutes: float | None) -> timedelta | None:
     if minutes is None:
         return None
@@ -195,6 +239,38 @@ def _show_report(report: IngestReport) -> None:
     left = f"; {len(report.problems)} left out" if report.problems else ""
     files = "1 file" if report.files == 1 else f"{report.files} files"
     typer.echo(f"{report.archive}: {done} from {files}{left}, in {duration(report.seconds)}.")
+
+
+def _show_check(report: CheckReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from fastrain.ingest.check import KINDS
+
+    console = Console(soft_wrap=True, highlight=False)
+    if report.first is None or report.last is None:
+        console.print(f"{report.archive}: empty.")
+        return
+    console.print(
+        f"{report.archive}: {report.frames} frames of {report.slots} slots, {show_time(report.first)} to "
+        f"{show_time(report.last)}; {report.missing} missing in {report.gaps} gaps."
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("found", "frames", "what it is"):
+        table.add_column(column, justify="right" if column == "frames" else "left")
+    for kind, count in report.counts.items():
+        table.add_row(kind.replace("_", " "), str(count), KINDS[kind])
+    console.print(table)
+    for finding in report.findings[:MOST_LINES]:
+        console.print(f"{show_time(finding.time)}  {finding.kind.replace('_', ' ')}: {finding.said}")
+    if len(report.findings) > MOST_LINES:
+        console.print(f"… and {len(report.findings) - MOST_LINES} more; --json lists all.")
+    if report.marked or report.rebuilt or report.repaired:
+        console.print(
+            f"Repair: {report.repaired} frames taken anew, {report.rebuilt} made anew from the frame, "
+            f"{report.marked} marked suspect."
+        )
+    console.print(f"Calendar: {report.picture}")
 
 
 def _show_info(info: Info) -> None:

@@ -45,6 +45,7 @@ def _program(
 app.command("demo")(demo.demo)
 app.command("ingest")(archive.ingest)
 app.command("info")(archive.info)
+app.command("check")(archive.check)
 app.command("train")(rain.train)
 app.command("verify")(rain.verify)
 app.command("forecast")(rain.forecast)

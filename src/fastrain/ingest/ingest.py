@@ -122,8 +122,7 @@ def ingest(
         return report
     if held:
         _same_choices(held.schema, settings, plan.format)
-    reading = _with_palette(reading, plan, held)
-    reading = _with_background(reading, plan, settings, held, progress)
+    reading = options_of(held, reading) if held else _with_background(reading, plan, settings, progress)
     workers = settings.workers or (min(8, (os.cpu_count() or 1) + 1) if len(plan.paths) >= FILES_FOR_WORKERS else 1)
     schema = None
     if not held:
@@ -148,6 +147,18 @@ def ingest(
     return report
 
 
+def options_of(archive: Archive, reading: ReadOptions) -> ReadOptions:
+    """Return what the reader must be told so that the same picture gives the same frame as when the archive was made.
+
+    Raises:
+        ArchiveError: a palette is given that is not the archive's.
+    """
+    reading = _with_palette(reading, archive)
+    if archive.background is not None and archive.schema.ground is not None:
+        return replace(reading, background=Background(archive.schema.ground, archive.background))
+    return reading
+
+
 def _same_choices(schema: Schema, settings: IngestSettings, format: str) -> None:
     asked = {
         "format": (format, schema.source),
@@ -165,9 +176,9 @@ def _same_choices(schema: Schema, settings: IngestSettings, format: str) -> None
             )
 
 
-def _with_palette(reading: ReadOptions, plan: Plan, held: Archive | None) -> ReadOptions:
+def _with_palette(reading: ReadOptions, held: Archive) -> ReadOptions:
     """Return the options with the palette that the archive was made with."""
-    if held is None or held.schema.palette is None:
+    if held.schema.palette is None:
         return reading
     kept = palette_of(held.schema.palette, f"the palette of {held.path.name}")
     if reading.palette is not None and {k: v for k, v in reading.palette.data.items() if k != "mask"} != kept.data:
@@ -175,15 +186,10 @@ def _with_palette(reading: ReadOptions, plan: Plan, held: Archive | None) -> Rea
     return replace(reading, palette=kept)
 
 
-def _with_background(
-    reading: ReadOptions, plan: Plan, settings: IngestSettings, held: Archive | None, progress: Progress
-) -> ReadOptions:
+def _with_background(reading: ReadOptions, plan: Plan, settings: IngestSettings, progress: Progress) -> ReadOptions:
     learn = reader_of(plan.format).learn
     if learn is None:
         return reading
-    if held and held.background is not None and held.schema.ground is not None:
-        # Fixed when the archive was created, so that the same picture gives the same frame ever after.
-        return replace(reading, background=Background(held.schema.ground, held.background))
     progress(0, len(plan.paths), "learning the background")
     try:
         return replace(reading, background=learn(plan.paths, settings.background, reading))
