@@ -9,6 +9,7 @@ algorithm, written plainly: a dictionary of colours, loops over blocks for maxim
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import os
@@ -107,10 +108,8 @@ def _watch(process: subprocess.Popen, peak: list[int]) -> None:
 def _children(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
+        with contextlib.suppress(OSError):
             found += [int(child) for child in task.read_text().split()]
-        except OSError:
-            pass
     return found + [grandchild for child in found for grandchild in _children(child)]
 
 
@@ -171,11 +170,12 @@ def _breakdown(paths: list[Path], archive: Path) -> dict[str, float]:
 
 def _ancestor(paths: list[Path]) -> float:
     """Return CPU seconds per picture of the ancestor's algorithm in plain Python."""
-    levels = {colour: level for colour, level in load_palette("eccc").levels.items()}
+    levels = dict(load_palette("eccc").levels)
     began = time.process_time()
     for path in paths:
         with Image.open(path) as image:
-            pixels = list(image.convert("RGB").crop((0, 0, 480, 480)).getdata())
+            rgb = image.convert("RGB").crop((0, 0, 480, 480)).tobytes()
+            pixels = list(zip(rgb[0::3], rgb[1::3], rgb[2::3], strict=True))
         rain = [levels.get(r << 16 | g << 8 | b, 0) for r, g, b in pixels]
         payload = bytearray(rain)
         for c in (2, 3, 4):

@@ -137,6 +137,43 @@ def info(
         _show_info(described)
 
 
+def palette(
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Of one kind; wet ones tell most.")],
+    to: Annotated[Path, typer.Option(metavar="TOML", help="Where to write the proposal.")] = Path("palette.toml"),
+    edges: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Lower end of each colour in mm/h, light to heavy.")
+    ] = None,
+    crop: Annotated[
+        str | None, typer.Option(metavar="ROW,COL,ROWS,COLS", help="The part of the pictures that is the map.")
+    ] = None,
+    centre: Annotated[str | None, typer.Option(metavar="LAT,LON", help="Where the radar stands.")] = None,
+    json: Json = False,
+) -> None:
+    """Propose the palette of pictures of your own, and show what it takes for rain, ground and overlay."""
+    from fastrain.core.grid import parse_pair
+    from fastrain.sources.propose import as_toml, described, draw, propose
+
+    picture = to.with_suffix(".png")
+    for path in (to, picture):
+        if path.exists():
+            raise UsageError(f"{path} exists; name another place with --to.")
+    proposal = propose(pictures, _box(crop) if crop else None)
+    rates = _rates(edges) if edges else []
+    if rates and len(rates) != len(proposal.colours):
+        raise SettingError(f"--edges: {len(rates)} numbers, but {len(proposal.colours)} colours of rain were found.")
+    position = parse_pair(centre, "--centre") if centre else None
+    to.write_text(as_toml(proposal, to.stem, rates, position), encoding="utf-8")
+    draw(proposal, pictures[0], picture)
+    if json:
+        print_json({**described(proposal), "edges": rates, "palette": str(to), "picture": str(picture)})
+        return
+    for note in proposal.notes:
+        typer.echo(note)
+    left = "" if rates else " Write the legend's numbers into `edges`."
+    typer.echo(f"{to}: {len(proposal.colours)} colours of rain; look at {picture}.{left}")
+    typer.echo(f"Then: fastrain ingest FOLDER --archive A --palette {to}")
+
+
 def check(
     archive: Annotated[Path, typer.Argument(metavar="A", help="The archive.")],
     files: Annotated[
@@ -188,6 +225,35 @@ def _cadence(minutes: float | None) -> timedelta | None:
     return timedelta(seconds=round(minutes * 60))
 
 
+def export(
+    archive: Annotated[Path, typer.Argument(metavar="A", help="The archive.")],
+    to: Annotated[Path, typer.Option(metavar="PATH", help="Where to write; a folder for rpbin, zarr and mlcast.")],
+    format: Annotated[str, typer.Option(help="rpbin, netcdf, zarr or mlcast.")],
+    coarseness: Annotated[int | None, typer.Option(metavar="C", help="Of the blocks [default: 1; rpbin: all].")] = None,
+    unobserved_as_dry: Annotated[
+        bool, typer.Option("--unobserved-as-dry", help="For rpbin, which cannot say what is not observed.")
+    ] = False,
+    attribute: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="To add to the data set; may be given again.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write what an archive holds for other programs."""
+    from fastrain.ingest.export import ExportSettings
+    from fastrain.ingest.export import export as run
+
+    attributes = dict(_pair(option, "--attribute") for option in attribute or ())
+    with progress("export") as move:
+        report = run(archive, to, ExportSettings(format, coarseness, unobserved_as_dry, attributes), move)
+    if json:
+        print_json(report)
+        return
+    typer.echo(
+        f"{report.path}: {report.frames} frames, {show_time(report.first)} to {show_time(report.last)}, "
+        f"{size(report.bytes)}."
+    )
+
+
 def _minutes(minutes: float | None) -> timedelta | None:
     if minutes is None:
         return None
@@ -196,10 +262,10 @@ def _minutes(minutes: float | None) -> timedelta | None:
     return timedelta(minutes=minutes)
 
 
-def _pair(option: str) -> tuple[str, str]:
+def _pair(option: str, name: str = "--importer") -> tuple[str, str]:
     key, equals, value = option.partition("=")
     if not (key.isidentifier() and equals):
-        raise SettingError(f"--importer {option}: expected KEY=VALUE.")
+        raise SettingError(f"{name} {option}: expected KEY=VALUE.")
     return key, value
 
 
@@ -214,11 +280,22 @@ def _palette(file: Path | None, crop: str | None, format: str) -> Palette | None
     palette = read_palette(file) if file else load_palette(format)
     if crop is None:
         return palette
+    return palette.cropped(_box(crop))
+
+
+def _box(crop: str) -> tuple[int, int, int, int]:
     try:
         row, column, rows, columns = (int(part) for part in crop.split(","))
     except ValueError:
         raise SettingError(f"--crop {crop}: expected four numbers, ROW,COL,ROWS,COLS.") from None
-    return palette.cropped((row, column, rows, columns))
+    return row, column, rows, columns
+
+
+def _rates(edges: str) -> list[float]:
+    try:
+        return [float(part) for part in edges.split(",")]
+    except ValueError:
+        raise SettingError(f"--edges {edges}: expected numbers with commas between, like 0.1,1,5.") from None
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:

@@ -44,8 +44,10 @@ def _program(
 
 app.command("demo")(demo.demo)
 app.command("ingest")(archive.ingest)
+app.command("palette")(archive.palette)
 app.command("info")(archive.info)
 app.command("check")(archive.check)
+app.command("export")(archive.export)
 app.command("train")(rain.train)
 app.command("verify")(rain.verify)
 app.command("forecast")(rain.forecast)

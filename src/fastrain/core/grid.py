@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from fastrain.core.errors import PlaceError, SettingError
@@ -152,6 +152,19 @@ class Grid:
         )
         return float(latitude), float(longitude)
 
+    def places(
+        self, rows: Int[ndarray, "*shape"], columns: Int[ndarray, "*shape"]
+    ) -> tuple[Float[ndarray, "*shape"], Float[ndarray, "*shape"]]:
+        """Return latitudes and longitudes, in degrees, of pixels' centres."""
+        longitude, latitude = self._transformer.transform(
+            self.west + columns * self.step_x, self.north - rows * self.step_y, direction="INVERSE"
+        )
+        return np.asarray(latitude), np.asarray(longitude)
+
+    def cf_mapping(self) -> dict[str, Any]:
+        """Return the attributes of CF's grid mapping of the projection, as far as CF has a name for it."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in _to_cf(self._pyproj_crs).items()}
+
     def overlaps(self, other: Grid) -> bool:
         """Tell whether two grids show some of the same ground, by a lattice of their points."""
         return self._reaches(other) or other._reaches(self)
@@ -236,7 +249,11 @@ def _to_cf(crs: Any) -> dict[str, Any]:
     with warnings.catch_warnings():
         # Of parameters that CF has no attribute for: `crs_wkt`, among the attributes, has them.
         warnings.simplefilter("ignore")
-        return dict(crs.to_cf())
+        mapping = dict(crs.to_cf())
+    if mapping.get("grid_mapping_name") == "polar_stereographic" and "latitude_of_projection_origin" not in mapping:
+        # CF asks for the pole beside the parallel of true scale, and PROJ gives only the parallel.
+        mapping["latitude_of_projection_origin"] = math.copysign(90.0, mapping.get("standard_parallel", 90.0))
+    return mapping
 
 
 def parse_pair(text: str, what: str) -> tuple[float, float]:

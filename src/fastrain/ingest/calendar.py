@@ -13,8 +13,8 @@ from fastrain.archive.schema import Status
 from fastrain.archive.store import Archive
 from fastrain.ingest.check import SUSPECT, CheckReport
 
-MISSING, WRONG, MENDED = (0.87, 0.87, 0.85), (0.84, 0.15, 0.16), (0.17, 0.63, 0.17)
-DRY, WET = (0.95, 0.92, 0.80), (0.03, 0.19, 0.42)
+MISSING, WRONG, MENDED = (0.55, 0.55, 0.55), (0.84, 0.15, 0.16), (0.17, 0.63, 0.17)
+DRY, DAMP, WET = (0.97, 0.94, 0.84), (0.78, 0.88, 0.96), (0.03, 0.19, 0.42)
 MOST_ROWS = 3660  # days drawn singly; ten years
 
 
@@ -75,5 +75,7 @@ def _colour(status: int, share: float, wrong: bool) -> tuple[float, ...]:
         return WRONG
     if status == Status.REPAIRED:
         return MENDED
+    if share < 0.001:
+        return DRY
     depth = min(1.0, (share / 0.4) ** 0.5)  # four tenths of the picture wet is as wet as weather gets
-    return tuple(d + depth * (w - d) for d, w in zip(DRY, WET, strict=True))
+    return tuple(d + depth * (w - d) for d, w in zip(DAMP, WET, strict=True))

@@ -43,7 +43,7 @@ SUSPECT = (
     "broken_off",
     "blank",
     "repeated",
-)  # marked by a repair; the others leave the frame as good as it is
+)  # marked by a repair; the others leave a frame good
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,7 @@ def block_arrays(archive: Archive) -> list[str]:
 
 
 def readable(archive: Archive, name: str, start: int, stop: int) -> UInt8[ndarray, "time y x"] | None:
+    """Return slots of an array, or None where they cannot be read."""
     try:
         return archive.array(name, start, stop)
     except ArchiveError:

@@ -12,7 +12,7 @@ import gzip
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,24 @@ def read_payloads(path: Path) -> dict[int, Payload]:
                 return dict(_payloads(stream, path.name))
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise DamagedFile(f"{path.name}: truncated or damaged gzip ({error}).") from None
+
+
+def write_payloads(path: Path, payloads: Sequence[Payload], highest: int) -> None:
+    """Write a file of the ancestor's.
+
+    Args:
+        path: of the file.
+        payloads: pictures, that of coarseness 1 among them.
+        highest: level of the legend.
+    """
+    total = sum(int(p.maximum.sum(dtype=np.int64)) for p in payloads if p.coarseness == 1)
+    with path.open("wb") as file:
+        file.write(MAGIC_LINE + f"\nVERSION {VERSION}\nMAXVAL {highest}\nTOTALRAIN {total}\n".encode())
+        with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=9, mtime=0, filename="") as stream:
+            for p in payloads:
+                height, width = p.maximum.shape
+                head = (PICTURE, 1, width, height, p.x_offset, p.y_offset, p.coarseness)
+                stream.write(struct.pack(">7H", *head) + p.maximum.tobytes() + p.ratio.tobytes())
 
 
 def _header(file: io.BufferedReader, name: str) -> None:
