@@ -29,7 +29,11 @@ def test_a_name_without_a_real_date_is_said_to_have_none(name):
 
 def test_a_pattern_of_ones_own_is_followed_to_the_letter():
     assert time_in_name("radar-01.07.2024-1205.png", "%d.%m.%Y-%H%M") == datetime(2024, 7, 1, 12, 5, tzinfo=UTC)
-    with pytest.raises(SettingError, match="needs each of"):
+    assert time_in_name("AQC151351545F.gif", "%y%j%H%M") == datetime(2015, 5, 15, 15, 45, tzinfo=UTC)
+    assert time_in_name("2024-366 2350", "%Y-%j %H%M") == datetime(2024, 12, 31, 23, 50, tzinfo=UTC)
+    with pytest.raises(UnknownTime):
+        time_in_name("2023-366 2350", "%Y-%j %H%M")
+    with pytest.raises(SettingError, match="each once"):
         time_in_name("x", "%Y%m%d")
 
 

@@ -44,8 +44,13 @@ def remote(path: Path) -> tuple[str, str] | None:
         return None
     match = _ADDRESS.fullmatch(text)
     if not match or not match.group(3):
-        raise ArchiveError(f"{text}: expected a folder, or an address like s3://bucket/name.")
+        raise ArchiveError(f"{shown(path)}: expected a folder, or an address like s3://bucket/name.")
     return match.group(2), match.group(3).strip("/")
+
+
+def shown(path: Path) -> str:
+    """Return a path as people write it: an address with both its slashes."""
+    return re.sub(r"^([a-z][a-z0-9]+):/(?!/)", r"\1://", str(path))
 
 
 def exists(path: Path) -> bool:
@@ -106,7 +111,9 @@ def open_repository(path: Path) -> icechunk.Repository:
         ArchiveError: there is none at the path.
     """
     if not exists(path):
-        raise ArchiveError(f"{path}: no archive is here; make one with `fastrain ingest PATH... --archive {path}`.")
+        raise ArchiveError(
+            f"{shown(path)}: no archive is here; make one with `fastrain ingest PATH... --archive {shown(path)}`."
+        )
     with readable_errors(path):
         return icechunk.Repository.open(_storage(path))
 
@@ -120,7 +127,9 @@ def commit_session(session: Any, path: Path, message: str) -> None:
     try:
         session.commit(message)
     except icechunk.ConflictError:
-        raise ArchiveBusy(f"{path}: another process wrote to it meanwhile; give the same command again.") from None
+        raise ArchiveBusy(
+            f"{shown(path)}: another process wrote to it meanwhile; give the same command again."
+        ) from None
 
 
 def tidy_repository(path: Path, repository: Any, keep: timedelta = KEEP_STATES) -> int:
@@ -187,7 +196,9 @@ def readable_errors(path: Path) -> Iterator[None]:
     except icechunk.IcechunkError as error:
         lines = [line.strip(" x|`->\t") for line in str(error).splitlines()]
         said = [line for line in lines if line and not line.startswith(("context:", "0:", "at ")) and line[0].isalpha()]
-        raise ArchiveError(f"{path}: {said[-1] if said else 'the storage failed'}.") from error
+        message = re.search(r'message: "([^"]+)"', str(error))  # what an object store answered
+        line = message.group(1) if message else said[-1] if said else "the storage failed"
+        raise ArchiveError(f"{shown(path)}: {line.rstrip('.')}.") from error
     except OSError as error:
         raise ArchiveError(f"{path}: {error.strerror or error}.") from error
 

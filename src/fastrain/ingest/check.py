@@ -18,6 +18,7 @@ from numpy import ndarray
 
 from fastrain.archive.layout import BLOCK_ARRAYS
 from fastrain.archive.pack import grouped, noted_frame
+from fastrain.archive.repository import shown
 from fastrain.archive.schema import Status
 from fastrain.archive.store import Archive
 from fastrain.core.errors import ArchiveError, DamagedFile
@@ -98,7 +99,7 @@ def check(path: Path, progress: Progress = lambda *_: None) -> CheckReport:
         ArchiveError: there is no archive, or what is known of its slots cannot be read.
     """
     archive = Archive.open(path)
-    report = CheckReport(str(path))
+    report = CheckReport(shown(path))
     if archive.span is None:
         return report
     start, stop = archive.span

@@ -222,7 +222,7 @@ def _mlcast(archive: Archive, slots: Int[ndarray, n], to: Path, settings: Export
         shape=times.shape,
         dtype=np.int64,
         chunks=(max(1, len(times)),),
-        dimension_names=("missing_time",),
+        dimension_names=("missing_times",),  # of its own name: a coordinate, not a variable of rain
         attributes={"long_name": "times without data", **_TIME},
     )
     made[...] = times
@@ -262,7 +262,11 @@ def _times_and_values(
             attributes={
                 **attributes,
                 "grid_mapping": "crs",
-                **({"standard_name": "rainfall_flux", "coordinates": "lat lon"} if on_slots else {}),
+                **(
+                    {"standard_name": "rainfall_flux", "units": "kg m-2 h-1", "coordinates": "lat lon"}
+                    if on_slots
+                    else {}
+                ),
             },
         )
         for name, attributes in _variables(archive, coarseness).items()

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from fastrain.archive.repository import bytes_stored
+from fastrain.archive.repository import bytes_stored, shown
 from fastrain.archive.schema import Status
 from fastrain.archive.store import Archive
 
@@ -84,7 +84,7 @@ def describe(path: Path) -> Info:
     pixels = schema.grid.shape[0] * schema.grid.shape[1]
     frames = int(held.sum())
     return Info(
-        path=str(path),
+        path=shown(path),
         source=schema.source,
         credit=schema.credit,
         identity=schema.identity,

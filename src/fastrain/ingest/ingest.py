@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrain.archive.coarsen import Average
-from fastrain.archive.repository import exists
+from fastrain.archive.repository import exists, shown
 from fastrain.archive.schema import Schema
 from fastrain.archive.store import Archive, Fate, Verdict, Writer, writing
 from fastrain.core.errors import ArchiveBusy, ArchiveError, GridMismatch, SourceError, UsageError
@@ -116,7 +116,7 @@ def ingest(
         site=reading.site,
         time_pattern=reading.time_pattern,
     )
-    report = IngestReport(str(archive), files=len(plan.paths) + len(plan.problems), problems=list(plan.problems))
+    report = IngestReport(shown(archive), files=len(plan.paths) + len(plan.problems), problems=list(plan.problems))
     if not plan.paths:
         report.seconds = time.monotonic() - began
         return report
