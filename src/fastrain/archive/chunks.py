@@ -7,7 +7,7 @@ What is stored is the same to the byte (`tests/archive/test_chunks.py`), and rea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ def encode_chunk(
         plane: rows and columns of a chunk.
         fill: the array's fill value, for what reaches beyond the picture.
     """
-    codec = Zstd(level=LEVEL, checksum=True)
     rows, columns = plane
     encoded = {}
     for i in range(0, values.shape[1], rows):
@@ -42,8 +41,59 @@ def encode_chunk(
                 whole = np.full((len(values), rows, columns), fill, np.uint8)
                 whole[:, : part.shape[1], : part.shape[2]] = part
                 part = whole
-            encoded[f"{name}/c/{number}/{i // rows}/{j // columns}"] = codec.encode(np.ascontiguousarray(part))
+            encoded[f"{name}/c/{number}/{i // rows}/{j // columns}"] = encode(part)
     return encoded
+
+
+def decode_chunk(
+    stored: Mapping[str, bytes], name: str, number: int, shape: tuple[int, int, int], plane: tuple[int, int], fill: int
+) -> UInt8[ndarray, "t y x"]:
+    """Return one chunk of time of an array from what `load_chunks` fetched; the fill value where nothing is stored.
+
+    Raises:
+        RuntimeError: a chunk is damaged.
+        ValueError: a chunk has another size than it should.
+    """
+    values = np.full(shape, fill, np.uint8)
+    for key in chunk_keys(name, number, shape[1:], plane):
+        if key in stored:
+            i, j = (int(part) for part in key.split("/")[-2:])
+            part = np.frombuffer(decode(stored[key]), np.uint8).reshape(shape[0], *plane)
+            here = values[:, i * plane[0] : (i + 1) * plane[0], j * plane[1] : (j + 1) * plane[1]]
+            here[:] = part[:, : here.shape[1], : here.shape[2]]
+    return values
+
+
+def chunk_keys(name: str, number: int, shape: tuple[int, int], plane: tuple[int, int]) -> list[str]:
+    """Return the keys of one chunk of time of an array."""
+    rows, columns = (-(-size // step) for size, step in zip(shape, plane, strict=True))
+    return [f"{name}/c/{number}/{i}/{j}" for i in range(rows) for j in range(columns)]
+
+
+def encode(values: ndarray) -> bytes:
+    """Return an array's bytes compressed, with a checksum of its content."""
+    return bytes(Zstd(level=LEVEL, checksum=True).encode(np.ascontiguousarray(values)))
+
+
+def decode(stored: bytes) -> bytes:
+    """Return what `encode` compressed.
+
+    Raises:
+        RuntimeError: it is damaged.
+    """
+    return bytes(Zstd(level=LEVEL, checksum=True).decode(stored))
+
+
+def load_chunks(store: Any, keys: Sequence[str]) -> dict[str, bytes]:
+    """Return what is stored of some keys, all fetched at once; keys that hold nothing are left out."""
+    found = sync(_get_all(store, keys))
+    return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
+
+
+async def _get_all(store: Any, keys: Sequence[str]) -> list[bytes | None]:
+    prototype = default_buffer_prototype()
+    found = await asyncio.gather(*(store.get(key, prototype) for key in keys))
+    return [None if value is None else value.to_bytes() for value in found]
 
 
 def store_chunks(store: Any, encoded: Mapping[str, bytes]) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,7 @@ from fastrain.core.errors import ArchiveBusy, ArchiveError
 BRANCH = "main"
 MANIFEST_CHUNKS = 720  # time chunks a manifest holds, a month of hours: what a commit rewrites, whatever the age
 KEEP_STATES = timedelta(days=1)  # how long a state can still be read after it was overtaken
-TIDY_EVERY = 256  # states; fewer are not worth looking through the storage for
+TIDY_EVERY = 128  # commits, on the average
 
 icechunk.set_logs_filter("error")  # it warns at every opening of what our lock guards
 
@@ -118,39 +119,40 @@ def open_repository(path: Path) -> icechunk.Repository:
         return icechunk.Repository.open(_storage(path))
 
 
-def commit_session(session: Any, path: Path, message: str) -> None:
-    """Commit a session.
+def commit_session(session: Any, path: Path, message: str) -> str:
+    """Commit a session and return the new state's identity.
 
     Raises:
         ArchiveBusy: another writer committed since it began.
     """
     try:
-        session.commit(message)
+        return str(session.commit(message))
     except icechunk.ConflictError:
         raise ArchiveBusy(
             f"{shown(path)}: another process wrote to it meanwhile; give the same command again."
         ) from None
 
 
-def tidy_repository(path: Path, repository: Any, keep: timedelta = KEEP_STATES) -> int:
+def tidy_repository(path: Path, repository: Any, state: str, keep: timedelta = KEEP_STATES) -> int:
     """Drop states that were overtaken longer than `keep` ago, and collect what only they held.
 
     Every commit leaves the state before it. A live radar's year would be 50,000 of them, each with its own copy of the
-    hour that was being filled. Looking through the storage costs more than a commit, so it is done when enough old
-    states have gathered.
+    hour that was being filled. Looking through the storage costs more than a commit, so it is done after one commit in
+    TIDY_EVERY: which, the new state's identity tells, so that nothing need be remembered between runs.
+
+    Args:
+        path: of the archive.
+        repository: opened.
+        state: identity of the state just committed; empty if nothing was.
+        keep: how long an overtaken state can still be read.
 
     Returns:
         Bytes freed.
     """
+    if not state or zlib.crc32(state.encode()) % TIDY_EVERY:
+        return 0
     limit = datetime.now(UTC) - keep
     with readable_errors(path):
-        old = 0
-        for state in repository.ancestry(branch=BRANCH):
-            old += state.written_at < limit
-            if old > TIDY_EVERY:
-                break
-        else:
-            return 0
         repository.expire_snapshots(limit)
         return int(repository.garbage_collect(limit).bytes_deleted)
 

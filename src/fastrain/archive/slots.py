@@ -1,6 +1,6 @@
 """The arrays that hold one value a slot, for a writer: read in pieces, changed in memory, stored at a commit.
 
-Through the storage each of them would be read for every frame that comes and rewritten for every hour.
+Through zarr each of them would be read for every frame that comes and rewritten for every hour.
 """
 
 from __future__ import annotations
@@ -8,20 +8,27 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import zarr
 from jaxtyping import Int, Shaped
 from numpy import ndarray
 
+from fastrain.archive.chunks import decode, encode, load_chunks, store_chunks
 from fastrain.archive.schema import DIGEST_BYTES, SLOTS_PER_CHUNK
 
-NAMES = ("status", "time_offset", "wet_pixels", "observed_pixels", "digest")
+# Type of each array's values; all begin as zeros.
+TYPES = {
+    "status": np.uint8,
+    "time_offset": np.int32,
+    "wet_pixels": np.uint32,
+    "observed_pixels": np.uint32,
+    "digest": np.uint8,
+}
 
 
 class Slots:
     """What is known of each slot, as a writer sees it: what is stored, and what it changed since."""
 
-    def __init__(self, root: zarr.Group) -> None:
-        self._root = root
+    def __init__(self, store: Any) -> None:
+        self._store = store
         self._pieces: dict[int, dict[str, ndarray]] = {}
         self._changed: set[int] = set()
 
@@ -42,17 +49,23 @@ class Slots:
 
     def store(self) -> None:
         """Hand everything that changed to the storage."""
-        size = self._root["status"].shape[0]  # type: ignore[union-attr]
-        for piece in sorted(self._changed):
-            start, stop = piece * SLOTS_PER_CHUNK, min((piece + 1) * SLOTS_PER_CHUNK, size)
-            for name in NAMES:
-                self._root[name][start:stop] = self._pieces[piece][name]  # type: ignore[index]
+        changed = {_key(name, piece): self._pieces[piece][name] for piece in sorted(self._changed) for name in TYPES}
+        store_chunks(self._store, {key: encode(values) for key, values in changed.items()})
         self._changed.clear()
 
     def _piece(self, piece: int) -> dict[str, ndarray]:
         if piece not in self._pieces:
-            start = piece * SLOTS_PER_CHUNK
-            read = {name: np.array(self._root[name][start : start + SLOTS_PER_CHUNK]) for name in NAMES}  # type: ignore[index]
-            read["digest"] = read["digest"].reshape(-1, DIGEST_BYTES)
-            self._pieces[piece] = read
+            stored = load_chunks(self._store, [_key(name, piece) for name in TYPES])
+            self._pieces[piece] = {name: _values(name, stored.get(_key(name, piece))) for name in TYPES}
         return self._pieces[piece]
+
+
+def _key(name: str, piece: int) -> str:
+    return f"{name}/c/{piece}" + ("/0" if name == "digest" else "")
+
+
+def _values(name: str, stored: bytes | None) -> ndarray:
+    shape = (SLOTS_PER_CHUNK, DIGEST_BYTES) if name == "digest" else (SLOTS_PER_CHUNK,)
+    if stored is None:
+        return np.zeros(shape, TYPES[name])
+    return np.frombuffer(decode(stored), np.dtype(TYPES[name]).newbyteorder("<")).reshape(shape).astype(TYPES[name])

@@ -21,7 +21,7 @@ import zarr
 from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
-from fastrain.archive.chunks import encode_chunk, store_chunks
+from fastrain.archive.chunks import chunk_keys, decode_chunk, encode_chunk, load_chunks, store_chunks
 from fastrain.archive.layout import BLOCK_ARRAYS, FILL, lay_out, plane_of
 from fastrain.archive.pack import NotedFrame, Packed, grouped, noted_frame
 from fastrain.archive.repository import (
@@ -138,24 +138,41 @@ class Archive:
                 raise ArchiveError(f"{self.path}: {name} is damaged ({said}); ingest it anew.") from None
 
 
+class _Uncommitted:
+    """What a writer has changed since the last commit."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.root = zarr.open_group(session.store)
+        self.slots = Slots(session.store)
+        first, last = (self.root.attrs[name] for name in ("first_slot", "last_slot"))
+        self.span = None if first is None else (cast(int, first), cast(int, last))
+        self._stored_span = self.span
+
+    def finish(self) -> None:
+        """Hand what is known of the slots, and the span, to the storage."""
+        self.slots.store()
+        if self.span is not None and self.span != self._stored_span:
+            self.root.attrs.update({"first_slot": self.span[0], "last_slot": self.span[1]})
+
+
 class Writer:
     """An archive opened for writing; `writing` makes one."""
 
     def __init__(self, path: Path, repository: Any) -> None:
         self.path = path
         self._repository = repository
-        self._begin()
-        self.schema = Schema.from_attributes(dict(self._root.attrs))
+        self._snapshot = ""
+        self._now: _Uncommitted | None = None
+        self.schema = Schema.from_attributes(dict(self._state.root.attrs))
 
-    def _begin(self) -> None:
-        with readable_errors(self.path):
-            self._session = self._repository.writable_session(BRANCH)
-            self._root = zarr.open_group(self._session.store)
-            self._arrays: dict[str, Any] = {}
-            self._slots = Slots(self._root)
-            first, last = (self._root.attrs[name] for name in ("first_slot", "last_slot"))
-        self._span = None if first is None else (cast(int, first), cast(int, last))
-        self._stored_span = self._span
+    @property
+    def _state(self) -> _Uncommitted:
+        """What is being written; begun anew after each commit, when it is needed."""
+        if self._now is None:
+            with readable_errors(self.path):
+                self._now = _Uncommitted(self._repository.writable_session(BRANCH))
+        return self._now
 
     def commit(self, message: str) -> None:
         """Make everything written so far seen, in one step.
@@ -164,17 +181,17 @@ class Writer:
             ArchiveBusy: another writer committed meanwhile.
             ArchiveError: it could not be written; the last commit stands.
         """
+        if self._now is None:
+            return
         with readable_errors(self.path):
-            self._slots.store()
-            if self._span != self._stored_span and self._span is not None:
-                self._root.attrs.update({"first_slot": self._span[0], "last_slot": self._span[1]})
-            if self._session.has_uncommitted_changes:
-                commit_session(self._session, self.path, message)
-                self._begin()
+            self._now.finish()
+            if self._now.session.has_uncommitted_changes:
+                self._snapshot = commit_session(self._now.session, self.path, message)
+        self._now = None
 
     def tidy(self, keep: timedelta = KEEP_STATES) -> None:
-        """Drop states older than `keep`, and what only they held, if enough have gathered; see `tidy_repository`."""
-        tidy_repository(self.path, self._repository, keep)
+        """Drop states older than `keep`, and what only they held, now and then; see `tidy_repository`."""
+        tidy_repository(self.path, self._repository, self._snapshot, keep)
 
     def write(self, frames: Sequence[Frame], *, replace: bool = False, repair: bool = False) -> list[Verdict]:
         """Put frames into their slots.
@@ -207,13 +224,13 @@ class Writer:
     def mark(self, slots: Sequence[int], status: Status) -> None:
         """Set the status of slots, leaving their frames as they are."""
         with readable_errors(self.path):
-            self._slots.put(np.array(slots, np.int64), status=np.full(len(slots), status, np.uint8))
+            self._state.slots.put(np.array(slots, np.int64), status=np.full(len(slots), status, np.uint8))
 
     def blank(self, start: int, stop: int, damaged: Sequence[str]) -> None:
         """Overwrite a chunk's time in arrays that can no longer be read: not observed, until its frames come anew."""
         with readable_errors(self.path):
             for name in damaged:
-                array = self._array(name)
+                array = cast(Any, self._state.root[name])
                 array[start:stop] = np.full((stop - start, *array.shape[1:]), array.fill_value, np.uint8)
 
     def rebuild(self, start: int, level: UInt8[ndarray, "time y x"]) -> None:
@@ -262,11 +279,11 @@ class Writer:
         if slot in accepted:
             frame, offset = accepted[slot]
             return frame.digest, offset, Status.OBSERVED
-        status = int(self._slots.get("status", slot))
+        status = int(self._state.slots.get("status", slot))
         if status == Status.MISSING:
             return None
-        offset = timedelta(seconds=int(self._slots.get("time_offset", slot)))
-        return self._slots.get("digest", slot), offset, status
+        offset = timedelta(seconds=int(self._state.slots.get("time_offset", slot)))
+        return self._state.slots.get("digest", slot), offset, status
 
     def write_packed(self, packed: Packed, *, replace: bool = False) -> list[Verdict] | None:
         """Put a chunk of time that `pack` made elsewhere into the archive.
@@ -285,7 +302,7 @@ class Writer:
                 return verdicts
             if len(accepted) != len(packed.frames) or not self._fresh(packed.number):
                 return None
-            store_chunks(self._session.store, packed.encoded)
+            store_chunks(self._state.session.store, packed.encoded)
             self._record(packed.frames, accepted, Status.OBSERVED)
         return verdicts
 
@@ -302,7 +319,7 @@ class Writer:
         """Write what is known of each slot."""
         slots = sorted(accepted)
         of = {frame.slot: frame for frame in frames}
-        self._slots.put(
+        self._state.slots.put(
             np.array(slots),
             status=np.full(len(slots), status, np.uint8),
             time_offset=np.array([accepted[slot][1].total_seconds() for slot in slots], np.int32),
@@ -310,14 +327,14 @@ class Writer:
             observed_pixels=np.array([of[slot].observed_pixels for slot in slots], np.uint32),
             digest=np.frombuffer(b"".join(of[slot].digest for slot in slots), np.uint8).reshape(-1, DIGEST_BYTES),
         )
-        span = self._span or (slots[0], slots[-1])
-        self._span = min(slots[0], span[0]), max(slots[-1], span[1])
+        span = self._state.span or (slots[0], slots[-1])
+        self._state.span = min(slots[0], span[0]), max(slots[-1], span[1])
 
     def _fresh(self, number: int) -> bool:
         """Tell whether a chunk of time holds nothing yet."""
         per_chunk = self.schema.frames_per_chunk
         span = range(number * per_chunk, (number + 1) * per_chunk)
-        return all(self._slots.get("status", slot) == Status.MISSING for slot in span)
+        return all(self._state.slots.get("status", slot) == Status.MISSING for slot in span)
 
     def _change(self, changes: Mapping[str, UInt8[ndarray, "n y x"]], slots: Int[ndarray, n]) -> None:
         """Write values at some slots, leaving the others of their chunks as they are."""
@@ -325,24 +342,20 @@ class Writer:
         encoded: dict[str, bytes] = {}
         for number in np.unique(slots // per_chunk).tolist():
             here = slots // per_chunk == number
-            start = number * per_chunk
-            fresh = self._fresh(number)
+            stored: dict[str, bytes] = {}
+            if here.sum() < per_chunk and not self._fresh(number):
+                planes = {name: values.shape[1:] for name, values in changes.items()}
+                keys = [
+                    key for name, plane in planes.items() for key in chunk_keys(name, number, plane, plane_of(plane))
+                ]
+                stored = load_chunks(self._state.session.store, keys)
             for name, values in changes.items():
-                chunk = values[here]
                 fill = FILL[name.split("/")[1]]
-                if len(chunk) < per_chunk:
-                    chunk = np.full((per_chunk, *values.shape[1:]), fill, np.uint8)
-                    if not fresh:
-                        held = np.asarray(self._array(name)[start : start + per_chunk])
-                        chunk[: len(held)] = held
-                    chunk[slots[here] - start] = values[here]
-                encoded |= encode_chunk(chunk, name, number, plane_of(chunk.shape[1:]), fill)
-        store_chunks(self._session.store, encoded)
-
-    def _array(self, name: str) -> Any:
-        if name not in self._arrays:
-            self._arrays[name] = self._root[name]
-        return self._arrays[name]
+                plane = plane_of(values.shape[1:])
+                chunk = decode_chunk(stored, name, number, (per_chunk, *values.shape[1:]), plane, fill)
+                chunk[slots[here] - number * per_chunk] = values[here]
+                encoded |= encode_chunk(chunk, name, number, plane, fill)
+        store_chunks(self._state.session.store, encoded)
 
 
 def _runs(slots: list[int], per_chunk: int) -> Iterator[list[int]]:
