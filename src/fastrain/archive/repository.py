@@ -69,7 +69,7 @@ def exists(path: Path) -> bool:
 def bytes_stored(path: Path) -> int:
     """Return the bytes an archive takes: on disk all of it, in an object store its chunks."""
     if remote(path):
-        return int(open_repository(path).total_chunks_storage())
+        return int(open_repository(path).chunk_storage_stats().native_bytes)
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 

@@ -28,7 +28,7 @@ from fastrain.core.time import TimeAxis, parse_time, show_time
 
 FORMAT_VERSION = 2
 CONVENTIONS = "CF-1.11"
-SLOTS_PER_CHUNK = 8192  # of the arrays that hold one value a slot
+SLOTS_PER_CHUNK = 2048  # of the arrays that hold one value a slot; a live radar rewrites one of each with every frame
 CHUNK_PIXELS = 2**27  # of all frames of a chunk's time, which a writer holds at once
 FEWEST = 12  # frames of a chunk, however slow the radar: a file costs as much as compressing six frames
 CHUNK_SPAN = timedelta(hours=1)  # what a forecast reads; a chunk a frame would be millions of files

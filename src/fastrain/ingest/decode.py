@@ -131,11 +131,11 @@ def _cluster(scheduler: str, task: Task, latest: datetime) -> Iterator[tuple[Sub
         raise FastrainError(f"--scheduler {scheduler}: no Dask scheduler answers ({_first_line(error)}).") from None
     with client:
         threads = sum(client.nthreads().values()) or 1
-        shared = client.scatter(task, broadcast=True, hash=False)
 
         def submit(job: list[Path]) -> Callable[[], Done]:
             # Not pure: the same file may have changed since it was last read on this cluster.
-            future = client.submit(_pack, job, shared, latest, pure=False, retries=3)
+            # The task goes with each job: what is scattered over the workers is lost with the one that held it.
+            future = client.submit(_pack, job, task, latest, pure=False, retries=3)
 
             def result() -> Done:
                 try:
