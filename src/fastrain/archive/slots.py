@@ -27,9 +27,10 @@ TYPES = {
 class Slots:
     """What is known of each slot, as a writer sees it: what is stored, and what it changed since."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, before: Slots | None = None) -> None:
         self._store = store
-        self._pieces: dict[int, dict[str, ndarray]] = {}
+        # What was read or written before the last commit holds on: an archive has one writer.
+        self._pieces: dict[int, dict[str, ndarray]] = before._pieces if before else {}
         self._changed: set[int] = set()
 
     def get(self, name: str, slot: int) -> Any:

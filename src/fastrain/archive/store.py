@@ -7,6 +7,7 @@ seen by readers before `commit`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from fastrain.archive.slots import Slots
 from fastrain.core.errors import ArchiveError
 from fastrain.core.frame import Frame
 from fastrain.core.levels import NOT_OBSERVED
+
+_ROOT = "zarr.json"  # the root group's own description
 
 
 class Fate(Enum):
@@ -141,19 +144,26 @@ class Archive:
 class _Uncommitted:
     """What a writer has changed since the last commit."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, before: Slots | None) -> None:
         self.session = session
-        self.root = zarr.open_group(session.store)
-        self.slots = Slots(session.store)
-        first, last = (self.root.attrs[name] for name in ("first_slot", "last_slot"))
+        self.slots = Slots(session.store, before)
+        # Read and written as what it is, JSON: through zarr an append of one frame takes a third longer.
+        self._root = json.loads(load_chunks(session.store, [_ROOT]).get(_ROOT, b"{}"))
+        first, last = (self.attributes.get(name) for name in ("first_slot", "last_slot"))
         self.span = None if first is None else (cast(int, first), cast(int, last))
         self._stored_span = self.span
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the root group."""
+        return cast(dict[str, Any], self._root.get("attributes", {}))
 
     def finish(self) -> None:
         """Hand what is known of the slots, and the span, to the storage."""
         self.slots.store()
         if self.span is not None and self.span != self._stored_span:
-            self.root.attrs.update({"first_slot": self.span[0], "last_slot": self.span[1]})
+            self.attributes.update({"first_slot": self.span[0], "last_slot": self.span[1]})
+            store_chunks(self.session.store, {_ROOT: json.dumps(self._root).encode()})
 
 
 class Writer:
@@ -164,14 +174,16 @@ class Writer:
         self._repository = repository
         self._snapshot = ""
         self._now: _Uncommitted | None = None
-        self.schema = Schema.from_attributes(dict(self._state.root.attrs))
+        self._slots: Slots | None = None
+        self._filling: tuple[int, dict[str, ndarray]] | None = None  # the chunk of time that was last left unfilled
+        self.schema = Schema.from_attributes(self._state.attributes)
 
     @property
     def _state(self) -> _Uncommitted:
         """What is being written; begun anew after each commit, when it is needed."""
         if self._now is None:
             with readable_errors(self.path):
-                self._now = _Uncommitted(self._repository.writable_session(BRANCH))
+                self._now = _Uncommitted(self._repository.writable_session(BRANCH), self._slots)
         return self._now
 
     def commit(self, message: str) -> None:
@@ -187,7 +199,7 @@ class Writer:
             self._now.finish()
             if self._now.session.has_uncommitted_changes:
                 self._snapshot = commit_session(self._now.session, self.path, message)
-        self._now = None
+        self._slots, self._now = self._now.slots, None
 
     def tidy(self, keep: timedelta = KEEP_STATES) -> None:
         """Drop states older than `keep`, and what only they held, now and then; see `tidy_repository`."""
@@ -228,9 +240,10 @@ class Writer:
 
     def blank(self, start: int, stop: int, damaged: Sequence[str]) -> None:
         """Overwrite a chunk's time in arrays that can no longer be read: not observed, until its frames come anew."""
+        self._filling = None
         with readable_errors(self.path):
             for name in damaged:
-                array = cast(Any, self._state.root[name])
+                array: Any = zarr.open_array(self._state.session.store, path=name)
                 array[start:stop] = np.full((stop - start, *array.shape[1:]), array.fill_value, np.uint8)
 
     def rebuild(self, start: int, level: UInt8[ndarray, "time y x"]) -> None:
@@ -343,19 +356,28 @@ class Writer:
         for number in np.unique(slots // per_chunk).tolist():
             here = slots // per_chunk == number
             stored: dict[str, bytes] = {}
-            if here.sum() < per_chunk and not self._fresh(number):
+            filling = self._filling[1] if self._filling and self._filling[0] == number else {}
+            if here.sum() < per_chunk and not filling.keys() >= changes.keys() and not self._fresh(number):
                 planes = {name: values.shape[1:] for name, values in changes.items()}
                 keys = [
                     key for name, plane in planes.items() for key in chunk_keys(name, number, plane, plane_of(plane))
                 ]
                 stored = load_chunks(self._state.session.store, keys)
+            left: dict[str, ndarray] = {}
             for name, values in changes.items():
                 fill = FILL[name.split("/")[1]]
                 plane = plane_of(values.shape[1:])
-                chunk = decode_chunk(stored, name, number, (per_chunk, *values.shape[1:]), plane, fill)
+                chunk = filling.get(name)
+                if chunk is None:
+                    chunk = decode_chunk(stored, name, number, (per_chunk, *values.shape[1:]), plane, fill)
                 chunk[slots[here] - number * per_chunk] = values[here]
                 encoded |= encode_chunk(chunk, name, number, plane, fill)
+                left[name] = chunk
+        self._filling = None
         store_chunks(self._state.session.store, encoded)
+        # A live radar's next frame goes into the same chunk: kept, it need not be read again.
+        if len(left) == len(BLOCK_ARRAYS) * len(self.schema.coarseness) + 1:
+            self._filling = number, left
 
 
 def _runs(slots: list[int], per_chunk: int) -> Iterator[list[int]]:
