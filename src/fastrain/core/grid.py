@@ -39,8 +39,10 @@ class Grid:
     shape: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if min(self.shape) < 1 or self.step_x <= 0 or self.step_y <= 0:
-            raise SettingError(f"A grid of {self.shape} pixels of {self.step_x} × {self.step_y} m is none.")
+        places = (self.west, self.north, self.step_x, self.step_y)
+        if min(self.shape) < 1 or not all(map(math.isfinite, places)) or min(self.step_x, self.step_y) <= 0:
+            # A ValueError, which readers turn into a word about the file that says so.
+            raise ValueError(f"a grid of {self.shape} pixels of {self.step_x} × {self.step_y} m is none")
 
     @classmethod
     def around(
@@ -80,10 +82,13 @@ class Grid:
             step_y: degrees of latitude from row to row, positive.
             step_x: degrees of longitude from column to column.
             shape: rows and columns.
+
+        Raises:
+            ValueError: they lie outside the globe.
         """
         south, east = north - step_y * (shape[0] - 1), west + step_x * (shape[1] - 1)
         if not (-90 <= south <= north <= 90 and -180 <= west <= east <= 540 and step_x > 0 and step_y > 0):
-            raise SettingError(f"A grid from {north:g},{west:g} to {south:g},{east:g} degrees is none.")
+            raise ValueError(f"a grid from {north:g},{west:g} to {south:g},{east:g} degrees is none")
         middle = round((north + south) / 2, 6), round((west + east) / 2, 6)
         degree = math.radians(1.0) * EARTH_RADIUS  # m
         crs = (

@@ -28,7 +28,7 @@ from fastrain.core.frame import Frame
 from fastrain.core.levels import LevelTable, rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name, utc_of
 from fastrain.sources.cf_grid import grid_of
-from fastrain.sources.hdf5 import layout
+from fastrain.sources.hdf5 import MAGIC, layout
 from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, plausible
 
 NETCDF3 = (b"CDF\x01", b"CDF\x02")
@@ -116,6 +116,9 @@ def _opened(path: Path) -> Iterator[Any]:
     with path.open("rb") if path.is_file() else _no_file() as file:
         head = file.read(4) if file else b""
     engine = "zarr" if not head else "scipy" if head in NETCDF3 else "h5netcdf"
+    if engine == "h5netcdf":
+        # Looked at first by h5py: h5netcdf complains on standard error, past every handler, of what it cannot open.
+        layout(path, MAGIC)
     with warnings.catch_warnings():
         # Of the metadata's form and of times the calendar cannot hold: what matters of them is raised below.
         warnings.simplefilter("ignore")
