@@ -33,6 +33,7 @@ from fastrain.archive.repository import (
     exists,
     open_repository,
     readable_errors,
+    shown,
     tidy_repository,
     write_lock,
 )
@@ -42,6 +43,7 @@ from fastrain.core.errors import ArchiveError
 from fastrain.core.frame import Frame
 from fastrain.core.levels import NOT_OBSERVED
 
+CHUNKS_AT_ONCE = 32  # of one array, fetched together
 _ROOT = "zarr.json"  # the root group's own description
 
 
@@ -69,6 +71,7 @@ class Archive:
 
     def __init__(self, path: Path, store: Any) -> None:
         self.path = path
+        self._store = store
         self.root = zarr.open_group(store, mode="r")
         try:
             self.schema = Schema.from_attributes(dict(self.root.attrs))
@@ -110,11 +113,11 @@ class Archive:
 
     def level(self, start: int, stop: int) -> UInt8[ndarray, "time y x"]:
         """Return the frames at coarseness 1; a missing one is not observed everywhere."""
-        return self._read("1/level", start, stop)
+        return self._planes(["1/level"], start, stop)["1/level"]
 
     def array(self, name: str, start: int, stop: int) -> ndarray:
         """Return an array of any group, like `4/max`, from slot `start` to before `stop`."""
-        return self._read(name, start, stop)
+        return self._planes([name], start, stop)[name] if "/" in name else self._read(name, start, stop)
 
     def blocks(self, coarseness: int, start: int, stop: int) -> dict[str, UInt8[ndarray, "time y x"]]:
         """Return maximum, mean ratio and observed pixels of each block, by name.
@@ -129,16 +132,48 @@ class Archive:
         if coarseness not in self.schema.coarseness:
             held = ", ".join(map(str, (1, *self.schema.coarseness)))
             raise ArchiveError(f"{self.path}: holds coarseness {held}, not {coarseness}; ingest again with it.")
-        return {name: self._read(f"{coarseness}/{name}", start, stop) for name in BLOCK_ARRAYS}
+        planes = self._planes([f"{coarseness}/{name}" for name in BLOCK_ARRAYS], start, stop)
+        return {name: planes[f"{coarseness}/{name}"] for name in BLOCK_ARRAYS}
+
+    def _planes(self, names: Sequence[str], start: int, stop: int) -> dict[str, UInt8[ndarray, "time y x"]]:
+        """Return slots of arrays of frames, their chunks fetched together: a third of the time through zarr."""
+        per_chunk = self.schema.frames_per_chunk
+        shapes = {name: self.schema.grid.coarsened(int(name.split("/")[0])).shape for name in names}
+        out = {name: np.empty((max(0, stop - start), *shape), np.uint8) for name, shape in shapes.items()}
+        if stop <= start:
+            return out
+        numbers = range(start // per_chunk, (stop - 1) // per_chunk + 1)
+        with readable_errors(self.path):
+            for at in range(0, len(numbers), CHUNKS_AT_ONCE):
+                group = numbers[at : at + CHUNKS_AT_ONCE]
+                keys = [k for n, s in shapes.items() for i in group for k in chunk_keys(n, i, s, plane_of(s))]
+                stored = load_chunks(self._store, keys)
+                for name, shape in shapes.items():
+                    fill = FILL[name.split("/")[1]]
+                    for number in group:
+                        try:
+                            whole = (per_chunk, *shape)
+                            chunk = decode_chunk(stored, name, number, whole, plane_of(shape), fill)
+                        except (RuntimeError, ValueError) as error:
+                            raise self._damaged(name, error) from None
+                        first, last = max(start, number * per_chunk), min(stop, (number + 1) * per_chunk)
+                        out[name][first - start : last - start] = chunk[
+                            first - number * per_chunk : last - number * per_chunk
+                        ]
+        return out
+
+    def _damaged(self, name: str, error: BaseException) -> ArchiveError:
+        """Return the word for a chunk whose checksum is wrong, or that its codec cannot unpack."""
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        path = shown(self.path)
+        return ArchiveError(f"{path}: {name} is damaged ({said}); mend it: fastrain check {path} --repair FILES.")
 
     def _read(self, name: str, start: int | None = None, stop: int | None = None) -> ndarray:
         with readable_errors(self.path):
             try:
                 return np.asarray(self.root[name][start:stop])  # type: ignore[index]
             except (ValueError, RuntimeError, LookupError, TypeError) as error:
-                # A chunk whose checksum is wrong, or that its codec cannot unpack.
-                said = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ArchiveError(f"{self.path}: {name} is damaged ({said}); ingest it anew.") from None
+                raise self._damaged(name, error) from None
 
 
 class _Uncommitted:
