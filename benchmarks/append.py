@@ -37,6 +37,7 @@ KEPT_APPENDS = 144
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=50_000)
+    parser.add_argument("--minutes", type=float, help="Stop then, and report on what was appended.")
     parser.add_argument("--to", type=Path)
     asked = parser.parse_args()
     frames = _Frames()
@@ -45,8 +46,12 @@ def main() -> None:
         live, bulk = Path(folder) / "live", Path(folder) / "bulk"
         seconds, cpu = [], []
         keep = timedelta(seconds=10)
+        started = time.monotonic()
         with writing(live, schema) as writer:
             for i in range(asked.frames):
+                if asked.minutes and time.monotonic() - started > asked.minutes * 60:
+                    print(f"stopped after {asked.minutes} minutes, as asked", flush=True)
+                    break
                 began, spent = time.perf_counter(), time.process_time()
                 writer.write([frames[i]])
                 writer.commit("append")
@@ -58,15 +63,15 @@ def main() -> None:
                     took = statistics.median(seconds[-1000:]) * 1e3
                     print(f"{i + 1}: {took:.1f} ms, {_size(live) / 1e6:.1f} MB", flush=True)
         with writing(bulk, schema) as writer:
-            for first in range(0, asked.frames, 600):
-                writer.write([frames[i] for i in range(first, min(first + 600, asked.frames))])
+            for first in range(0, len(seconds), 600):
+                writer.write([frames[i] for i in range(first, min(first + 600, len(seconds)))])
                 writer.commit("bulk")
         first, last = Archive.open(live).span or (0, 0)
-        assert last - first == asked.frames
+        assert last - first == len(seconds)
         record = {
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "cores": os.cpu_count(),
-            "frames": asked.frames,
+            "frames": len(seconds),
             "pixels": SIZE * SIZE,
             "coarseness": COARSENESS,
             "first_thousand_seconds": sum(seconds[:1000]),

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/archive.md", "docs/rain.md"]
+TALK = ["docs/sources.md", "docs/your-radar.md", "docs/format.md"]  # pages without examples to run
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -48,6 +49,27 @@ def test_the_examples_of_a_page_run(page, folder):
 
 
 def test_links_between_pages_lead_somewhere():
-    for page in PAGES:
+    for page in PAGES + TALK:
         for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
             assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_page_of_the_format_is_the_one_that_the_schema_makes():
+    from fastrain.archive.describe import format_page
+
+    assert (ROOT / "docs/format.md").read_text(encoding="utf-8") == format_page(), "run scripts/format_page.py"
+
+
+def test_the_example_of_a_palette_is_one(tmp_path):
+    from fastrain.sources.palette import read_palette
+
+    (text,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs/your-radar.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.toml").write_text(text)
+    assert read_palette(tmp_path / "mine.toml").grid().pixel(45.04, -76.12) == (240, 240)
+
+
+def test_every_format_has_its_line_among_the_sources():
+    from fastrain.sources import READERS
+
+    page = (ROOT / "docs/sources.md").read_text()
+    assert all(f"| `{name}` |" in page for name in READERS)

@@ -8,33 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from program import PROGRAM, call, ok, refused
 
-PROGRAM = [sys.executable, "-c", "from fastrain.cli.main import run; run()"]
-
-
-def call(*arguments, cwd=None):
-    return subprocess.run(
-        [*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=cwd, check=False
-    )
-
-
-def ok(*arguments, **options):
-    done = call(*arguments, **options)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def refused(status, *arguments, **options):
-    done = call(*arguments, **options)
-    assert done.returncode == status, (done.returncode, done.stderr)
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    return done.stderr
+VERBS = ["demo", "ingest", "palette", "info", "check", "export", "train", "verify", "forecast"]
 
 
 def test_help_names_every_verb_and_loads_nothing_heavy():
     shown = ok("--help").stdout
-    for verb in ("demo", "ingest", "info", "train", "verify", "forecast"):
+    for verb in VERBS:
         assert verb in shown
     heavy = "torch numpy zarr icechunk xarray numba h5py pyproj matplotlib scores PIL"
     code = f"import sys; from fastrain.cli import main\nprint([m for m in '{heavy}'.split() if m in sys.modules])"
@@ -42,7 +23,7 @@ def test_help_names_every_verb_and_loads_nothing_heavy():
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", ["demo", "ingest", "info", "train", "verify", "forecast"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_its_help(verb):
     assert "Usage" in ok(verb, "--help").stdout
 

@@ -16,6 +16,7 @@ from fastrain.core.levels import NOT_OBSERVED
 
 BLOCK_ARRAYS = ("max", "mean", "observed")
 FILL = {"level": NOT_OBSERVED, "max": NOT_OBSERVED, "mean": 0, "observed": 0}
+LEVEL_NAMES = {"lower": "lowest", "upper": "highest", "rate": "representative"}
 MOST_IN_CHUNK = 2048 * 2048  # pixels of a frame that are one chunk
 PART = 1024  # edge of a chunk, in pixels, where a frame is more
 
@@ -100,7 +101,7 @@ def _levels(root: zarr.Group, schema: Schema) -> None:
         "rate": (0.0, *table.rate),
     }
     for name, values in edges.items():
-        attributes = {"long_name": f"{name} rain rate of a level", "units": "mm h-1"}
+        attributes = {"long_name": f"{LEVEL_NAMES[name]} rain rate of a level", "units": "mm h-1"}
         # All 256 bytes have an entry, so that `level_rate[level]` holds for the ones that are not observed too.
         padded = np.full(256, np.nan)
         padded[: len(values)] = values

@@ -1,0 +1,28 @@
+"""The program called as other programs call it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = [sys.executable, "-c", "from fastrain.cli.main import run; run()"]
+
+
+def call(*arguments, cwd=None):
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=cwd, check=False
+    )
+
+
+def ok(*arguments, **options):
+    done = call(*arguments, **options)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(status, *arguments, **options):
+    done = call(*arguments, **options)
+    assert done.returncode == status, (done.returncode, done.stderr)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr
