@@ -73,3 +73,13 @@ def test_every_format_has_its_line_among_the_sources():
 
     page = (ROOT / "docs/sources.md").read_text()
     assert all(f"| `{name}` |" in page for name in READERS)
+
+
+def test_the_numbers_of_the_archives_page_are_those_of_the_records():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("archive_numbers", ROOT / "scripts/archive_numbers.py")
+    numbers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(numbers)
+    page = (ROOT / "docs/archive.md").read_text(encoding="utf-8")
+    assert numbers.filled(page) == page, "run scripts/archive_numbers.py"
