@@ -133,7 +133,7 @@ def test_a_place_that_is_taken_an_unknown_format_and_a_coarseness_not_held_are_r
         export(gappy, tmp_path / "taken", ExportSettings("zarr"))
     with pytest.raises(SettingError, match=", ".join(FORMATS)):
         export(gappy, tmp_path / "out", ExportSettings("csv"))
-    with pytest.raises(ArchiveError, match="coarseness 1, 2, 4, not 3"):
+    with pytest.raises(SettingError, match="coarseness 1, 2, 4"):
         export(gappy, tmp_path / "out", ExportSettings("netcdf", coarseness=3))
     with pytest.raises(SettingError, match="full resolution"):
         export(gappy, tmp_path / "out", ExportSettings("mlcast", coarseness=2))

@@ -14,10 +14,15 @@ import numpy as np
 from jaxtyping import UInt8
 from numcodecs.zstd import Zstd
 from numpy import ndarray
+from numpy.typing import DTypeLike
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 LEVEL = 1  # of zstd; chosen by benchmarks/codec.py
+
+
+class BrokenChunk(Exception):
+    """A chunk's checksum or size is wrong; `repository.readable_errors` makes a `DamagedChunk` of it."""
 
 
 def encode_chunk(
@@ -51,14 +56,13 @@ def decode_chunk(
     """Return one chunk of time of an array from what `load_chunks` fetched; the fill value where nothing is stored.
 
     Raises:
-        RuntimeError: a chunk is damaged.
-        ValueError: a chunk has another size than it should.
+        BrokenChunk: a chunk is damaged.
     """
     values = np.full(shape, fill, np.uint8)
     for key in chunk_keys(name, number, shape[1:], plane):
         if key in stored:
             i, j = (int(part) for part in key.split("/")[-2:])
-            part = np.frombuffer(decode(stored[key]), np.uint8).reshape(shape[0], *plane)
+            part = decode(stored[key], name, np.uint8, (shape[0], *plane))
             here = values[:, i * plane[0] : (i + 1) * plane[0], j * plane[1] : (j + 1) * plane[1]]
             here[:] = part[:, : here.shape[1], : here.shape[2]]
     return values
@@ -75,13 +79,16 @@ def encode(values: ndarray) -> bytes:
     return bytes(Zstd(level=LEVEL, checksum=True).encode(np.ascontiguousarray(values)))
 
 
-def decode(stored: bytes) -> bytes:
+def decode(stored: bytes, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> ndarray:
     """Return what `encode` compressed.
 
     Raises:
-        RuntimeError: it is damaged.
+        BrokenChunk: it is damaged, or of another size; the message names the array.
     """
-    return bytes(Zstd(level=LEVEL, checksum=True).decode(stored))
+    try:
+        return np.frombuffer(Zstd(level=LEVEL, checksum=True).decode(stored), dtype).reshape(shape)
+    except (RuntimeError, ValueError) as error:
+        raise BrokenChunk(f"{name} is damaged ({str(error).splitlines()[0]})") from None
 
 
 def load_chunks(store: Any, keys: Sequence[str]) -> dict[str, bytes]:

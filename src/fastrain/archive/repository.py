@@ -22,7 +22,8 @@ from typing import Any
 
 import icechunk
 
-from fastrain.core.errors import ArchiveBusy, ArchiveError
+from fastrain.archive.chunks import BrokenChunk
+from fastrain.core.errors import ArchiveBusy, ArchiveError, DamagedChunk
 
 BRANCH = "main"
 MANIFEST_CHUNKS = 720  # time chunks a manifest holds, a month of hours: what a commit rewrites, whatever the age
@@ -195,7 +196,12 @@ def readable_errors(path: Path) -> Iterator[None]:
     """Turn what the storage below says into one line of ours."""
     try:
         yield
+    except BrokenChunk as error:
+        raise DamagedChunk(f"{shown(path)}: {error}; mend it: fastrain check {shown(path)} --repair FILES.") from None
     except icechunk.IcechunkError as error:
+        if re.search(r"object not found|not found in storage|No such file", str(error)):
+            line = f"{shown(path)}: a piece of it is missing; mend it: fastrain check {shown(path)} --repair FILES."
+            raise DamagedChunk(line) from error
         lines = [line.strip(" x|`->\t") for line in str(error).splitlines()]
         said = [line for line in lines if line and not line.startswith(("context:", "0:", "at ")) and line[0].isalpha()]
         message = re.search(r'message: "([^"]+)"', str(error))  # what an object store answered

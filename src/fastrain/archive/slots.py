@@ -69,4 +69,4 @@ def _values(name: str, stored: bytes | None) -> ndarray:
     shape = (SLOTS_PER_CHUNK, DIGEST_BYTES) if name == "digest" else (SLOTS_PER_CHUNK,)
     if stored is None:
         return np.zeros(shape, TYPES[name])
-    return np.frombuffer(decode(stored), np.dtype(TYPES[name]).newbyteorder("<")).reshape(shape).astype(TYPES[name])
+    return decode(stored, name, np.dtype(TYPES[name]).newbyteorder("<"), shape).astype(TYPES[name])

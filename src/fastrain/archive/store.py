@@ -22,7 +22,7 @@ import zarr
 from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
-from fastrain.archive.chunks import chunk_keys, decode_chunk, encode_chunk, load_chunks, store_chunks
+from fastrain.archive.chunks import BrokenChunk, chunk_keys, decode_chunk, encode_chunk, load_chunks, store_chunks
 from fastrain.archive.layout import BLOCK_ARRAYS, FILL, lay_out, plane_of
 from fastrain.archive.pack import NotedFrame, Packed, grouped, noted_frame
 from fastrain.archive.repository import (
@@ -33,7 +33,6 @@ from fastrain.archive.repository import (
     exists,
     open_repository,
     readable_errors,
-    shown,
     tidy_repository,
     write_lock,
 )
@@ -151,29 +150,21 @@ class Archive:
                 for name, shape in shapes.items():
                     fill = FILL[name.split("/")[1]]
                     for number in group:
-                        try:
-                            whole = (per_chunk, *shape)
-                            chunk = decode_chunk(stored, name, number, whole, plane_of(shape), fill)
-                        except (RuntimeError, ValueError) as error:
-                            raise self._damaged(name, error) from None
+                        whole = (per_chunk, *shape)
+                        chunk = decode_chunk(stored, name, number, whole, plane_of(shape), fill)
                         first, last = max(start, number * per_chunk), min(stop, (number + 1) * per_chunk)
                         out[name][first - start : last - start] = chunk[
                             first - number * per_chunk : last - number * per_chunk
                         ]
         return out
 
-    def _damaged(self, name: str, error: BaseException) -> ArchiveError:
-        """Return the word for a chunk whose checksum is wrong, or that its codec cannot unpack."""
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        path = shown(self.path)
-        return ArchiveError(f"{path}: {name} is damaged ({said}); mend it: fastrain check {path} --repair FILES.")
-
     def _read(self, name: str, start: int | None = None, stop: int | None = None) -> ndarray:
         with readable_errors(self.path):
             try:
                 return np.asarray(self.root[name][start:stop])  # type: ignore[index]
             except (ValueError, RuntimeError, LookupError, TypeError) as error:
-                raise self._damaged(name, error) from None
+                said = (str(error).splitlines() or [type(error).__name__])[0]
+                raise BrokenChunk(f"{name} is damaged ({said})") from None
 
 
 class _Uncommitted:
@@ -263,7 +254,7 @@ class Writer:
         accepted: dict[int, tuple[Frame, timedelta]] = {}
         with readable_errors(self.path):
             for frame in frames:
-                verdicts.append(self._judge(frame, accepted, replace or repair))
+                verdicts.append(self._judge(frame, accepted, replace or repair, repair))
             for run in _runs(sorted(accepted), self.schema.frames_per_chunk):
                 self._put({slot: accepted[slot] for slot in run}, Status.REPAIRED if repair else Status.OBSERVED)
         return verdicts
@@ -287,7 +278,9 @@ class Writer:
             changes = {k: v for k, v in grouped(level, self.schema).items() if k != "1/level"}
             self._change(changes, start + np.arange(len(level)))
 
-    def _judge(self, frame: Frame | NotedFrame, accepted: dict[int, tuple[Any, timedelta]], replace: bool) -> Verdict:
+    def _judge(
+        self, frame: Frame | NotedFrame, accepted: dict[int, tuple[Any, timedelta]], replace: bool, repair: bool = False
+    ) -> Verdict:
         slot, offset = self.schema.axis.slot(frame.valid_time)
         if not 0 <= slot < self.schema.axis.size:
             return Verdict(
@@ -298,7 +291,7 @@ class Writer:
             accepted[slot] = (frame, offset)
             return Verdict(frame.name, Fate.WRITTEN)
         held_digest, held_offset, status = held
-        if held_digest == frame.digest and held_offset == offset and status in (Status.OBSERVED, Status.REPAIRED):
+        if held_digest == frame.digest and held_offset == offset and not (repair and status == Status.SUSPECT):
             return Verdict(frame.name, Fate.UNCHANGED)
         slot_time = f"{self.schema.axis.time(slot):%Y-%m-%dT%H:%MZ}"
         if held_offset != offset and status != Status.SUSPECT:

@@ -10,6 +10,7 @@ FastrainError
 │   └── UnknownTime       its time cannot be told
 ├── ArchiveError          the archive cannot be opened or written
 │   ├── ArchiveBusy       another process is writing to it
+│   ├── DamagedChunk      a piece of it cannot be read: a wrong checksum, or it is gone
 │   └── GridMismatch      the frame has another grid, palette or cadence than the archive
 ├── GapError              frames that are needed are missing
 ├── NotObserved           the radar does not see the place
@@ -63,6 +64,10 @@ class ArchiveError(FastrainError):
 
 class ArchiveBusy(ArchiveError):
     """Another process is writing to the archive."""
+
+
+class DamagedChunk(ArchiveError):
+    """A piece of the archive cannot be read."""
 
 
 class GridMismatch(ArchiveError):

@@ -43,7 +43,7 @@ def draw_calendar(archive: Archive, report: CheckReport, to: Path) -> None:
     kinds = {"dry": DRY, "wet": WET, "missing": MISSING, "suspect": WRONG, "repaired": MENDED}
     handles = [Patch(facecolor=colour, edgecolor="0.6", label=name) for name, colour in kinds.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(to, dpi=110)
+    figure.savefig(to, dpi=110, format="png")
 
 
 def _colours(archive: Archive, report: CheckReport) -> tuple[Float[ndarray, "day column rgb"], datetime]:

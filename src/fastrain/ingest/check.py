@@ -21,7 +21,7 @@ from fastrain.archive.pack import grouped, noted_frame
 from fastrain.archive.repository import shown
 from fastrain.archive.schema import Status
 from fastrain.archive.store import Archive
-from fastrain.core.errors import ArchiveError, DamagedFile
+from fastrain.core.errors import DamagedChunk, DamagedFile
 from fastrain.core.frame import Frame
 from fastrain.core.levels import NOT_OBSERVED
 
@@ -118,7 +118,8 @@ def _findings(archive: Archive, start: int, stop: int, progress: Progress) -> It
     time = archive.schema.axis.time
     usual = usually_observed(archive)
     before: tuple[int, bytes, timedelta, int] | None = None  # slot, digest, offset and wet pixels of the frame before
-    for first in range(start - start % per_chunk, stop, per_chunk):
+    held_anywhere = np.flatnonzero(archive.slots("status", start, stop) != Status.MISSING) + start
+    for first in (np.unique(held_anywhere // per_chunk) * per_chunk).tolist():
         known = {
             name: archive.slots(name, first, first + per_chunk)
             for name in ("status", "digest", "time_offset", "wet_pixels")
@@ -205,10 +206,10 @@ def block_arrays(archive: Archive) -> list[str]:
 
 
 def readable(archive: Archive, name: str, start: int, stop: int) -> UInt8[ndarray, "time y x"] | None:
-    """Return slots of an array, or None where they cannot be read."""
+    """Return slots of an array, or None where they are damaged; that the storage cannot be reached is no damage."""
     try:
         return archive.array(name, start, stop)
-    except ArchiveError:
+    except DamagedChunk:
         return None
 
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from fastrain import __version__
 from fastrain.archive.layout import plane_of
+from fastrain.archive.repository import remote, shown
 from fastrain.archive.schema import CONVENTIONS
 from fastrain.archive.store import Archive, frame_time
 from fastrain.core.errors import ArchiveError, SettingError, UsageError
@@ -66,14 +67,19 @@ def export(archive: Path, to: Path, settings: ExportSettings, progress: Progress
 
     Raises:
         UsageError: the place is taken.
-        SettingError: an unknown format, or a coarseness that the format cannot hold.
+        SettingError: an unknown format, or a coarseness that the archive or the format does not hold.
         ArchiveError: the archive holds nothing, or what is not observed cannot be said in the format.
     """
     if settings.format not in FORMATS:
         raise SettingError(f"--format {settings.format}: expected {', '.join(FORMATS)}.")
+    if remote(to):
+        raise UsageError(f"{shown(to)}: an export goes into a folder; copy it to the store from there.")
     if to.exists():
         raise UsageError(f"{to} exists; name another place with --to.")
     held = Archive.open(archive)
+    if settings.coarseness is not None and settings.coarseness not in (1, *held.schema.coarseness):
+        cs = ", ".join(map(str, (1, *held.schema.coarseness)))
+        raise SettingError(f"--coarseness {settings.coarseness}: this archive holds coarseness {cs}.")
     slots = _slots(held)
     if not len(slots):
         raise ArchiveError(f"{archive}: holds no frame to export.")
@@ -352,7 +358,7 @@ def _described(archive: Archive) -> dict[str, Any]:
         "Conventions": CONVENTIONS,
         "title": "Weather radar rain rates",
         "institution": archive.schema.credit,
-        "source": f"{archive.schema.source} by Fastrain {__version__}",
+        "source": f"{archive.schema.source} by Fastrain {version('fastrain')}",
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} exported from archive {archive.schema.identity}",
         "comment": "Rates are representative ones of the archive's levels; NaN where nothing was observed.",
     }

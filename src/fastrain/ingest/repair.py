@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
 
 from fastrain.archive.schema import Status
 from fastrain.archive.store import Archive, Writer, writing
@@ -42,27 +45,52 @@ def repair(path: Path, report: CheckReport, files: Sequence[Path] = (), reading:
         status = archive.slots("status", *archive.span)
         wrong |= {int(slot) + archive.span[0] for slot in np.flatnonzero(status == Status.SUSPECT)}
     usual = usually_observed(archive)
+    kinds: dict[int, set[str]] = {}
+    for finding in report.findings:
+        kinds.setdefault(axis.slot(finding.time)[0], set()).add(finding.kind)
     with writing(path) as writer:
-        for number in sorted({slot // per_chunk for slot in wrong | coarse}):
-            _blank_unreadable(archive, writer, number)
+        for number in sorted({slot // per_chunk for slot in coarse}):
+            _blank_unreadable(archive, writer, number, block_arrays(archive))
         for slot in sorted(coarse):
             writer.rebuild(slot, archive.level(slot, slot + 1))
         writer.mark(sorted(wrong), Status.SUSPECT)
+        done: dict[int, timedelta] = {}
+        blanked: set[int] = set()
         for frame in _frames(archive, wrong, files, reading or ReadOptions(), report):
-            slot, _ = axis.slot(frame.valid_time)
-            doubt = doubt_of(frame.level, usual)
-            if slot not in wrong or doubt:
-                report.notes.append(f"{frame.name}: {doubt or 'its time is not among the suspect ones'}; left out.")
+            slot, offset = axis.slot(frame.valid_time)
+            reason = _refused(archive, frame, slot, wrong, usual, kinds.get(slot, set()))
+            if not reason and slot in done and abs(done[slot]) <= abs(offset):
+                reason = "a frame nearer to its time was taken"
+            if reason:
+                report.notes.append(f"{frame.name}: {reason}; left out.")
                 continue
+            # Only now is anything overwritten that could not be read: where there is something to put in its place.
+            if slot // per_chunk not in blanked:
+                _blank_unreadable(archive, writer, slot // per_chunk, ["1/level", *block_arrays(archive)])
+                blanked.add(slot // per_chunk)
             try:
                 writer.write([frame], repair=True)
             except GridMismatch as error:
                 report.notes.append(str(error))
                 continue
-            wrong.discard(slot)
-            report.repaired += 1
+            done[slot] = offset
         writer.commit("repair")
-    report.marked, report.rebuilt = len(wrong), len(coarse)
+    report.repaired, report.marked, report.rebuilt = len(done), len(wrong) - len(done), len(coarse)
+
+
+def _refused(
+    archive: Archive, frame: Frame, slot: int, wrong: set[int], usual: Bool[ndarray, "y x"], kinds: set[str]
+) -> str:
+    """Return why a frame cannot take a slot, or nothing."""
+    if slot not in wrong:
+        return "its time is not among the suspect ones"
+    doubt = doubt_of(frame.level, usual) if frame.level.shape == usual.shape else "it is of another size"
+    if doubt:
+        return doubt
+    held = archive.slots("digest", slot, slot + 1)[0].tobytes()
+    if frame.digest == held and "damaged" not in kinds and kinds:
+        return "it is the very frame that is suspect"
+    return ""
 
 
 def _frames(
@@ -90,10 +118,10 @@ def _frames(
             report.notes.append(str(error))
 
 
-def _blank_unreadable(archive: Archive, writer: Writer, number: int) -> None:
+def _blank_unreadable(archive: Archive, writer: Writer, number: int, names: Sequence[str]) -> None:
     """Overwrite what cannot be read of a chunk of time, so that frames can be put into it again."""
     start = number * archive.schema.frames_per_chunk
     stop = start + archive.schema.frames_per_chunk
-    bad = [name for name in ("1/level", *block_arrays(archive)) if readable(archive, name, start, stop) is None]
+    bad = [name for name in names if readable(archive, name, start, stop) is None]
     if bad:
         writer.blank(start, stop, bad)

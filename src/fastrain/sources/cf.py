@@ -27,7 +27,7 @@ from fastrain.core.errors import DamagedFile, SourceError
 from fastrain.core.frame import Frame
 from fastrain.core.levels import LevelTable, rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name, utc_of
-from fastrain.sources.cf_grid import grid_of
+from fastrain.sources.cf_grid import grid_of, is_x, is_y
 from fastrain.sources.hdf5 import MAGIC, layout
 from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, plausible
 
@@ -53,6 +53,7 @@ UNITS = {
     "amount": {"mm": 1.0, "kg m-2": 1.0, "kg/m2": 1.0, "kg m**-2": 1.0, "m": 1000.0, "cm": 10.0},
     "reflectivity": {"dbz": 1.0},
 }  # fmt: skip
+MOST_HELD = 2**24  # values that are held at once
 _FORTNIGHT = timedelta(days=14)
 
 
@@ -79,6 +80,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         data = dataset[rain.name]
         times = _times_of(dataset, data, path, options)
         y, x = data.dims[-2:]
+        if is_x(dataset, str(y)) and is_y(dataset, str(x)):
+            data = data.transpose(*data.dims[:-2], x, y)
+            y, x = x, y
         extra = [d for d in data.dims[:-2] if d != _time_dim(dataset, data) and data.sizes[d] != 1]
         if extra:
             raise SourceError(f"{path.name}: {rain.name} has the dimensions {data.dims}, expected time, y, x.")
@@ -86,8 +90,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         hours: list[float | None] = [None] * len(times)
         if rain.kind == "amount":
             hours = _durations(dataset, data, times, path.name, options)
-        for i, time in enumerate(times):
-            plane = _plane(dataset, data, i)
+        for i, (time, plane) in enumerate(zip(times, _planes(dataset, data, len(times)), strict=True)):
             level = table().encode(_rate(plane, rain, hours[i]))
             level = level[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
             yield Frame(np.ascontiguousarray(level), time, grid, table(), _named(path, time, len(times)))
@@ -190,24 +193,46 @@ def _rate(value: Float[ndarray, "y x"], rain: _Rain, hours: float | None) -> nda
     return plausible(value)
 
 
-def _plane(dataset: Any, data: Any, i: int) -> Float[ndarray, "y x"]:
-    """Return one time's values, unpacked, NaN where they are missing."""
+def _planes(dataset: Any, data: Any, count: int) -> Iterator[Float[ndarray, "y x"]]:
+    """Yield each time's values, unpacked, NaN where they are missing.
+
+    Read by the chunk as far as memory allows: a chunk of a day read for each of its frames would be unpacked anew for
+    each.
+    """
     dim = _time_dim(dataset, data)
-    stored = data.isel({d: (i if d == dim else 0) for d in data.dims[:-2]}).values
-    if stored.size > MOST_PIXELS:
-        raise DamagedFile(f"{data.name}: claims {stored.shape} pixels; too many.")
+    kept = data.encoding.get("preferred_chunks", {}).get(dim) or (data.encoding.get("chunksizes") or (1,))[0]
+    pixels = data.sizes[data.dims[-1]] * data.sizes[data.dims[-2]]
+    step = max(1, min(int(kept or 1), MOST_HELD // pixels))
+    for start in range(0, count, step):
+        at = {d: (slice(start, start + step) if d == dim else 0) for d in data.dims[:-2]}
+        held = data.isel(at).values
+        for stored in held if dim is not None else held[None]:
+            yield _unpacked(stored, data.attrs)
+
+
+def _unpacked(stored: ndarray, attrs: Any) -> Float[ndarray, "y x"]:
+    unsigned = str(attrs.get("_Unsigned", "")).lower() == "true" and stored.dtype.kind == "i"
+    kind = np.dtype(f"u{stored.dtype.itemsize}") if unsigned else stored.dtype
+    stored = np.ascontiguousarray(stored).view(kind) if unsigned else stored
+
+    def as_stored(value: Any) -> ndarray:
+        """Return limits and fill values as the numbers that stand among the stored ones."""
+        values = np.asarray(value).ravel()
+        if unsigned and values.dtype.kind in "iu":
+            values = values.astype(np.int64) % 2 ** (8 * kind.itemsize)
+        return np.asarray(values.astype(np.float64))
+
     missing = np.isnan(stored) if stored.dtype.kind == "f" else np.zeros(stored.shape, dtype=bool)
-    attrs = data.attrs
     for key in ("_FillValue", "missing_value"):
         if key in attrs:
-            missing |= np.isin(stored, np.asarray(attrs[key], dtype=np.float64).ravel())
+            missing |= np.isin(stored, as_stored(attrs[key]))
     low, high = attrs.get("valid_min"), attrs.get("valid_max")
     if "valid_range" in attrs:
         low, high = np.asarray(attrs["valid_range"]).ravel()[:2]
     if low is not None:
-        missing |= stored < float(low)
+        missing |= stored < as_stored(low)[0]
     if high is not None:
-        missing |= stored > float(high)
+        missing |= stored > as_stored(high)[0]
     value = stored.astype(np.float64) * float(np.asarray(attrs.get("scale_factor", 1.0)).ravel()[0])
     value += float(np.asarray(attrs.get("add_offset", 0.0)).ravel()[0])
     value[missing] = np.nan
@@ -225,9 +250,11 @@ def _times_of(dataset: Any, data: Any, path: Path, options: ReadOptions) -> list
     pixels = data.sizes[data.dims[-1]] * data.sizes[data.dims[-2]]
     if not 0 < pixels <= MOST_PIXELS:
         raise DamagedFile(f"{path.name}: {data.name} claims {data.shape} values.")
-    if options.time_pattern:
-        return [time_in_name(path.name, options.time_pattern)]
     dim = _time_dim(dataset, data)
+    if options.time_pattern:
+        if dim is not None and data.sizes[dim] > 1:
+            raise SourceError(f"{path.name}: holds {data.sizes[dim]} times; --time-pattern is for files of one.")
+        return [time_in_name(path.name, options.time_pattern)]
     if dim is not None:
         return [utc_of(v) for v in np.ravel(dataset[dim].values)]
     scalars = [v for v in dataset.variables if dataset[v].size == 1 and np.issubdtype(dataset[v].dtype, np.datetime64)]

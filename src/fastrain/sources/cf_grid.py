@@ -68,6 +68,24 @@ def grid_of(dataset: Any, data: Any, dims: tuple[str, str], name: str) -> tuple[
     )
 
 
+def is_x(dataset: Any, dim: str) -> bool:
+    """Tell whether a dimension runs west to east."""
+    return _runs(
+        dataset, dim, "X", ("projection_x_coordinate", "longitude", "grid_longitude"), ("x", "lon", "longitude")
+    )
+
+
+def is_y(dataset: Any, dim: str) -> bool:
+    """Tell whether a dimension runs north to south."""
+    return _runs(dataset, dim, "Y", ("projection_y_coordinate", "latitude"), ("y", "lat", "latitude"))
+
+
+def _runs(dataset: Any, dim: str, axis: str, standard_names: tuple[str, ...], names: tuple[str, ...]) -> bool:
+    attrs = dataset[dim].attrs if dim in dataset.variables else {}
+    said = str(attrs.get("axis", "")).upper() == axis or attrs.get("standard_name") in standard_names
+    return said or (not attrs.get("standard_name") and dim.lower() in names)
+
+
 def _even(axis: Any, name: str) -> tuple[float, float, bool]:
     """Return the least coordinate, the step, and whether the axis falls."""
     values: Float[ndarray, n] = np.asarray(axis.values, dtype=np.float64)

@@ -19,6 +19,9 @@ from fastrain.core.levels import LevelTable
 from fastrain.sources.reader import MOST_PIXELS, plausible
 
 _ROWS_AT_ONCE = 256
+# Discipline, category and number of what is a rain rate, and its factor to mm/h: MRMS's PrecipRate; WMO's precipitation
+# rates in kg m-2 s-1. Every MRMS product has discipline 209, reflectivity and day sums too.
+FACTORS = {(209, 6, 1): 1.0, (0, 1, 7): 3600.0, (0, 1, 52): 3600.0, (0, 1, 65): 3600.0}
 
 
 @cache
@@ -66,10 +69,14 @@ def _decoded(eccodes: Any, message: bytes) -> tuple[dict[str, Any], ndarray]:
             "latitudes": [get(f"latitudeOf{which}GridPointInDegrees") for which in ("First", "Last")],
             "longitudes": [get(f"longitudeOf{which}GridPointInDegrees") for which in ("First", "Last")],
             "time": [get(part) for part in ("year", "month", "day", "hour", "minute", "second")],
-            "discipline": get("discipline"),
+            "quantity": [get(key) for key in ("discipline", "parameterCategory", "parameterNumber")],
+            "forecast": get("forecastTime"),
             "shortName": get("shortName"),
             "name": get("name"),
         }
+        said["factor"] = FACTORS.get(tuple(said["quantity"]))
+        if said["factor"] is None or said["forecast"]:
+            return said, np.empty(0, np.uint8)  # the reader says what it holds instead
         values = eccodes.codes_get_values(handle)
     finally:
         eccodes.codes_release(handle)
@@ -80,6 +87,7 @@ def _decoded(eccodes: Any, message: bytes) -> tuple[dict[str, Any], ndarray]:
     for row in range(0, rows, _ROWS_AT_ONCE):
         rate = np.array(values[row : row + _ROWS_AT_ONCE], dtype=np.float64)
         rate[rate < 0] = np.nan
+        rate *= said["factor"]
         level[row : row + _ROWS_AT_ONCE] = table().encode(plausible(rate))
     return said, level
 

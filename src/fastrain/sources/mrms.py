@@ -57,11 +57,12 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         raise SourceError(f"{path.name}: GRIB2 needs eccodes: pip install 'fastrain[grib]' ({said['missing']}).")
     if "error" in said:
         raise DamagedFile(f"{path.name}: GRIB, but not as MRMS writes it ({said['error']}).")
-    names = {said["shortName"], said["name"]} - {"unknown"}
-    if not (said["discipline"] == 209 or any("rain" in n.lower() or "precip" in n.lower() for n in names)):
-        raise SourceError(
-            f"{path.name}: holds {', '.join(sorted(names)) or 'an unknown quantity'}, expected rain rate."
-        )
+    if said["factor"] is None:
+        named = " ".join(sorted({said["shortName"], said["name"]} - {"unknown"})) or "an unknown quantity"
+        numbers = "/".join(map(str, said["quantity"]))
+        raise SourceError(f"{path.name}: holds {named} ({numbers}), not a rain rate; MRMS's PrecipRate is 209/6/1.")
+    if said["forecast"]:
+        raise SourceError(f"{path.name}: is a forecast of {said['forecast']} units ahead, not an observation.")
     rows, columns = said["rows"], said["columns"]
     frame = np.frombuffer(level, dtype=np.uint8).reshape(rows, columns)
     grid, upside_down = _grid(said, path.name)

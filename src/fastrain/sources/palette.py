@@ -157,12 +157,14 @@ class Palette:
         table = {**dict.fromkeys(ground, DRY), **legend.levels}
         if not self.tolerance:
             return np.array([table.get(int(colour), NOT_OBSERVED) for colour in colours], dtype=np.uint8)
+        clear = np.uint8(table.pop(TRANSPARENT, NOT_OBSERVED))  # no colour: it is near to none
         known = np.array(list(table))
+        if not len(known):
+            return np.where(colours == TRANSPARENT, clear, NOT_OBSERVED).astype(np.uint8)
         apart = np.linalg.norm(_rgb(colours)[:, None] - _rgb(known)[None], axis=-1)
         nearest = np.array(list(table.values()), dtype=np.uint8)[apart.argmin(axis=1)]
-        return np.where((apart.min(axis=1) <= self.tolerance) & (colours <= 0xFFFFFF), nearest, NOT_OBSERVED).astype(
-            np.uint8
-        )
+        nearest = np.where((apart.min(axis=1) <= self.tolerance) & (colours >= 0), nearest, NOT_OBSERVED)
+        return np.where(colours == TRANSPARENT, clear, nearest).astype(np.uint8)
 
     def cropped(self, box: Box) -> Palette:
         """Return the palette with another crop; the radar, the grid and the hidden boxes stay where they are.
@@ -182,8 +184,12 @@ class Palette:
             data["grid"] = said
         return palette_of(data, f"--crop {','.join(map(str, box))}")
 
-    def grid(self) -> Grid | None:
-        """Return the grid that the palette itself names; None where each radar has its own."""
+    def grid(self, pixel_km: float | None = None) -> Grid | None:
+        """Return the grid that the palette itself names; None where each radar has its own.
+
+        Args:
+            pixel_km: edge of a pixel instead of the palette's, for pictures around a radar.
+        """
         said = self.data.get("grid")
         if said:
             step_y = said.get("step_y", said["step"])
@@ -191,7 +197,9 @@ class Palette:
         position = self.radar.get("position")
         if position:
             latitude, longitude = position
-            return Grid.around(latitude, longitude, self.radar["pixel_km"], self.shape, self.centre)
+            return Grid.around(
+                latitude, longitude, self.radar["pixel_km"] if pixel_km is None else pixel_km, self.shape, self.centre
+            )
         return None
 
 

@@ -22,7 +22,7 @@ from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
 from fastrain.core.levels import NOT_OBSERVED
 from fastrain.core.time import time_in_name
-from fastrain.sources.image_file import MAGIC, read_picture
+from fastrain.sources.image_file import MAGIC, TRANSPARENT, read_picture
 from fastrain.sources.palette import Legend, Palette, load_palette
 from fastrain.sources.reader import Average, Background, Reader, ReadOptions
 from fastrain.sources.sites import S_BAND_RANGE, code_in_name, site_of
@@ -195,7 +195,9 @@ def _legend_of(indices: ndarray, colours: ndarray, palette: Palette, name: str) 
 
 def _georeference(name: str, options: ReadOptions, palette: Palette) -> tuple[Grid, float | None]:
     range_km = palette.data.get("range_km")
-    if options.centre is None and (own := palette.grid()) is not None:
+    if options.pixel_km is not None and not palette.radar:
+        raise SettingError(f"--pixel-size: palette {palette.name} names its own grid; leave it out.")
+    if options.centre is None and (own := palette.grid(options.pixel_km)) is not None:
         return own, range_km
     if not palette.radar:
         raise SettingError(f"--centre: palette {palette.name} names its own map projection; leave it out.")
@@ -210,7 +212,7 @@ def _georeference(name: str, options: ReadOptions, palette: Palette) -> tuple[Gr
     centre = options.centre or ((site.latitude, site.longitude) if site else None)
     if centre is None:
         raise SourceError(f"{name}: {position}; give it: --centre LAT,LON --pixel-size KM.")
-    pixel_km = options.pixel_km or palette.radar["pixel_km"]
+    pixel_km = palette.radar["pixel_km"] if options.pixel_km is None else options.pixel_km
     return _grid_around(centre, pixel_km, palette.shape, palette.centre), range_km
 
 
@@ -263,10 +265,11 @@ def _nearest_ground(colours: Int[ndarray, n], palette: Palette) -> Int[ndarray, 
     """Return each colour, or the ground colour it is within the palette's tolerance of."""
     if not palette.tolerance:
         return colours
-    known = np.array(palette.ground)
+    known = np.array([colour for colour in palette.ground if colour != TRANSPARENT] or [-(2**20)])
     apart = np.abs(np.stack([(colours[:, None] >> s & 255) - (known[None] >> s & 255) for s in (16, 8, 0)]))
     distance = np.sqrt((apart.astype(float) ** 2).sum(axis=0))
-    return np.where(distance.min(axis=1) <= palette.tolerance, known[distance.argmin(axis=1)], colours)
+    near = (distance.min(axis=1) <= palette.tolerance) & (colours >= 0) & (colours != TRANSPARENT)
+    return np.where(near, known[distance.argmin(axis=1)], colours)
 
 
 def _commonest(stack: Int[ndarray, "picture y x"]) -> Int[ndarray, "y x"]:

@@ -71,7 +71,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         raise SourceError(f"{path.name}: the radar's position is not known; give --centre LAT,LON --pixel-size KM.")
     at = (palette.centre[0] - picture.y_offset, palette.centre[1] - picture.x_offset)
     shape = (int(picture.maximum.shape[0]), int(picture.maximum.shape[1]))
-    grid = Grid.around(*centre, options.pixel_km or palette.radar["pixel_km"], shape, at)
+    grid = Grid.around(*centre, palette.radar["pixel_km"] if options.pixel_km is None else options.pixel_km, shape, at)
     time = time_in_name(path.name, options.time_pattern)
     yield Frame(picture.maximum, time, grid, palette.table, path.name)
 
