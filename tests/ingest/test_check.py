@@ -12,7 +12,7 @@ from compare import same
 
 from fastrain.archive.schema import Status
 from fastrain.archive.store import Archive, writing
-from fastrain.core.errors import ArchiveError
+from fastrain.core.errors import ArchiveError, DamagedChunk
 from fastrain.core.frame import Frame
 from fastrain.core.levels import NOT_OBSERVED
 from fastrain.ingest.calendar import draw_calendar
@@ -164,6 +164,74 @@ def test_the_calendar_shows_each_slot_in_its_colour(tmp_path):
 
 def test_every_kind_of_finding_is_explained():
     assert set(check.__globals__["SUSPECT"]) <= set(KINDS)
+
+
+def test_a_repeated_frame_is_not_repaired_by_itself_and_the_nearer_of_two_files_is_taken(tmp_path, monkeypatch):
+    from fastrain.ingest import repair as module
+
+    frames = synthetic.frames_of(rates())
+    stale = [*frames]
+    stale[13] = Frame(frames[12].level, frames[13].valid_time, frames[13].grid, frames[13].table, "stale")
+    write(tmp_path / "a", stale)
+
+    def given(made):
+        monkeypatch.setattr(module, "_frames", lambda *_: iter(made))
+        report = check(tmp_path / "a")
+        repair(tmp_path / "a", report, [tmp_path])
+        return report
+
+    report = given([stale[13]])
+    assert (report.repaired, report.marked) == (0, 1)
+    assert any("the very frame that is suspect" in note for note in report.notes)
+    with writing(tmp_path / "a") as writer:
+        assert writer.write([stale[13]])[0].fate.value == "unchanged"
+    early = Frame(
+        frames[20].level, frames[13].valid_time - timedelta(seconds=140), frames[13].grid, frames[13].table, "e"
+    )
+    report = given([early, frames[13]])
+    assert (report.repaired, report.marked) == (1, 0)
+    archive = Archive.open(tmp_path / "a")
+    np.testing.assert_array_equal(archive.level(*archive.span)[13], frames[13].level)
+
+
+def test_storage_that_cannot_be_reached_is_no_damage_and_nothing_is_overwritten(tmp_path, monkeypatch):
+    write(tmp_path / "a", synthetic.frames_of(rates()))
+
+    def unreachable(*_):
+        raise ArchiveError("the network is down")
+
+    monkeypatch.setattr(Archive, "array", unreachable)
+    with pytest.raises(ArchiveError, match="network"):
+        check(tmp_path / "a")
+
+
+def test_a_missing_piece_marks_its_frames_and_overwrites_nothing_without_files(tmp_path):
+    write(tmp_path / "a", synthetic.frames_of(rates()))
+    before = Archive.open(tmp_path / "a").level(*Archive.open(tmp_path / "a").span)
+    hidden = []
+    for chunk in sorted((tmp_path / "a" / "chunks").iterdir()):
+        chunk.rename(tmp_path / chunk.name)
+        if check(tmp_path / "a").counts["damaged"]:
+            hidden.append(chunk)
+            break
+        (tmp_path / chunk.name).rename(chunk)
+    report = check(tmp_path / "a")
+    repair(tmp_path / "a", report)
+    assert report.marked == report.counts["damaged"] > 0
+    (tmp_path / hidden[0].name).rename(hidden[0])
+    after = Archive.open(tmp_path / "a")
+    np.testing.assert_array_equal(after.level(*after.span), before)
+
+
+def test_writing_into_a_damaged_chunk_is_a_line_that_says_how_to_mend_it(tmp_path):
+    frames = synthetic.frames_of(rates())
+    write(tmp_path / "a", frames[:7])
+    damage(tmp_path / "a", "1/level", 3)
+    with (
+        writing(tmp_path / "a") as writer,
+        pytest.raises(DamagedChunk, match=r"1/level is damaged .*check .* --repair"),
+    ):
+        writer.write(frames[7:9])
 
 
 @pytest.mark.parametrize("count", [1])

@@ -135,6 +135,10 @@ def test_a_place_that_is_taken_an_unknown_format_and_a_coarseness_not_held_are_r
         export(gappy, tmp_path / "out", ExportSettings("csv"))
     with pytest.raises(SettingError, match="coarseness 1, 2, 4"):
         export(gappy, tmp_path / "out", ExportSettings("netcdf", coarseness=3))
+    with pytest.raises(SettingError, match="coarseness -1"):
+        export(gappy, tmp_path / "out", ExportSettings("netcdf", coarseness=-1))
+    with pytest.raises(UsageError, match="s3://bucket/x: an export goes into a folder"):
+        export(gappy, Path("s3://bucket/x"), ExportSettings("zarr"))
     with pytest.raises(SettingError, match="full resolution"):
         export(gappy, tmp_path / "out", ExportSettings("mlcast", coarseness=2))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["taken"]

@@ -14,6 +14,7 @@ from fastrain.core.errors import ArchiveError, SettingError, SourceError
 from fastrain.core.levels import NOT_OBSERVED
 from fastrain.ingest.ingest import IngestSettings, ingest
 from fastrain.sources import ReadOptions, read_frames
+from fastrain.sources.image_file import TRANSPARENT
 from fastrain.sources.palette import load_palette, palette_of, read_palette
 from fastrain.sources.propose import as_toml, draw, propose
 
@@ -206,3 +207,24 @@ def test_a_proposals_file_is_toml_that_says_what_was_found(tmp_path):
     said = tomllib.loads(as_toml(propose(saved(tmp_path / "in")), "p", EDGES, None))
     assert said["legend"][0]["edges"] == list(EDGES)
     assert said["size"] == [120, 200]
+
+
+def test_transparency_is_told_from_black_whatever_the_tolerance():
+    data = {**PALETTE, "ground": ["transparent"], "tolerance": 24}
+    palette = palette_of(data, "mine.toml")
+    colours = np.array([TRANSPARENT, 0x000000, 0x050505, RAIN[0], RAIN[0] - 3])
+    level = palette.lookup(colours, palette.legends[0], palette.ground)
+    assert level.tolist() == [0, NOT_OBSERVED, NOT_OBSERVED, 1, 1]
+
+
+def test_a_pixel_size_that_is_given_is_taken_and_refused_where_the_grid_is_named(tmp_path):
+    (path, *_) = saved(tmp_path / "in")
+    palette = palette_of(PALETTE, "mine.toml")
+    (frame,) = read_frames(path, "picture", ReadOptions(palette=palette, pixel_km=0.5))
+    assert frame.grid.step_x == 500.0
+    with pytest.raises(SettingError, match="--pixel-size 0"):
+        list(read_frames(path, "picture", ReadOptions(palette=palette, pixel_km=0.0)))
+    data = {k: v for k, v in PALETTE.items() if k != "radar"}
+    data["grid"] = {"crs": "EPSG:3857", "west": 1e6, "north": 6.5e6, "step": 2000.0}
+    with pytest.raises(SettingError, match="names its own grid"):
+        list(read_frames(path, "picture", ReadOptions(palette=palette_of(data, "x"), pixel_km=0.5)))

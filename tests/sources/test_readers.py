@@ -191,3 +191,42 @@ def test_an_fmi_header_of_no_projection_is_said_to_be_damaged(tmp_path):
     path.write_bytes(f"P5\n# {lines}{corners}".encode() + bytes(100))
     with pytest.raises(DamagedFile, match="201609281445"):
         list(read_frames(path, "fmi"))
+
+
+def grib(path: Path, quantity: tuple[int, int, int], value: float, forecast: int = 0) -> Path:
+    """A small GRIB2 message, made by eccodes in a process of its own."""
+    import subprocess
+    import sys
+
+    script = (
+        "import sys, os, eccodes as e, numpy as np\n"
+        "h = e.codes_grib_new_from_samples('regular_ll_sfc_grib2')\n"
+        "d, c, n, v, f = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), int(sys.argv[6])\n"
+        "for k, x in {'discipline': d, 'parameterCategory': c, 'parameterNumber': n, 'Ni': 8, 'Nj': 6,\n"
+        "             'forecastTime': f, 'dataDate': 20240701, 'dataTime': 1200}.items(): e.codes_set(h, k, x)\n"
+        "for k, x in {'latitudeOfFirstGridPointInDegrees': 50.0, 'latitudeOfLastGridPointInDegrees': 49.5,\n"
+        "             'longitudeOfFirstGridPointInDegrees': 5.0, 'longitudeOfLastGridPointInDegrees': 5.7,\n"
+        "             'iDirectionIncrementInDegrees': 0.1,\n"
+        "             'jDirectionIncrementInDegrees': 0.1}.items(): e.codes_set(h, k, x)\n"
+        "values = np.zeros(48); values[9] = v; values[0] = -3 if d == 209 else 0\n"
+        "e.codes_set_values(h, values)\n"
+        "open(sys.argv[1], 'wb').write(e.codes_get_message(h)); os._exit(0)"
+    )
+    arguments = [str(path), *map(str, quantity), str(value), str(forecast)]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True)
+    return path
+
+
+def test_grib_of_something_else_than_a_rain_rate_is_refused_and_wmo_rates_are_converted(tmp_path):
+    pytest.importorskip("eccodes", reason="the extra grib is not installed")
+    (frame,) = read_frames(grib(tmp_path / "rate.grib2", (209, 6, 1), 7.2), "mrms")
+    assert frame.table.decode(frame.level)[1, 1] == pytest.approx(7.2, rel=0.06)
+    assert frame.level[0, 0] == NOT_OBSERVED
+    assert frame.grid.pixel(49.9, 5.1) == (1, 1)
+    (frame,) = read_frames(grib(tmp_path / "wmo.grib2", (0, 1, 7), 0.002), "mrms")
+    assert frame.table.decode(frame.level)[1, 1] == pytest.approx(7.2, rel=0.06)
+    for quantity in ((209, 10, 0), (209, 6, 31), (0, 0, 0)):
+        with pytest.raises(SourceError, match="not a rain rate"):
+            list(read_frames(grib(tmp_path / "other.grib2", quantity, 45.0), "mrms"))
+    with pytest.raises(SourceError, match="is a forecast"):
+        list(read_frames(grib(tmp_path / "later.grib2", (0, 1, 7), 0.002, forecast=6), "mrms"))
