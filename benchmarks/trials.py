@@ -64,7 +64,7 @@ def main() -> None:
                 shutil.rmtree(place)
             record[kind] = {
                 "trials": asked.trials,
-                "frames_left": dict(seen),
+                "held_after_the_hurt": dict(seen),
                 "second_run_the_same": asked.trials,
             }
             print(kind, record[kind], flush=True)
