@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from datetime import timedelta
 
@@ -211,9 +212,11 @@ def test_a_missing_piece_marks_its_frames_and_overwrites_nothing_without_files(t
     hidden = []
     for chunk in sorted((tmp_path / "a" / "chunks").iterdir()):
         chunk.rename(tmp_path / chunk.name)
-        if check(tmp_path / "a").counts["damaged"]:
-            hidden.append(chunk)
-            break
+        # Pieces have no telling names; one of what is known of the slots ends the check with a line.
+        with contextlib.suppress(DamagedChunk):
+            if check(tmp_path / "a").counts["damaged"]:
+                hidden.append(chunk)
+                break
         (tmp_path / chunk.name).rename(chunk)
     report = check(tmp_path / "a")
     repair(tmp_path / "a", report)
