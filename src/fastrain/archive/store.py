@@ -441,5 +441,12 @@ def writing(path: Path, schema: Schema | None = None, hidden: Bool[ndarray, "y x
 
 def frame_time(archive: Archive, slot: int) -> datetime:
     """Return the time of the observation held in a slot, UTC."""
-    seconds = int(archive.slots("time_offset", slot, slot + 1)[0])
-    return archive.schema.axis.time(slot) + timedelta(seconds=seconds)
+    return frame_times(archive, np.array([slot]))[0]
+
+
+def frame_times(archive: Archive, slots: Int[ndarray, n]) -> list[datetime]:
+    """Return the times of the observations held in some slots, rising, UTC."""
+    first = int(slots[0])
+    seconds = archive.slots("time_offset", first, int(slots[-1]) + 1)
+    time = archive.schema.axis.time
+    return [time(slot) + timedelta(seconds=int(seconds[slot - first])) for slot in slots.tolist()]

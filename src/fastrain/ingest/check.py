@@ -24,6 +24,7 @@ from fastrain.archive.store import Archive
 from fastrain.core.errors import DamagedChunk, DamagedFile
 from fastrain.core.frame import Frame
 from fastrain.core.levels import NOT_OBSERVED
+from fastrain.ingest.info import gaps_of
 
 FEWEST_ROWS = 8  # that a frame must lack at its foot before it counts as broken off
 CLOCK_JUMP = 0.25  # of the cadence, by which the clock moves from one frame to the next
@@ -106,39 +107,37 @@ def check(path: Path, progress: Progress = lambda *_: None) -> CheckReport:
     status = archive.slots("status", start, stop)
     report.first, report.last = archive.schema.axis.time(start), archive.schema.axis.time(stop - 1)
     report.slots, report.frames = stop - start, int((status != Status.MISSING).sum())
-    missing = np.concatenate([[0], (status == Status.MISSING).astype(np.int8), [0]])
-    report.missing, report.gaps = int(missing.sum()), int((np.diff(missing) == 1).sum())
-    report.findings = sorted(_findings(archive, start, stop, progress), key=lambda f: (f.time, f.kind))
+    missing = status == Status.MISSING
+    report.missing, report.gaps = int(missing.sum()), len(gaps_of(archive, missing, start))
+    report.findings = sorted(_findings(archive, status, start, stop, progress), key=lambda f: (f.time, f.kind))
     report.counts = {kind: sum(f.kind == kind for f in report.findings) for kind in KINDS}
     return report
 
 
-def _findings(archive: Archive, start: int, stop: int, progress: Progress) -> Iterator[Finding]:
+def _findings(
+    archive: Archive, status: UInt8[ndarray, time], start: int, stop: int, progress: Progress
+) -> Iterator[Finding]:
     per_chunk = archive.schema.frames_per_chunk
     time = archive.schema.axis.time
     usual = usually_observed(archive)
-    before: tuple[int, bytes, timedelta, int] | None = None  # slot, digest, offset and wet pixels of the frame before
-    held_anywhere = np.flatnonzero(archive.slots("status", start, stop) != Status.MISSING) + start
-    for first in (np.unique(held_anywhere // per_chunk) * per_chunk).tolist():
-        known = {
-            name: archive.slots(name, first, first + per_chunk)
-            for name in ("status", "digest", "time_offset", "wet_pixels")
-        }
-        held = np.flatnonzero(known["status"] != Status.MISSING)
-        if len(held):
-            level = readable(archive, "1/level", first, first + per_chunk)
-            for i in held.tolist():
-                slot = first + i
-                digest, offset = known["digest"][i].tobytes(), timedelta(seconds=int(known["time_offset"][i]))
-                if level is None:
-                    yield Finding(time(slot), "damaged", "its chunk cannot be read")
-                    continue
-                yield from _of_frame(archive, slot, level[i], digest, int(known["wet_pixels"][i]), usual)
-                if before is not None and before[0] == slot - 1:
-                    yield from _beside(archive, slot, digest, offset, int(known["wet_pixels"][i]), before)
-                before = slot, digest, offset, int(known["wet_pixels"][i])
-            if level is not None:
-                yield from _of_blocks(archive, first, held, level)
+    before: tuple[int, bytes, timedelta] | None = None  # slot, digest and offset of the frame before
+    digests, offsets, wets = (archive.slots(name, start, stop) for name in ("digest", "time_offset", "wet_pixels"))
+    anywhere = start + np.flatnonzero(status != Status.MISSING)
+    for first in (np.unique(anywhere // per_chunk) * per_chunk).tolist():
+        held = anywhere[(anywhere >= first) & (anywhere < first + per_chunk)]
+        level = readable(archive, "1/level", first, first + per_chunk)
+        for slot in held.tolist():
+            if level is None:
+                yield Finding(time(slot), "damaged", "its chunk cannot be read")
+                continue
+            digest, offset = digests[slot - start].tobytes(), timedelta(seconds=int(offsets[slot - start]))
+            wet = int(wets[slot - start])
+            yield from _of_frame(archive, slot, level[slot - first], digest, wet, usual)
+            if before is not None and before[0] == slot - 1:
+                yield from _beside(archive, slot, digest, offset, wet, before)
+            before = slot, digest, offset
+        if level is not None:
+            yield from _of_blocks(archive, first, held - first, level)
         progress(min(first + per_chunk, stop) - start, stop - start, f"{time(first):%Y-%m-%d %H:%M}")
 
 
@@ -175,9 +174,9 @@ def doubt_of(level: UInt8[ndarray, "y x"], usual: Bool[ndarray, "y x"]) -> str:
 
 
 def _beside(
-    archive: Archive, slot: int, digest: bytes, offset: timedelta, wet: int, before: tuple[int, bytes, timedelta, int]
+    archive: Archive, slot: int, digest: bytes, offset: timedelta, wet: int, before: tuple[int, bytes, timedelta]
 ) -> Iterator[Finding]:
-    _, last_digest, last_offset, _ = before
+    _, last_digest, last_offset = before
     time = archive.schema.axis.time
     # Dry frames repeat as a matter of course; rain never does, to the pixel.
     if digest == last_digest and wet > 0:

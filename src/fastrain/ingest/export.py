@@ -18,9 +18,9 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from fastrain.archive.layout import plane_of
-from fastrain.archive.repository import remote, shown
+from fastrain.archive.repository import bytes_stored, remote, shown
 from fastrain.archive.schema import CONVENTIONS
-from fastrain.archive.store import Archive, frame_time
+from fastrain.archive.store import Archive, frame_times
 from fastrain.core.errors import ArchiveError, SettingError, UsageError
 from fastrain.core.levels import DRY, NOT_OBSERVED
 from fastrain.core.time import show_time
@@ -92,31 +92,34 @@ def export(archive: Path, to: Path, settings: ExportSettings, progress: Progress
         unfinished.rename(to)
     finally:
         _remove(unfinished)
-    size = to.stat().st_size if to.is_file() else sum(p.stat().st_size for p in to.rglob("*") if p.is_file())
-    ends = [frame_time(held, int(slot)) for slot in (slots[0], slots[-1])]
-    return ExportReport(str(to), settings.format, len(slots), ends[0], ends[1], size)
+    size = to.stat().st_size if to.is_file() else bytes_stored(to)
+    first, last = frame_times(held, slots[[0, -1]])
+    return ExportReport(str(to), settings.format, len(slots), first, last, size)
 
 
 def _rpbin(archive: Archive, slots: Int[ndarray, n], to: Path, settings: ExportSettings, progress: Progress) -> None:
     """Write a folder of the ancestor's files, one a frame, named by its time."""
     to.mkdir()
     levels = (1, *archive.schema.coarseness) if settings.coarseness is None else (1, settings.coarseness)
-    for done, slot in enumerate(slots.tolist(), start=1):
-        payloads = []
-        for coarseness in dict.fromkeys(levels):
-            blocks = archive.blocks(coarseness, slot, slot + 1)
-            maximum, ratio = blocks["max"][0], blocks["mean"][0]
-            if (maximum == NOT_OBSERVED).any():
-                if not settings.unobserved_as_dry:
-                    raise ArchiveError(
-                        f"{show_time(archive.schema.axis.time(slot))}: pixels are not observed, which the ancestor's "
-                        "format cannot say; --unobserved-as-dry writes them as dry."
-                    )
-                maximum = np.where(maximum == NOT_OBSERVED, DRY, maximum).astype(np.uint8)
-            payloads.append(Payload(maximum, ratio, coarseness, 0, 0))
-        name = f"{frame_time(archive, slot):%Y%m%d%H%M%S}.bin"
-        write_payloads(to / name, payloads, archive.schema.table.count)
-        progress(done, len(slots), name)
+    done = 0
+    for piece in _cut(archive, slots):
+        blocks = {coarseness: _blocks(archive, coarseness, piece) for coarseness in levels}
+        for i, time in enumerate(frame_times(archive, piece)):
+            payloads = []
+            for coarseness, arrays in blocks.items():
+                maximum, ratio = arrays["max"][i], arrays["mean"][i]
+                if (maximum == NOT_OBSERVED).any():
+                    if not settings.unobserved_as_dry:
+                        raise ArchiveError(
+                            f"{show_time(archive.schema.axis.time(int(piece[i])))}: pixels are not observed, which the "
+                            "ancestor's format cannot say; --unobserved-as-dry writes them as dry."
+                        )
+                    maximum = np.where(maximum == NOT_OBSERVED, DRY, maximum).astype(np.uint8)
+                payloads.append(Payload(maximum, ratio, coarseness, 0, 0))
+            name = f"{time:%Y%m%d%H%M%S}.bin"
+            write_payloads(to / name, payloads, archive.schema.table.count)
+            done += 1
+            progress(done, len(slots), name)
 
 
 def _netcdf(archive: Archive, slots: Int[ndarray, n], to: Path, settings: ExportSettings, progress: Progress) -> None:
@@ -163,12 +166,7 @@ def _zarr(archive: Archive, slots: Int[ndarray, n], to: Path, settings: ExportSe
     grid = archive.schema.grid.coarsened(coarseness)
     root = zarr.open_group(to, mode="w-", attributes={**_described(archive), **settings.attributes})
     for name, (values, attributes) in grid.cf_coordinates().items():
-        array = np.asarray(values)
-        dims = () if name == "crs" else (name,)
-        made = root.create_array(
-            name, shape=array.shape, dtype=array.dtype, dimension_names=dims, attributes=attributes
-        )
-        made[...] = array
+        _fixed(root, name, values, () if name == "crs" else (name,), attributes)
     _times_and_values(root, archive, slots, coarseness, archive.schema.frames_per_chunk, ZstdCodec(level=3), progress)
 
 
@@ -215,11 +213,7 @@ def _mlcast(archive: Archive, slots: Int[ndarray, n], to: Path, settings: Export
         ),
     }
     for name, (values, dims, attributes) in named.items():
-        array = np.asarray(values)
-        made = root.create_array(
-            name, shape=array.shape, dtype=array.dtype, dimension_names=dims, attributes=attributes
-        )
-        made[...] = array
+        _fixed(root, name, values, dims, attributes)
     first, last = int(slots[0]), int(slots[-1])
     gone = np.setdiff1d(np.arange(first, last + 1), slots)
     times = np.array([_seconds(schema.axis.time(int(slot))) for slot in gone], np.int64)
@@ -311,21 +305,30 @@ def _pieces(
     per_chunk: int = 1,
 ) -> Iterator[tuple[int, Int[ndarray, t], dict[str, Float[ndarray, "t y x"]]]]:
     """Yield where a piece of frames starts, its times in seconds, and its values by variable."""
-    schema = archive.schema
-    count = max(1, PIECE_PIXELS // (schema.grid.shape[0] * schema.grid.shape[1]))
+    axis = archive.schema.axis
+    start = 0
+    for piece in _cut(archive, slots, per_chunk):
+        rates = _rates(archive, coarseness, _blocks(archive, coarseness, piece))
+        times = [axis.time(int(slot)) for slot in piece] if on_slots else frame_times(archive, piece)
+        seconds = np.array([_seconds(time) for time in times], np.int64)
+        yield start, seconds, dict(zip(_variables(archive, coarseness), rates, strict=True))
+        start += len(piece)
+        progress(start, len(slots), show_time(axis.time(int(piece[-1]))))
+
+
+def _cut(archive: Archive, slots: Int[ndarray, n], per_chunk: int = 1) -> Iterator[Int[ndarray, t]]:
+    """Yield the slots in pieces whose frames fit into memory, each of whole chunks of what is written."""
+    shape = archive.schema.grid.shape
+    count = max(1, PIECE_PIXELS // (shape[0] * shape[1]))
     count = max(per_chunk, count - count % per_chunk)
     for start in range(0, len(slots), count):
-        piece = slots[start : start + count]
-        values: dict[str, list[ndarray]] = {name: [] for name in _variables(archive, coarseness)}
-        for first, last in _spans(piece):
-            blocks = archive.blocks(coarseness, first, last)
-            for name, value in zip(values, _rates(archive, coarseness, blocks), strict=True):
-                values[name].append(value)
-        times = [
-            _seconds(schema.axis.time(int(slot)) if on_slots else frame_time(archive, int(slot))) for slot in piece
-        ]
-        yield start, np.array(times, np.int64), {name: np.concatenate(parts) for name, parts in values.items()}
-        progress(start + len(piece), len(slots), show_time(schema.axis.time(int(piece[-1]))))
+        yield slots[start : start + count]
+
+
+def _blocks(archive: Archive, coarseness: int, slots: Int[ndarray, t]) -> dict[str, UInt8[ndarray, "t y x"]]:
+    """Return maximum, mean ratio and observed pixels of each block of some slots."""
+    runs = [archive.blocks(coarseness, first, last) for first, last in _spans(slots)]
+    return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
 
 
 def _rates(archive: Archive, coarseness: int, blocks: Mapping[str, UInt8[ndarray, "t y x"]]) -> list[ndarray]:

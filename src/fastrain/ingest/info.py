@@ -98,7 +98,7 @@ def describe(path: Path) -> Info:
         frames=frames,
         slots=stop - start,
         status={s.name.lower(): int((status == s).sum()) for s in Status},
-        gaps=tuple(_gaps(archive, ~held, start)),
+        gaps=tuple(gaps_of(archive, ~held, start)),
         wet_share=wet / observed if observed else None,
         observed_share=observed / (frames * pixels) if frames else None,
         bytes_on_disk=bytes_stored(path),
@@ -106,7 +106,8 @@ def describe(path: Path) -> Info:
     )
 
 
-def _gaps(archive: Archive, missing: Bool[ndarray, time], start: int) -> list[Gap]:
+def gaps_of(archive: Archive, missing: Bool[ndarray, time], start: int) -> list[Gap]:
+    """Return the runs of missing slots, longest first, of a span that begins at slot `start`."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], missing.astype(np.int8), [0]])))
     time = archive.schema.axis.time
     runs = [Gap(time(start + int(a)), time(start + int(b) - 1), int(b - a)) for a, b in edges.reshape(-1, 2)]

@@ -39,15 +39,15 @@ def repair(path: Path, report: CheckReport, files: Sequence[Path] = (), reading:
     """
     archive = Archive.open(path)
     axis, per_chunk = archive.schema.axis, archive.schema.frames_per_chunk
-    wrong = {axis.slot(finding.time)[0] for finding in report.findings if finding.kind in SUSPECT}
-    coarse = {axis.slot(finding.time)[0] for finding in report.findings if finding.kind == "coarse"} - wrong
+    kinds: dict[int, set[str]] = {}
+    for finding in report.findings:
+        kinds.setdefault(axis.slot(finding.time)[0], set()).add(finding.kind)
+    wrong = {slot for slot, found in kinds.items() if found & set(SUSPECT)}
+    coarse = {slot for slot, found in kinds.items() if "coarse" in found} - wrong
     if archive.span is not None:
         status = archive.slots("status", *archive.span)
         wrong |= {int(slot) + archive.span[0] for slot in np.flatnonzero(status == Status.SUSPECT)}
     usual = usually_observed(archive)
-    kinds: dict[int, set[str]] = {}
-    for finding in report.findings:
-        kinds.setdefault(axis.slot(finding.time)[0], set()).add(finding.kind)
     with writing(path) as writer:
         for number in sorted({slot // per_chunk for slot in coarse}):
             _blank_unreadable(archive, writer, number, block_arrays(archive))
