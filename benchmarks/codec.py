@@ -26,7 +26,8 @@ from numcodecs import Blosc, Zstd
 
 from fastrain.archive.pack import grouped
 from fastrain.archive.schema import Schema
-from fastrain.archive.store import Archive, writing
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import writing
 from fastrain.core.frame import Frame
 from fastrain.core.time import TimeAxis
 from fastrain.sources import ReadOptions, read_frames

@@ -28,7 +28,7 @@ from PIL import Image
 
 from fastrain.archive.pack import grouped, noted_frame, pack
 from fastrain.archive.schema import Schema
-from fastrain.archive.store import writing
+from fastrain.archive.writer import writing
 from fastrain.core.memory import keep_freed_memory
 from fastrain.core.time import TimeAxis
 from fastrain.sources import ReadOptions, read_frames

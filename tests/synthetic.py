@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from fastrain.archive.schema import Schema
-from fastrain.archive.store import writing
+from fastrain.archive.writer import writing
 from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
 from fastrain.core.levels import LevelTable

@@ -8,14 +8,18 @@ import synthetic
 import zarr
 from zarr.codecs import ZstdCodec
 
+from fastrain.archive import chunks
 from fastrain.archive.chunks import LEVEL, encode_chunk
 from fastrain.archive.pack import pack
-from fastrain.archive.store import Archive, Fate, writing
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import Fate, writing
 from fastrain.core.errors import GridMismatch
 
 
 @pytest.mark.parametrize(("shape", "plane"), [((12, 40, 50), (40, 50)), ((3, 70, 33), (32, 32))])
-def test_a_chunk_is_what_zarr_would_store(shape, plane):
+def test_a_chunk_is_what_zarr_would_store(shape, plane, monkeypatch):
+    monkeypatch.setattr(chunks, "MOST_IN_CHUNK", 40 * 50)
+    monkeypatch.setattr(chunks, "PART", 32)
     values = np.random.default_rng(0).integers(0, 20, shape).astype(np.uint8)
     store = zarr.storage.MemoryStore()
     array = zarr.create_array(
@@ -27,8 +31,8 @@ def test_a_chunk_is_what_zarr_would_store(shape, plane):
         compressors=[ZstdCodec(level=LEVEL, checksum=True)],
     )
     array[2 * shape[0] : 3 * shape[0]] = values
-    ours = encode_chunk(values, "a", 2, plane, 255)
-    theirs = {f"a/{key}": value.to_bytes() for key, value in store._store_dict.items() if key.startswith("c/")}
+    ours = encode_chunk(values, "1/level", 2)
+    theirs = {f"1/level/{key}": value.to_bytes() for key, value in store._store_dict.items() if key.startswith("c/")}
     assert ours == theirs
 
 

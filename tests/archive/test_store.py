@@ -13,7 +13,8 @@ import synthetic
 import fastrain
 from fastrain.archive.repository import write_lock
 from fastrain.archive.schema import Status
-from fastrain.archive.store import Archive, Fate, writing
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import Fate, writing
 from fastrain.core.errors import ArchiveBusy, ArchiveError, GridMismatch
 from fastrain.core.frame import Frame
 from fastrain.core.levels import NOT_OBSERVED
@@ -145,7 +146,7 @@ def test_another_grid_or_table_is_refused_with_what_differs(tmp_path):
 def test_a_second_writer_is_refused_and_told_who_writes(tmp_path):
     offer(tmp_path / "a", FRAMES[:5])
     hold = (
-        "import sys; from pathlib import Path; from fastrain.archive.store import writing\n"
+        "import sys; from pathlib import Path; from fastrain.archive.writer import writing\n"
         "with writing(Path(sys.argv[1])): print('ready', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -175,7 +175,8 @@ def test_a_runs_own_place_is_found_on_another_grid_by_its_coordinates(run, tmp_p
 
     import synthetic
 
-    from fastrain.archive.store import Archive, writing
+    from fastrain.archive.store import Archive
+    from fastrain.archive.writer import writing
 
     shutil.copytree(run.path, tmp_path / "run")
     facts = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -13,7 +13,8 @@ import pytest
 from compare import same
 
 from fastrain.archive.repository import exists
-from fastrain.archive.store import Archive, writing
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import writing
 from fastrain.core.errors import ArchiveBusy, ArchiveError, FastrainError
 from fastrain.ingest.check import check
 from fastrain.ingest.info import describe

@@ -12,7 +12,8 @@ import synthetic
 from compare import same
 
 from fastrain.archive.schema import Status
-from fastrain.archive.store import Archive, writing
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import writing
 from fastrain.core.errors import ArchiveError, DamagedChunk
 from fastrain.core.frame import Frame
 from fastrain.core.levels import NOT_OBSERVED

@@ -11,7 +11,8 @@ import pytest
 import synthetic
 import xarray as xr
 
-from fastrain.archive.store import Archive, writing
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import writing
 from fastrain.core.errors import ArchiveError, SettingError, UsageError
 from fastrain.core.levels import NOT_OBSERVED
 from fastrain.ingest.export import FORMATS, ExportSettings, export

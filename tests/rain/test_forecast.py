@@ -9,7 +9,8 @@ import pytest
 import synthetic
 
 import fastrain
-from fastrain.archive.store import Archive, writing
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import writing
 from fastrain.core.errors import GapError, NotObserved, PlaceError
 from fastrain.rain.forecast import at_place, forecast_grid, light, write_netcdf
 

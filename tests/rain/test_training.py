@@ -130,7 +130,7 @@ def test_on_another_archive_of_the_same_ground_the_time_of_training_is_left_out(
         verify(run, Archive.open(tmp_path / "same time"))
     from datetime import timedelta
 
-    from fastrain.archive.store import writing
+    from fastrain.archive.writer import writing
 
     later = synthetic.frames_of(rates, start=synthetic.START + timedelta(days=2))
     with writing(tmp_path / "later", synthetic.schema(64, 64)) as writer:

@@ -65,7 +65,7 @@ def test_exactly_three_quarters_observed_are_enough(tmp_path):
 def test_a_missing_frame_counts_as_not_observed(tmp_path):
     rates = synthetic.moving_rain(12, size=16)
     frames = synthetic.frames_of(rates)
-    from fastrain.archive.store import writing
+    from fastrain.archive.writer import writing
 
     with writing(tmp_path / "a", synthetic.schema(16, 16)) as writer:
         writer.write([f for i, f in enumerate(frames) if i not in (6, 7)])

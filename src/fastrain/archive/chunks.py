@@ -1,7 +1,7 @@
 """Chunks as they lie in the storage, compressed here.
 
 zarr's way to an array's chunk costs four times what the compression does; a bulk ingest writes hundreds of thousands.
-What is stored is the same to the byte (`tests/archive/test_chunks.py`), and reading goes through zarr.
+What is stored is the same to the byte (`tests/archive/test_chunks.py`): zarr reads it, as we read what zarr wrote.
 """
 
 from __future__ import annotations
@@ -18,32 +18,45 @@ from numpy.typing import DTypeLike
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from fastrain.core.errors import first_line
+from fastrain.core.levels import NOT_OBSERVED
+
 LEVEL = 1  # of zstd; chosen by benchmarks/codec.py
+FILL = {"level": NOT_OBSERVED, "max": NOT_OBSERVED, "mean": 0, "observed": 0}  # of a group's arrays of frames
+MOST_IN_CHUNK = 2048 * 2048  # pixels of a frame that are one chunk
+PART = 1024  # edge of a chunk, in pixels, where a frame is more
 
 
 class BrokenChunk(Exception):
     """A chunk's checksum or size is wrong; `repository.readable_errors` makes a `DamagedChunk` of it."""
 
 
-def encode_chunk(
-    values: UInt8[ndarray, "t y x"], name: str, number: int, plane: tuple[int, int], fill: int
-) -> dict[str, bytes]:
+def fill_of(name: str) -> int:
+    """Return the fill value of a group's array of frames, like `4/max`."""
+    return FILL[name.split("/")[1]]
+
+
+def plane_of(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the chunk of a frame of some rows and columns: all of it, or a part of a continent's."""
+    rows, columns = shape
+    return (rows, columns) if rows * columns <= MOST_IN_CHUNK else (min(rows, PART), min(columns, PART))
+
+
+def encode_chunk(values: UInt8[ndarray, "t y x"], name: str, number: int) -> dict[str, bytes]:
     """Return one chunk of time of an array as the storage keeps it, by key; more than one where the plane is cut.
 
     Args:
         values: as many frames as a chunk holds.
         name: of the array.
         number: of the chunk along time.
-        plane: rows and columns of a chunk.
-        fill: the array's fill value, for what reaches beyond the picture.
     """
-    rows, columns = plane
+    rows, columns = plane = plane_of(values.shape[1:])
     encoded = {}
     for i in range(0, values.shape[1], rows):
         for j in range(0, values.shape[2], columns):
             part = values[:, i : i + rows, j : j + columns]
             if part.shape[1:] != plane:
-                whole = np.full((len(values), rows, columns), fill, np.uint8)
+                whole = np.full((len(values), *plane), fill_of(name), np.uint8)
                 whole[:, : part.shape[1], : part.shape[2]] = part
                 part = whole
             encoded[f"{name}/c/{number}/{i // rows}/{j // columns}"] = encode(part)
@@ -51,15 +64,16 @@ def encode_chunk(
 
 
 def decode_chunk(
-    stored: Mapping[str, bytes], name: str, number: int, shape: tuple[int, int, int], plane: tuple[int, int], fill: int
+    stored: Mapping[str, bytes], name: str, number: int, shape: tuple[int, ...]
 ) -> UInt8[ndarray, "t y x"]:
     """Return one chunk of time of an array from what `load_chunks` fetched; the fill value where nothing is stored.
 
     Raises:
         BrokenChunk: a chunk is damaged.
     """
-    values = np.full(shape, fill, np.uint8)
-    for key in chunk_keys(name, number, shape[1:], plane):
+    values = np.full(shape, fill_of(name), np.uint8)
+    plane = plane_of(shape[1:])
+    for key in chunk_keys(name, number, shape[1:]):
         if key in stored:
             i, j = (int(part) for part in key.split("/")[-2:])
             part = decode(stored[key], name, np.uint8, (shape[0], *plane))
@@ -68,9 +82,9 @@ def decode_chunk(
     return values
 
 
-def chunk_keys(name: str, number: int, shape: tuple[int, int], plane: tuple[int, int]) -> list[str]:
-    """Return the keys of one chunk of time of an array."""
-    rows, columns = (-(-size // step) for size, step in zip(shape, plane, strict=True))
+def chunk_keys(name: str, number: int, shape: tuple[int, ...]) -> list[str]:
+    """Return the keys of one chunk of time of an array whose frames have some rows and columns."""
+    rows, columns = (-(-size // step) for size, step in zip(shape, plane_of(shape), strict=True))
     return [f"{name}/c/{number}/{i}/{j}" for i in range(rows) for j in range(columns)]
 
 
@@ -88,7 +102,7 @@ def decode(stored: bytes, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -
     try:
         return np.frombuffer(Zstd(level=LEVEL, checksum=True).decode(stored), dtype).reshape(shape)
     except (RuntimeError, ValueError) as error:
-        raise BrokenChunk(f"{name} is damaged ({str(error).splitlines()[0]})") from None
+        raise BrokenChunk(f"{name} is damaged ({first_line(error)})") from None
 
 
 def load_chunks(store: Any, keys: Sequence[str]) -> dict[str, bytes]:

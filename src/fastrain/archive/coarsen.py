@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numba import njit, uint8, uint16
+from numba import int32, njit, uint8, uint16, uintp
 from numpy import ndarray
 
 from fastrain.core.errors import SettingError
@@ -74,7 +74,7 @@ def _coarsen(level: ndarray, c: int, weights: ndarray, maximum: ndarray, ratio: 
     pairs = np.empty(top.size // 2, np.uint16)
     highest = np.zeros((rows * columns + 7) // 8 * 8, np.uint8)
     unseen = np.empty(rows * columns, np.uint8)
-    wet = np.empty(highest.size + 8, np.int32)
+    wet = np.empty(highest.size + 8, np.uint32)
     area = np.uint8(c * c)
     for t in range(frames):
         if not whole:
@@ -186,18 +186,26 @@ def _mark(highest, unseen, area, maximum, observed):  # type: ignore[no-untyped-
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _means(pixels, c, weights, highest, words, wet, observed, ratio):  # type: ignore[no-untyped-def]  # pragma: no cover
-    found = 0
+    # Unsigned indices throughout: signed ones are looked at for being negative, which takes longer than the arithmetic.
+    found = uintp(0)
     for word in range(words.size):
         if words[word] != 0:  # one of eight blocks is wet
-            for x in range(8 * word, 8 * word + 8):
+            for i in range(8):
+                x = uintp(8 * word + i)
                 wet[found] = x
-                found += highest[x] != 0
-    columns = ratio.shape[1]
+                found += uintp(highest[x] != 0)
+    columns, edge = uintp(ratio.shape[1]), uintp(c)
+    row, first = uintp(0), uintp(0)  # first: of the blocks in this row
     for i in range(found):
-        row, column = wet[i] // columns, wet[i] % columns
+        block = uintp(wet[uintp(i)])
+        while block >= first + columns:
+            row += uintp(1)
+            first += columns
+        column = uintp(block - first)
         total = 0.0
-        for y in range(row * c, row * c + c):
-            for x in range(column * c, column * c + c):
-                total += weights[pixels[y, x]]
+        for y in range(uintp(row * edge), uintp(row * edge + edge)):
+            for x in range(uintp(column * edge), uintp(column * edge + edge)):
+                total += weights[pixels[uintp(y), uintp(x)]]
         # Half up, so that the byte does not depend on the platform's rounding of ties.
-        ratio[row, column] = np.int64(255.0 * total / (observed[row, column] * weights[highest[wet[i]]]) + 0.5)
+        share = 255.0 * total / (observed[row, column] * weights[highest[block]])
+        ratio[row, column] = uint8(int32(share + 0.5))

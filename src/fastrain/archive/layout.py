@@ -10,15 +10,12 @@ from jaxtyping import Bool
 from numpy import ndarray
 from zarr.codecs import ZstdCodec
 
-from fastrain.archive.chunks import LEVEL
+from fastrain.archive.chunks import LEVEL, fill_of, plane_of
 from fastrain.archive.schema import CONVENTIONS, DIGEST_BYTES, SLOTS_PER_CHUNK, Schema
 from fastrain.core.levels import NOT_OBSERVED
 
 BLOCK_ARRAYS = ("max", "mean", "observed")
-FILL = {"level": NOT_OBSERVED, "max": NOT_OBSERVED, "mean": 0, "observed": 0}
 LEVEL_NAMES = {"lower": "lowest", "upper": "highest", "rate": "representative"}
-MOST_IN_CHUNK = 2048 * 2048  # pixels of a frame that are one chunk
-PART = 1024  # edge of a chunk, in pixels, where a frame is more
 
 
 def codecs() -> list[Any]:
@@ -116,56 +113,40 @@ def _grid_group(root: zarr.Group, schema: Schema, coarseness: int) -> None:
     shared = {"grid_mapping": "crs", "units": "1"}
     rain = "1 to 254 rising rain rate by the table level_lower, level_upper, level_rate"
     if coarseness == 1:
-        described: dict[str, tuple[int, dict[str, Any]]] = {
-            "level": (
-                NOT_OBSERVED,
-                {
-                    "long_name": "rain level",
-                    "comment": f"0 dry, {rain}, 255 not observed",
-                    "_FillValue": NOT_OBSERVED,
-                },
-            )
+        described: dict[str, dict[str, Any]] = {
+            "level": {
+                "long_name": "rain level",
+                "comment": f"0 dry, {rain}, 255 not observed",
+                "_FillValue": NOT_OBSERVED,
+            }
         }
     else:
         described = {
-            "max": (
-                NOT_OBSERVED,
-                {
-                    "long_name": "highest rain level of a block",
-                    "comment": f"0 dry, {rain}, 255 nothing observed",
-                    "cell_methods": "y: x: maximum",
-                    "_FillValue": NOT_OBSERVED,
-                },
-            ),
-            "mean": (
-                0,
-                {
-                    "long_name": f"mean {schema.average.replace('_', ' ')} of a block, as a share of its maximum",
-                    "comment": "mean = max · mean / 255 (max read as a level or as its rain rate); all values mean "
-                    "something: where nothing was observed, max alone says so",
-                    "cell_methods": "y: x: mean",
-                },
-            ),
-            "observed": (0, {"long_name": "observed pixels of a block", "cell_methods": "y: x: sum"}),
+            "max": {
+                "long_name": "highest rain level of a block",
+                "comment": f"0 dry, {rain}, 255 nothing observed",
+                "cell_methods": "y: x: maximum",
+                "_FillValue": NOT_OBSERVED,
+            },
+            "mean": {
+                "long_name": f"mean {schema.average.replace('_', ' ')} of a block, as a share of its maximum",
+                "comment": "mean = max · mean / 255 (max read as a level or as its rain rate); all values mean "
+                "something: where nothing was observed, max alone says so",
+                "cell_methods": "y: x: mean",
+            },
+            "observed": {"long_name": "observed pixels of a block", "cell_methods": "y: x: sum"},
         }
-    for name, (fill, attributes) in described.items():
+    for name, attributes in described.items():
         group.create_array(
             name,
             shape=(schema.axis.size, *grid.shape),
             chunks=(schema.frames_per_chunk, *plane_of(grid.shape)),
             dtype="uint8",
-            fill_value=fill,
+            fill_value=fill_of(f"{coarseness}/{name}"),
             compressors=codecs(),
             dimension_names=("time", "y", "x"),
             attributes={**shared, **attributes},
         )
-
-
-def plane_of(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return the chunk of a frame: all of it, or a part of a continent's."""
-    if shape[0] * shape[1] <= MOST_IN_CHUNK:
-        return shape
-    return min(shape[0], PART), min(shape[1], PART)
 
 
 def _fixed(group: zarr.Group, name: str, values: ndarray, names: tuple[str, ...], attributes: dict[str, Any]) -> None:

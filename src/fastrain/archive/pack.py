@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from fastrain.archive.chunks import encode_chunk
+from fastrain.archive.chunks import encode_chunk, fill_of
 from fastrain.archive.coarsen import Average, average_weights, coarsen
-from fastrain.archive.layout import BLOCK_ARRAYS, FILL, plane_of
+from fastrain.archive.layout import BLOCK_ARRAYS
 from fastrain.archive.schema import Schema
 from fastrain.core.frame import Frame
 from fastrain.core.levels import NOT_OBSERVED, WET, LevelTable
@@ -24,11 +24,12 @@ from fastrain.core.levels import NOT_OBSERVED, WET, LevelTable
 
 @dataclass(frozen=True)
 class NotedFrame:
-    """What an archive keeps of a frame beside its levels."""
+    """What an archive keeps of a frame beside its levels; `offset` is its time after its slot's."""
 
     name: str
     valid_time: datetime
     slot: int
+    offset: timedelta
     digest: bytes
     wet_pixels: int
     observed_pixels: int
@@ -59,10 +60,9 @@ def pack(frames: Sequence[Frame], schema: Schema) -> Packed | None:
     at = np.array(slots) - number * schema.frames_per_chunk
     encoded: dict[str, bytes] = {}
     for name, values in grouped(np.stack([frame.level for frame in frames]), schema).items():
-        fill = FILL[name.split("/")[1]]
-        chunk = np.full((schema.frames_per_chunk, *values.shape[1:]), fill, np.uint8)
+        chunk = np.full((schema.frames_per_chunk, *values.shape[1:]), fill_of(name), np.uint8)
         chunk[at] = values
-        encoded |= encode_chunk(chunk, name, number, plane_of(chunk.shape[1:]), fill)
+        encoded |= encode_chunk(chunk, name, number)
     return Packed(number, tuple(noted_frame(frame, schema) for frame in frames), encoded)
 
 
@@ -80,8 +80,8 @@ def noted_frame(frame: Frame, schema: Schema) -> NotedFrame:
     """Return what an archive keeps of a frame beside its levels."""
     unseen = int(np.count_nonzero(frame.level == NOT_OBSERVED))
     wet = int(np.count_nonzero(frame.level >= _first_wet(schema.table))) - unseen
-    slot = schema.axis.slot(frame.valid_time)[0]
-    return NotedFrame(frame.name, frame.valid_time, slot, frame.digest, wet, frame.level.size - unseen)
+    slot, offset = schema.axis.slot(frame.valid_time)
+    return NotedFrame(frame.name, frame.valid_time, slot, offset, frame.digest, wet, frame.level.size - unseen)
 
 
 @lru_cache(maxsize=4)

@@ -194,14 +194,14 @@ def write_lock(path: Path, wait_seconds: float = 10.0) -> Iterator[None]:
 @contextmanager
 def readable_errors(path: Path) -> Iterator[None]:
     """Turn what the storage below says into one line of ours."""
+    mend = f"mend it: fastrain check {shown(path)} --repair FILES."
     try:
         yield
     except BrokenChunk as error:
-        raise DamagedChunk(f"{shown(path)}: {error}; mend it: fastrain check {shown(path)} --repair FILES.") from None
+        raise DamagedChunk(f"{shown(path)}: {error}; {mend}") from None
     except icechunk.IcechunkError as error:
         if re.search(r"object not found|not found in storage|No such file", str(error)):
-            line = f"{shown(path)}: a piece of it is missing; mend it: fastrain check {shown(path)} --repair FILES."
-            raise DamagedChunk(line) from error
+            raise DamagedChunk(f"{shown(path)}: a piece of it is missing; {mend}") from error
         lines = [line.strip(" x|`->\t") for line in str(error).splitlines()]
         said = [line for line in lines if line and not line.startswith(("context:", "0:", "at ")) and line[0].isalpha()]
         message = re.search(r'message: "([^"]+)"', str(error))  # what an object store answered

@@ -92,3 +92,8 @@ class TooBig(FastrainError):
 
 class RunError(FastrainError):
     """A run cannot be opened, or was made by something else."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what a library said, short and on one line, without its full stop; its kind where it said nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from fastrain.core.errors import SettingError, UnknownTime
@@ -44,6 +44,7 @@ _FIELDS = {
     "%M": r"(\d{2})",
     "%S": r"(\d{2})",
 }
+_ONE_DIGIT = str.maketrans("123456789", "0" * 9)
 _ORDER = ("%Y", "%m", "%d", "%H", "%M", "%S")
 
 
@@ -58,9 +59,9 @@ def time_in_name(name: str, pattern: str | None = None) -> datetime:
         UnknownTime: no such time stands there, or it is no date.
         SettingError: the pattern lacks a field.
     """
-    for candidate in (pattern,) if pattern else NAME_PATTERNS:
+    for candidate in (pattern,) if pattern else _standing_in(name.translate(_ONE_DIGIT)):
         fields, regex = _compiled(candidate)
-        found = re.search(regex, name)
+        found = regex.search(name)
         if not found:
             continue
         parts = dict(zip(fields, map(int, found.groups()), strict=True))
@@ -76,6 +77,12 @@ def time_in_name(name: str, pattern: str | None = None) -> datetime:
     raise UnknownTime(f"{name}: {looked_for} does not stand in the name; give --time-pattern, e.g. %Y%m%d%H%M.")
 
 
+@lru_cache(maxsize=64)
+def _standing_in(shape: str) -> tuple[str, ...]:
+    """Return the known patterns that a name fits by where its digits stand, which a radar's names have in common."""
+    return tuple(pattern for pattern in NAME_PATTERNS if _compiled(pattern)[1].search(shape))
+
+
 def _month_and_day(year: int, day: int) -> tuple[int, int]:
     date = datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=day - 1)
     if date.year != year:
@@ -84,7 +91,7 @@ def _month_and_day(year: int, day: int) -> tuple[int, int]:
 
 
 @cache
-def _compiled(pattern: str) -> tuple[list[str], str]:
+def _compiled(pattern: str) -> tuple[list[str], re.Pattern[str]]:
     fields = re.findall(r"%.", pattern)
     unknown = [field for field in fields if field not in _FIELDS]
     whole = any(set(day) <= set(fields) for day in ({"%Y", "%m", "%d"}, {"%y", "%m", "%d"}, {"%Y", "%j"}, {"%y", "%j"}))
@@ -95,7 +102,7 @@ def _compiled(pattern: str) -> tuple[list[str], str]:
         )
     literal = [re.escape(part) for part in re.split(r"%.", pattern)]
     body = literal[0] + "".join(_FIELDS[f] + part for f, part in zip(fields, literal[1:], strict=True))
-    return fields, rf"(?<!\d){body}(?!\d)"
+    return fields, re.compile(rf"(?<!\d){body}(?!\d)")
 
 
 def parse_time(text: str) -> datetime:

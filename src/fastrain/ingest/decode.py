@@ -16,7 +16,7 @@ from typing import Any
 
 from fastrain.archive.pack import Packed, pack
 from fastrain.archive.schema import Schema
-from fastrain.core.errors import FastrainError, GridMismatch, SourceError
+from fastrain.core.errors import FastrainError, GridMismatch, SourceError, first_line
 from fastrain.core.frame import Frame
 from fastrain.core.memory import keep_freed_memory
 from fastrain.sources import ReadOptions, read_frames
@@ -128,7 +128,7 @@ def _cluster(scheduler: str, task: Task, latest: datetime) -> Iterator[tuple[Sub
     try:
         client = make(scheduler, timeout="10s", set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        raise FastrainError(f"--scheduler {scheduler}: no Dask scheduler answers ({_first_line(error)}).") from None
+        raise FastrainError(f"--scheduler {scheduler}: no Dask scheduler answers ({first_line(error)}).") from None
     with client:
         threads = sum(client.nthreads().values()) or 1
 
@@ -142,7 +142,7 @@ def _cluster(scheduler: str, task: Task, latest: datetime) -> Iterator[tuple[Sub
                     done: Done = future.result()
                 except Exception as error:  # noqa: BLE001 - whatever the cluster says; nothing stored is lost
                     raise FastrainError(
-                        f"The cluster failed near {job[0].name} ({_first_line(error)}); what was committed stands: run "
+                        f"The cluster failed near {job[0].name} ({first_line(error)}); what was committed stands: run "
                         "the same command again. Its workers must see the files at the same paths."
                     ) from None
                 return done
@@ -180,7 +180,3 @@ def _pack(job: list[Path], task: Task, latest: datetime) -> Done:
     if packed is None and frames:
         errors = []
     return Done(job, packed, errors)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

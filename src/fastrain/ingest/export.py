@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from fastrain.archive.layout import plane_of
+from fastrain.archive.chunks import plane_of
 from fastrain.archive.repository import bytes_stored, remote, shown
 from fastrain.archive.schema import CONVENTIONS
 from fastrain.archive.store import Archive, frame_times

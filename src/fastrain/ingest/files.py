@@ -116,10 +116,11 @@ def _inside(folder: Path, own: Path) -> Iterator[Path]:
     """Yield the files of a folder and of those in it, without the hidden ones; a Zarr store is one file."""
     for name, folders, files in os.walk(folder):
         here = Path(name)
-        stores = [here / f for f in folders if not f.startswith(".") and is_store(here / f)]
-        yield from sorted([here / f for f in files if not f.startswith(".")] + stores)
+        stores = {f for f in folders if not f.startswith(".") and is_store(here / f)}
+        # Sorted as text: paths take ten times as long to compare.
+        yield from (here / f for f in sorted([f for f in files if not f.startswith(".")] + list(stores)))
         folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and here / f not in stores and (here / f).resolve() != own
+            f for f in folders if not f.startswith(".") and f not in stores and (here / f).resolve() != own
         )
 
 

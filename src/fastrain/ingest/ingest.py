@@ -17,7 +17,8 @@ from typing import Any
 from fastrain.archive.coarsen import Average
 from fastrain.archive.repository import exists, shown
 from fastrain.archive.schema import Schema
-from fastrain.archive.store import Archive, Fate, Verdict, Writer, writing
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import Fate, Verdict, Writer, writing
 from fastrain.core.errors import ArchiveBusy, ArchiveError, GridMismatch, SourceError, UsageError
 from fastrain.core.frame import Frame
 from fastrain.core.memory import keep_freed_memory
@@ -126,10 +127,10 @@ def ingest(
     workers = settings.workers or (min(8, (os.cpu_count() or 1) + 1) if len(plan.paths) >= FILES_FOR_WORKERS else 1)
     schema = None
     if not held:
-        first = _first(_frames(plan.paths, plan.format, reading, IngestReport("")), plan)
+        looked = IngestReport("")
+        first = _first(_frames(plan.paths, plan.format, reading, looked, progress), plan)
         if not first:  # not one can be read: each says why
-            for _ in _frames(plan.paths, plan.format, reading, report, progress):
-                pass
+            report.problems += looked.problems
             report.seconds = time.monotonic() - began
             return report
         schema = _schema(first, plan, settings, reading)
@@ -181,7 +182,7 @@ def _with_palette(reading: ReadOptions, held: Archive) -> ReadOptions:
     if held.schema.palette is None:
         return reading
     kept = palette_of(held.schema.palette, f"the palette of {held.path.name}")
-    if reading.palette is not None and {k: v for k, v in reading.palette.data.items() if k != "mask"} != kept.data:
+    if reading.palette is not None and reading.palette.kept != kept.data:
         raise ArchiveError("The palette was fixed when this archive was made; leave --palette and --crop out.")
     return replace(reading, palette=kept)
 
@@ -257,7 +258,7 @@ def _palette_kept(reading: ReadOptions, plan: Plan) -> dict[str, Any] | None:
     """Return the pictures' palette as the archive keeps it, so that later pictures are read in the same way."""
     packaged = reader_of(plan.format).palette
     palette = reading.palette or (packaged() if packaged else None)
-    return {k: v for k, v in palette.data.items() if k != "mask"} if palette else None
+    return palette.kept if palette else None
 
 
 def _write(writer: Writer, frames: Iterable[Frame], replace: bool, report: IngestReport) -> None:

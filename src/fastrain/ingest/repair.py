@@ -11,7 +11,8 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from fastrain.archive.schema import Status
-from fastrain.archive.store import Archive, Writer, writing
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import Writer, writing
 from fastrain.core.errors import GridMismatch, SourceError
 from fastrain.core.frame import Frame
 from fastrain.ingest.check import SUSPECT, CheckReport, block_arrays, doubt_of, readable, usually_observed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastrain.core.errors import DamagedFile, SourceError, UnknownFormat
+from fastrain.core.errors import DamagedFile, SourceError, UnknownFormat, first_line
 from fastrain.core.frame import Frame
 from fastrain.sources import bom, cf, fmi, knmi, mrms, odim, rpbin
 from fastrain.sources.pictures import own_picture_reader, picture_reader
@@ -79,7 +79,7 @@ def read_frames(path: Path, format: str, options: ReadOptions | None = None) -> 
         raise DamagedFile(f"{path.name}: claims more than this machine's memory holds.") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         # What a library says of a file that claims the impossible: truncated, of no projection, of another layout.
-        raise DamagedFile(f"{path.name}: cannot be read: {_first_line(error)}.") from error
+        raise DamagedFile(f"{path.name}: cannot be read: {first_line(error)}.") from error
 
 
 def reader_of(format: str) -> Reader:
@@ -95,7 +95,3 @@ def reader_of(format: str) -> Reader:
         return READERS[format]
     except KeyError:
         raise UnknownFormat(f"No reader {format!r}; known: {', '.join(sorted(READERS))}, {PREFIX}NAME.") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

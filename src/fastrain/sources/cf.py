@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ from numpy import ndarray
 
 from fastrain.core.errors import DamagedFile, SourceError
 from fastrain.core.frame import Frame
-from fastrain.core.levels import LevelTable, rain_rate_of_reflectivity
+from fastrain.core.levels import rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name, utc_of
 from fastrain.sources.cf_grid import grid_of, is_x, is_y
 from fastrain.sources.hdf5 import MAGIC, layout
-from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, plausible
+from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, binned_table, plausible
 
 NETCDF3 = (b"CDF\x01", b"CDF\x02")
 STANDARD_NAMES = {
@@ -91,15 +90,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         if rain.kind == "amount":
             hours = _durations(dataset, data, times, path.name, options)
         for i, (time, plane) in enumerate(zip(times, _planes(dataset, data, len(times)), strict=True)):
-            level = table().encode(_rate(plane, rain, hours[i]))
+            level = binned_table().encode(_rate(plane, rain, hours[i]))
             level = level[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-            yield Frame(np.ascontiguousarray(level), time, grid, table(), _named(path, time, len(times)))
-
-
-@cache
-def table() -> LevelTable:
-    """Return the bins of the rain rates."""
-    return LevelTable.binned()
+            yield Frame(np.ascontiguousarray(level), time, grid, binned_table(), _named(path, time, len(times)))
 
 
 def is_zarr(path: Path) -> bool:

@@ -5,14 +5,11 @@ A byte v stands for (v − 64) / 2 dBZ, 255 for not observed; Z = 223 R^1.53. Th
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +19,7 @@ from fastrain.core.grid import Grid
 from fastrain.core.levels import LevelTable, rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name
 from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions
+from fastrain.sources.zipped import opened, unzipped_head
 
 SPHERE = (
     6_371_288.0  # m; with it the header's corners, divided by its pixels, give its metres per pixel to the millimetre
@@ -31,11 +29,7 @@ _LONGEST_HEADER = 16_384
 
 def recognises(path: Path, head: bytes) -> bool:
     """Tell whether a file opens as a PGM with FMI's comments, gzipped or not."""
-    if head[:2] == b"\x1f\x8b":
-        try:
-            head = zlib.decompressobj(wbits=31).decompress(head, 512)
-        except zlib.error:
-            return False
+    head = unzipped_head(head, 512)
     return head[:2] == b"P5" and b"obstime" in head
 
 
@@ -45,17 +39,12 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     Raises:
         DamagedFile: the file is no such PGM, or is truncated.
     """
-    with path.open("rb") as file:
-        opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
-    try:
-        with opener(path, "rb") as file:
-            head = file.read(_LONGEST_HEADER)
-            comments, shape, start = _header(head, path.name)
-            wanted = shape[0] * shape[1]
-            # One byte more than wanted shows a file that is too long, and never more than that is unpacked.
-            body = head[start:] + file.read(max(0, wanted + 1 - (len(head) - start)))
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DamagedFile(f"{path.name}: truncated or damaged gzip ({error}).") from None
+    with opened(path) as file:
+        head = file.read(_LONGEST_HEADER)
+        comments, shape, start = _header(head, path.name)
+        wanted = shape[0] * shape[1]
+        # One byte more than wanted shows a file that is too long, and never more than that is unpacked.
+        body = head[start:] + file.read(max(0, wanted + 1 - (len(head) - start)))
     if len(body) != wanted:
         size = f"more than {wanted}" if len(body) > wanted else str(len(body))
         raise DamagedFile(f"{path.name}: {size} bytes of picture, expected {shape[1]}×{shape[0]} = {wanted}.")

@@ -9,25 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy import ndarray
 
-from fastrain.core.levels import LevelTable
-from fastrain.sources.reader import MOST_PIXELS, plausible
+from fastrain.sources.reader import MOST_PIXELS, binned_table, plausible
 
 _ROWS_AT_ONCE = 256
 # Discipline, category and number of what is a rain rate, and its factor to mm/h: MRMS's PrecipRate; WMO's precipitation
 # rates in kg m-2 s-1. Every MRMS product has discipline 209, reflectivity and day sums too.
 FACTORS = {(209, 6, 1): 1.0, (0, 1, 7): 3600.0, (0, 1, 52): 3600.0, (0, 1, 65): 3600.0}
-
-
-@cache
-def table() -> LevelTable:
-    """Return the bins of the rain rates."""
-    return LevelTable.binned()
 
 
 def serve(source: BinaryIO, target: BinaryIO) -> None:
@@ -88,7 +80,7 @@ def _decoded(eccodes: Any, message: bytes) -> tuple[dict[str, Any], ndarray]:
         rate = np.array(values[row : row + _ROWS_AT_ONCE], dtype=np.float64)
         rate[rate < 0] = np.nan
         rate *= said["factor"]
-        level[row : row + _ROWS_AT_ONCE] = table().encode(plausible(rate))
+        level[row : row + _ROWS_AT_ONCE] = binned_table().encode(plausible(rate))
     return said, level
 
 

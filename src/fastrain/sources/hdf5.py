@@ -5,7 +5,8 @@ Three services' files open with the same eight bytes: KNMI's own layout, ODIM_H5
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,24 @@ def _layout(path: Path, _changed: int, _size: int) -> str | None:
                 return "netcdf"
             return "odim" if {"what", "where", "dataset1"} <= set(file) else None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({one_line(error)}).") from None
+
+
+@contextmanager
+def opened(path: Path, institute: str) -> Iterator[Any]:
+    """Open a file whose layout is known, and say in one line what is wrong with it.
+
+    Raises:
+        DamagedFile: it is truncated, or lacks what the institute's layout has.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except KeyError as error:
+        raise DamagedFile(f"{path.name}: HDF5, but not in {institute}'s layout ({one_line(error)}).") from None
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({one_line(error)}).") from None
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
@@ -47,6 +48,30 @@ def read_picture(
         raise DamagedFile(f"{path.name}: not a picture that can be read ({type(error).__name__}).") from None
     except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
         raise DamagedFile(f"{path.name}: the picture is truncated or damaged ({error}).") from None
+
+
+def nearest(colours: Int[ndarray, n], known: Sequence[int]) -> tuple[Int[ndarray, n], Float[ndarray, n]]:
+    """Return for each colour which of the known ones is nearest, and how far off, in RGB.
+
+    What is no colour is near to none: the distance is infinite for what is transparent or -1, and where none is known.
+    """
+    wanted = np.asarray(known, dtype=np.int64)
+    if not wanted.size:
+        return np.zeros(len(colours), dtype=np.int64), np.full(len(colours), np.inf)
+    apart = np.linalg.norm(_channels(colours)[:, None] - _channels(wanted)[None], axis=-1)
+    apart[~((colours >= 0) & (colours < TRANSPARENT))] = np.inf
+    apart[:, ~((wanted >= 0) & (wanted < TRANSPARENT))] = np.inf
+    return apart.argmin(axis=1), apart.min(axis=1)
+
+
+def snapped(colours: Int[ndarray, n], known: Sequence[int], tolerance: float) -> Int[ndarray, n]:
+    """Return each colour, or the known one it is within the tolerance of."""
+    index, apart = nearest(colours, known)
+    return np.where(apart <= tolerance, np.append(np.asarray(known, dtype=np.int64), -1)[index], colours)
+
+
+def _channels(colours: Int[ndarray, n]) -> Float[ndarray, "n 3"]:
+    return np.stack([colours >> shift & 255 for shift in (16, 8, 0)], axis=-1).astype(float)
 
 
 def _indices(image: Image.Image) -> tuple[ndarray, ndarray]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ import numpy as np
 from fastrain.core.errors import DamagedFile
 from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
-from fastrain.core.levels import LevelTable
 from fastrain.core.time import time_in_name
-from fastrain.sources.hdf5 import first, layout, levels_of, one_line, text
-from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions
+from fastrain.sources.hdf5 import first, layout, levels_of, opened, text
+from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, binned_table
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
@@ -29,21 +27,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     Raises:
         DamagedFile: the file is truncated, or not in KNMI's layout.
     """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield _frame(file, path, options)
-    except KeyError as error:
-        raise DamagedFile(f"{path.name}: HDF5, but not in KNMI's layout ({one_line(error)}).") from None
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({one_line(error)}).") from None
-
-
-@cache
-def table() -> LevelTable:
-    """Return the bins of the rain rates."""
-    return LevelTable.binned()
+    with opened(path, "KNMI") as file:
+        frame = _frame(file, path, options)
+    yield frame
 
 
 def _frame(file: Any, path: Path, options: ReadOptions) -> Frame:
@@ -66,10 +52,10 @@ def _frame(file: Any, path: Path, options: ReadOptions) -> Frame:
     # There are 65,536 values only: a table of them is quicker than arithmetic on every pixel.
     rate = (slope * np.arange(65536) + offset) / hours
     rate[sorted(missing)] = np.nan
-    lookup = table().encode(rate)
+    lookup = binned_table().encode(rate)
     level = levels_of(data, lambda stored: lookup[stored], path.name)
     time = time_in_name(path.name, options.time_pattern) if options.time_pattern else end
-    return Frame(level, time, _grid(file, data.shape, path.name), table(), path.name)
+    return Frame(level, time, _grid(file, data.shape, path.name), binned_table(), path.name)
 
 
 def _grid(file: Any, shape: tuple[int, int], name: str) -> Grid:

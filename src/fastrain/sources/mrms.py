@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gzip
 import json
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +24,8 @@ from fastrain.core.errors import DamagedFile, SourceError
 from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
 from fastrain.core.time import time_in_name
-from fastrain.sources.grib import table
-from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions
+from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, binned_table
+from fastrain.sources.zipped import opened, unzipped_head
 
 LARGEST = 64 * 2**20  # bytes of one message, unpacked from gzip; MRMS's have about one MiB
 SECONDS = 120.0  # that decoding one may take
@@ -36,12 +34,7 @@ _SECTION_BYTES = 4
 
 def recognises(path: Path, head: bytes) -> bool:
     """Tell whether a file opens as GRIB, gzipped or not."""
-    if head[:2] == b"\x1f\x8b":
-        try:
-            head = zlib.decompressobj(wbits=31).decompress(head, 16)
-        except zlib.error:
-            return False
-    return head[:4] == b"GRIB"
+    return unzipped_head(head, 16)[:4] == b"GRIB"
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
@@ -68,19 +61,13 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
     grid, upside_down = _grid(said, path.name)
     if upside_down:
         frame = np.ascontiguousarray(frame[::-1])
-    yield Frame(frame, _time(said, path, options), grid, table(), path.name)
+    yield Frame(frame, _time(said, path, options), grid, binned_table(), path.name)
 
 
 def _message(path: Path) -> bytes:
     """Return the file's one message, checked to be whole: eccodes trusts the lengths it reads."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    opener: Any = gzip.open if zipped else open
-    try:
-        with opener(path, "rb") as file:
-            message: bytes = file.read(LARGEST + 1)
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DamagedFile(f"{path.name}: truncated or damaged gzip ({error}).") from None
+    with opened(path) as file:
+        message: bytes = file.read(LARGEST + 1)
     if message[:4] != b"GRIB" or len(message) < 16 or message[7] != 2:
         raise DamagedFile(f"{path.name}: no GRIB2 message.")
     said = int.from_bytes(message[8:16], "big")

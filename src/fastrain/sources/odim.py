@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from numpy import ndarray
 from fastrain.core.errors import DamagedFile, SourceError
 from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
-from fastrain.core.levels import LevelTable, rain_rate_of_reflectivity
+from fastrain.core.levels import rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name
-from fastrain.sources.hdf5 import layout, levels_of, number, one_line, text
-from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, plausible
+from fastrain.sources.hdf5 import layout, levels_of, number, opened, text
+from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, binned_table, plausible
 
 QUANTITIES = ("RATE", "ACRR", "DBZH")
 _MOST_DATASETS = 64
@@ -37,21 +37,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         DamagedFile: the file is truncated, or not in this layout.
         SourceError: it holds polar data, or no quantity of rain.
     """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield _frame(file, path, options)
-    except KeyError as error:
-        raise DamagedFile(f"{path.name}: HDF5, but not in ODIM's layout ({one_line(error)}).") from None
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({one_line(error)}).") from None
-
-
-@cache
-def table() -> LevelTable:
-    """Return the bins of the rain rates."""
-    return LevelTable.binned()
+    with opened(path, "ODIM") as file:
+        frame = _frame(file, path, options)
+    yield frame
 
 
 def _frame(file: Any, path: Path, options: ReadOptions) -> Frame:
@@ -63,7 +51,7 @@ def _frame(file: Any, path: Path, options: ReadOptions) -> Frame:
     grid = _grid(_merged(file, group, "where"), data.shape, path.name)
     convert = partial(_levels, what=what, how=_merged(file, group, "how"), name=path.name, options=options)
     level = levels_of(data, convert, path.name)
-    return Frame(level, _time(file, path, options), grid, table(), path.name)
+    return Frame(level, _time(file, path, options), grid, binned_table(), path.name)
 
 
 def _wanted(file: Any, path: Path, options: ReadOptions) -> tuple[Any, Mapping[str, Any]]:
@@ -118,7 +106,7 @@ def _levels(
         rate[stored == number(what["nodata"])] = np.nan
     if "undetect" in what:
         rate[stored == number(what["undetect"])] = 0.0
-    return table().encode(rate)
+    return binned_table().encode(rate)
 
 
 def _duration(what: Mapping[str, Any], name: str, options: ReadOptions) -> timedelta:

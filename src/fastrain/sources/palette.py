@@ -24,7 +24,7 @@ from numpy import ndarray
 from fastrain.core.errors import FastrainError, SettingError
 from fastrain.core.grid import Grid
 from fastrain.core.levels import DRY, NOT_OBSERVED, LevelTable, rain_rate_of_reflectivity
-from fastrain.sources.image_file import TRANSPARENT
+from fastrain.sources.image_file import TRANSPARENT, nearest
 from fastrain.sources.reader import MOST_PIXELS
 
 Box = tuple[int, int, int, int]  # row, column, rows, columns
@@ -142,6 +142,11 @@ class Palette:
             hidden[max(0, row) : max(0, row + rows), max(0, column) : max(0, column + columns)] = True
         return hidden
 
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What an archive keeps of the palette: all but the mask, which becomes part of the background."""
+        return {key: value for key, value in self.data.items() if key != "mask"}
+
     def cut(self, picture: ndarray, box: Box | None = None) -> ndarray:
         """Return the map of a whole picture, or the part of it in a box."""
         row, column, rows, columns = box or self.crop
@@ -158,13 +163,10 @@ class Palette:
         if not self.tolerance:
             return np.array([table.get(int(colour), NOT_OBSERVED) for colour in colours], dtype=np.uint8)
         clear = np.uint8(table.pop(TRANSPARENT, NOT_OBSERVED))  # no colour: it is near to none
-        known = np.array(list(table))
-        if not len(known):
-            return np.where(colours == TRANSPARENT, clear, NOT_OBSERVED).astype(np.uint8)
-        apart = np.linalg.norm(_rgb(colours)[:, None] - _rgb(known)[None], axis=-1)
-        nearest = np.array(list(table.values()), dtype=np.uint8)[apart.argmin(axis=1)]
-        nearest = np.where((apart.min(axis=1) <= self.tolerance) & (colours >= 0), nearest, NOT_OBSERVED)
-        return np.where(colours == TRANSPARENT, clear, nearest).astype(np.uint8)
+        index, apart = nearest(colours, list(table))
+        level = np.array([*table.values(), NOT_OBSERVED], dtype=np.uint8)[index]
+        level = np.where(apart <= self.tolerance, level, NOT_OBSERVED)
+        return np.where(colours == TRANSPARENT, clear, level).astype(np.uint8)
 
     def cropped(self, box: Box) -> Palette:
         """Return the palette with another crop; the radar, the grid and the hidden boxes stay where they are.
@@ -320,7 +322,3 @@ def _pair(value: Sequence[int]) -> tuple[int, int]:
 def _box(value: Sequence[int]) -> Box:
     row, column, rows, columns = value
     return int(row), int(column), int(rows), int(columns)
-
-
-def _rgb(colours: Int[ndarray, n]) -> ndarray:
-    return np.stack([colours >> 16 & 255, colours >> 8 & 255, colours & 255], axis=-1).astype(float)

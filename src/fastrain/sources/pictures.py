@@ -22,7 +22,7 @@ from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
 from fastrain.core.levels import NOT_OBSERVED
 from fastrain.core.time import time_in_name
-from fastrain.sources.image_file import MAGIC, TRANSPARENT, read_picture
+from fastrain.sources.image_file import MAGIC, TRANSPARENT, read_picture, snapped
 from fastrain.sources.palette import Legend, Palette, load_palette
 from fastrain.sources.reader import Average, Background, Reader, ReadOptions
 from fastrain.sources.sites import S_BAND_RANGE, code_in_name, site_of
@@ -84,7 +84,7 @@ def read(packaged: str | None, path: Path, options: ReadOptions) -> Iterator[Fra
         table = legend.table
     if background is not None:
         # A maximum, since 255 is not observed: ten times quicker than assigning by a mask.
-        np.maximum(level, _unseen(palette, background, range_km, grid.cell_km), out=level)
+        level = np.maximum(level, _unseen(palette, background, range_km, grid.cell_km))
     yield Frame(level, time, grid, table, path.name)
 
 
@@ -171,14 +171,12 @@ def _legend_of(indices: ndarray, colours: ndarray, palette: Palette, name: str) 
     """Return the legend that a picture shows, by its colours, its title and its name."""
     if palette.legend_box is None:
         return palette.legends[0]
-    count = np.bincount(palette.cut(indices, palette.legend_box).ravel(), minlength=len(colours))
-    shown = set(colours[count > 0].tolist())
+    title = palette.cut(indices, palette.title_box).tobytes() if palette.title_box else b""
+    drawn = palette.cut(indices, palette.legend_box).tobytes()
+    shown, white = _drawn(colours.tobytes(), drawn, title, indices.dtype.str)
     complete = [
         one for one in palette.legends if {v for c, v in one.levels.items() if c in shown} == {*one.levels.values()}
     ]
-    white = -1
-    if palette.title_box:
-        white = int((colours[palette.cut(indices, palette.title_box)] == 0xFFFFFF).sum())
     for one in complete:
         if one.named and (one.named in name.lower() or one.title_white == white):
             return one
@@ -191,6 +189,15 @@ def _legend_of(indices: ndarray, colours: ndarray, palette: Palette, name: str) 
         f"{name}: its legend shows {found} of the {known.table.count} rain colours; it is of another palette "
         f"than {', '.join(one.name for one in palette.legends)}: give one with --palette (`fastrain palette` proposes)."
     )
+
+
+@lru_cache(maxsize=16)
+def _drawn(colours: bytes, legend: bytes, title: bytes, dtype: str) -> tuple[frozenset[int], int]:
+    """Return the colours of a legend and the white pixels of its title, which a radar's pictures have in common."""
+    known = np.frombuffer(colours, dtype=np.int64)
+    count = np.bincount(np.frombuffer(legend, dtype), minlength=len(known))
+    white = int((known[np.frombuffer(title, dtype)] == 0xFFFFFF).sum()) if title else -1
+    return frozenset(known[count > 0].tolist()), white
 
 
 def _georeference(name: str, options: ReadOptions, palette: Palette) -> tuple[Grid, float | None]:
@@ -222,7 +229,7 @@ def _mask(palette: Palette, options: ReadOptions) -> Bool[ndarray, "y x"]:
     if path is None:
         return np.zeros(palette.shape, dtype=bool)
     indices, colours = read_picture(path)
-    black = np.isin(colours, (0, 0x1000000))
+    black = np.isin(colours, (0, TRANSPARENT))
     hidden = ~black[indices]
     if hidden.shape == palette.size:
         return np.asarray(palette.cut(hidden))
@@ -237,7 +244,7 @@ def _translated(indices: Shaped[ndarray, "y x"], table: UInt8[ndarray, n]) -> UI
     if indices.dtype != np.uint8:
         return np.asarray(table[indices])
     # Three times as fast as numpy, which makes eight bytes of every index first.
-    entries = bytearray(indices.tobytes()).translate(np.resize(table, 256).tobytes())
+    entries = indices.tobytes().translate(np.resize(table, 256).tobytes())
     return np.frombuffer(entries, dtype=np.uint8).reshape(indices.shape)
 
 
@@ -265,11 +272,7 @@ def _nearest_ground(colours: Int[ndarray, n], palette: Palette) -> Int[ndarray, 
     """Return each colour, or the ground colour it is within the palette's tolerance of."""
     if not palette.tolerance:
         return colours
-    known = np.array([colour for colour in palette.ground if colour != TRANSPARENT] or [-(2**20)])
-    apart = np.abs(np.stack([(colours[:, None] >> s & 255) - (known[None] >> s & 255) for s in (16, 8, 0)]))
-    distance = np.sqrt((apart.astype(float) ** 2).sum(axis=0))
-    near = (distance.min(axis=1) <= palette.tolerance) & (colours >= 0) & (colours != TRANSPARENT)
-    return np.where(near, known[distance.argmin(axis=1)], colours)
+    return snapped(colours, palette.ground, palette.tolerance)
 
 
 def _commonest(stack: Int[ndarray, "picture y x"]) -> Int[ndarray, "y x"]:

@@ -19,12 +19,13 @@ from numpy import ndarray
 from PIL import Image, ImageDraw
 
 from fastrain.core.errors import DamagedFile, SourceError
-from fastrain.sources.image_file import TRANSPARENT, read_picture
+from fastrain.sources.image_file import TRANSPARENT, nearest, read_picture, snapped
 from fastrain.sources.palette import Box
 
 MOST_PICTURES = 24
 MOST_COLOURS = 512  # more, and the picture was stored with loss
 FEWEST_IN_LEGEND = 4
+FAR_APART = 36.0  # in RGB, that colours of one legend are at least, in pictures stored with loss
 GROUND_SHARE = 0.02  # of the map, that a colour of ground covers
 _PALE, _MAGENTA, _DARK = (232, 230, 222), (230, 0, 200), (40, 40, 46)
 
@@ -190,7 +191,7 @@ def _main_colours(stack: Int[ndarray, "picture y x"]) -> Int[ndarray, n]:
     order = np.argsort(-counts)
     kept: list[int] = []
     for colour in colours[order][:4096].tolist():
-        if all(_apart(colour, other) > 36 for other in kept):
+        if nearest(np.array([colour]), kept)[1][0] > FAR_APART and colour != TRANSPARENT:
             kept.append(colour)
         if len(kept) == 64:
             break
@@ -199,10 +200,7 @@ def _main_colours(stack: Int[ndarray, "picture y x"]) -> Int[ndarray, n]:
 
 def _nearest(stack: ndarray, known: Int[ndarray, n], tolerance: float) -> ndarray:
     colours, inverse = np.unique(stack, return_inverse=True)
-    channels = [np.abs((colours[:, None] >> s & 255) - (known[None] >> s & 255)).astype(float) for s in (16, 8, 0)]
-    distance = np.sqrt(sum(c**2 for c in channels))
-    nearest = np.where(distance.min(axis=1) <= tolerance, known[distance.argmin(axis=1)], colours)
-    return np.asarray(nearest[inverse].reshape(stack.shape))
+    return np.asarray(snapped(colours, known.tolist(), tolerance)[inverse].reshape(stack.shape))
 
 
 def _legend(picture: Int[ndarray, "y x"], constant: Bool[ndarray, "y x"]) -> tuple[list[int], Box] | None:
@@ -259,18 +257,18 @@ def _map(picture: Int[ndarray, "y x"], legend: Box) -> Box:
     values, counts = np.unique(beside, return_counts=True)
     panel = values[counts.argmax()]
     if left > columns * 0.6:
-        share = (picture == panel).mean(axis=0)
-        first = left
-        while first > 0 and share[first - 1] > 0.4:
-            first -= 1
-        return 0, 0, rows, first
+        return 0, 0, rows, _panel_start(panel == picture.T, left)
     if top > rows * 0.6:
-        share = (picture == panel).mean(axis=1)
-        first = top
-        while first > 0 and share[first - 1] > 0.4:
-            first -= 1
-        return 0, 0, first, columns
+        return 0, 0, _panel_start(picture == panel, top), columns
     return 0, 0, rows, columns
+
+
+def _panel_start(panel: Bool[ndarray, "lines along"], inside: int) -> int:
+    """Return the first of the lines, up to the one that is inside, that are largely of the panel's colour."""
+    first = inside
+    while first > 0 and panel[first - 1].mean() > 0.4:
+        first -= 1
+    return first
 
 
 def _light_first(colours: list[int], share: dict[int, float]) -> list[int]:
@@ -297,10 +295,6 @@ def _moving(maps: Int[ndarray, "picture y x"], share: dict[int, float]) -> list[
 def _broad(mask: Bool[ndarray, "y x"]) -> bool:
     inner = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
     return bool(inner.sum() > 0.4 * max(1, mask.sum()))
-
-
-def _apart(first: int, second: int) -> float:
-    return float(sum(((first >> s & 255) - (second >> s & 255)) ** 2 for s in (16, 8, 0)) ** 0.5)
 
 
 def _rgb(colour: int) -> tuple[int, int, int]:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from fastrain.core.errors import DamagedFile, SettingError, SourceError
+from fastrain.core.errors import DamagedFile, SettingError, SourceError, first_line
 from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
-from fastrain.core.levels import LevelTable, rain_rate_of_reflectivity
+from fastrain.core.levels import rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name
-from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, plausible
+from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, binned_table, plausible
 
 PREFIX = "pysteps:"
 
@@ -57,7 +57,7 @@ def read(name: str, path: Path, options: ReadOptions) -> Iterator[Frame]:
         except TypeError as error:
             raise SettingError(f"pysteps' importer {name}: {error}; hand it over with --importer KEY=VALUE.") from None
         except Exception as error:  # noqa: BLE001 - an importer may raise anything; the file is what it names
-            raise DamagedFile(f"{path.name}: pysteps' importer {name} failed: {_first_line(error)}.") from None
+            raise DamagedFile(f"{path.name}: pysteps' importer {name} failed: {first_line(error)}.") from None
     value = np.ma.filled(np.ma.asarray(value).astype(np.float64), np.nan)
     if value.ndim != 2 or not 0 < value.size <= MOST_PIXELS:
         raise DamagedFile(f"{path.name}: pysteps' importer {name} returned {value.shape}, expected one map.")
@@ -65,7 +65,7 @@ def read(name: str, path: Path, options: ReadOptions) -> Iterator[Frame]:
     grid = _grid(metadata, value.shape, path.name)
     if metadata.get("yorigin", "upper") == "lower":
         rate = rate[::-1]
-    yield Frame(np.ascontiguousarray(_table().encode(rate)), time, grid, _table(), path.name)
+    yield Frame(np.ascontiguousarray(binned_table().encode(rate)), time, grid, binned_table(), path.name)
 
 
 def import_fastrain(filename: str, format: str = "auto", **keywords: Any) -> tuple[Any, None, dict[str, Any]]:
@@ -106,11 +106,6 @@ def import_fastrain(filename: str, format: str = "auto", **keywords: Any) -> tup
         "timestamp": frame.valid_time,
     }
     return rate, None, metadata
-
-
-@cache
-def _table() -> LevelTable:
-    return LevelTable.binned()
 
 
 @cache
@@ -168,7 +163,3 @@ def _grid(metadata: dict[str, Any], shape: tuple[int, ...], name: str) -> Grid:
     step_x, step_y = (x2 - x1) * scale / columns, abs(y2 - y1) * scale / rows
     crs = str(metadata["projection"])
     return Grid(crs, x1 * scale + step_x / 2, max(y1, y2) * scale - step_y / 2, step_x, step_y, (rows, columns))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

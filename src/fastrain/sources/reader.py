@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from fastrain.core.frame import Frame
+from fastrain.core.levels import LevelTable
 
 if TYPE_CHECKING:
     from fastrain.sources.palette import Palette
@@ -90,6 +92,12 @@ class Reader:
     time_pattern: str | None = None
     palette: Callable[[], Palette] | None = None
     many: bool = False
+
+
+@cache
+def binned_table() -> LevelTable:
+    """Return the bins of measured rain rates, made once."""
+    return LevelTable.binned()
 
 
 def plausible(rain_rate: ndarray) -> ndarray:
