@@ -26,19 +26,11 @@ _DOORS = {"open_archive": "fastrain.archive.view", "open_run": "fastrain.rain.ru
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        from fastrain.core.version import version
+
+        return version()
     if name not in _DOORS:
         raise AttributeError(f"module 'fastrain' has no attribute {name!r}")
     from importlib import import_module
 
     return getattr(import_module(_DOORS[name]), name)
-
-
-def _version() -> str:
-    # Asked for only when wanted: reading the package's metadata takes a fifth of the time of `fastrain --help`.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("fastrain")
-    except PackageNotFoundError:  # a source tree on the path, not installed
-        return "0+unknown"

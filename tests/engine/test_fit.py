@@ -9,6 +9,7 @@ from torch import nn
 from fastrain.engine import checkpoint
 from fastrain.engine.averaging import Average
 from fastrain.engine.fit import FitSettings, fit
+from fastrain.engine.optimizers import adamw
 from fastrain.engine.schedule import triangle
 
 
@@ -27,11 +28,16 @@ def loss(network, batch):
     return (network(batch[0]).float() - batch[1]).square().mean()
 
 
-SETTINGS = FitSettings(steps=80, learning_rate=0.02, average_span=10, bf16=False, checkpoint_seconds=0.0)
+SETTINGS = FitSettings(steps=80, clip=1.0, bf16=False, checkpoint_seconds=0.0)
+
+
+def fitted_by_adamw(network, settings=SETTINGS, learning_rate=0.02, span=10, loss=loss, **more):
+    steering = adamw(network, settings.steps, learning_rate=learning_rate)
+    return fit(network, draw, loss, steering, settings, average=Average(network, span), **more)
 
 
 def test_it_learns_what_can_be_learned():
-    fitted = fit(model(), draw, loss, SETTINGS)
+    fitted = fitted_by_adamw(model())
     assert float(loss(fitted, draw(9999))) < 0.3
     assert not fitted.training
 
@@ -42,24 +48,25 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("at", [1, 37, 79])
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, at):
-    whole = fit(model(), draw, loss, SETTINGS)
+    whole = fitted_by_adamw(model())
 
     def kill(done, total, value):
         if done == at + 1:
             raise Killed
 
     with pytest.raises(Killed):
-        fit(model(), draw, loss, SETTINGS, state=tmp_path / "state.pt", progress=kill)
-    again = fit(model(), draw, loss, SETTINGS, state=tmp_path / "state.pt")
+        fitted_by_adamw(model(), state=tmp_path / "state.pt", progress=kill)
+    again = fitted_by_adamw(model(), state=tmp_path / "state.pt")
     for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path):
-    fit(model(), draw, loss, SETTINGS, state=tmp_path / "state.pt")
-    other = FitSettings(**{**SETTINGS.__dict__, "learning_rate": 0.01})
+    fitted_by_adamw(model(), state=tmp_path / "state.pt")
     steps = []
-    fit(model(), draw, loss, other, state=tmp_path / "state.pt", progress=lambda done, *_: steps.append(done))
+    fitted_by_adamw(
+        model(), learning_rate=0.01, state=tmp_path / "state.pt", progress=lambda done, *_: steps.append(done)
+    )
     assert steps[0] == 1
 
 
@@ -78,7 +85,7 @@ def test_a_failed_write_leaves_the_last_checkpoint(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run():
     with pytest.raises(FloatingPointError, match="at step 0"):
-        fit(model(), draw, lambda m, b: loss(m, b) * float("nan"), SETTINGS)
+        fitted_by_adamw(model(), loss=lambda m, b: loss(m, b) * float("nan"))
 
 
 def test_the_average_is_the_mean_of_the_steps_until_its_span_is_full():

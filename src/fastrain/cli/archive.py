@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from fastrain.cli.show import duration, print_json, progress, say, size
+from fastrain.cli.show import Json, duration, print_json, progress, say, size
 from fastrain.core.errors import SettingError, UsageError
 from fastrain.core.time import show_time
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fastrain.ingest.ingest import IngestReport
     from fastrain.sources.palette import Palette
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
 MOST_LINES = 20
 
 
@@ -30,16 +29,16 @@ def ingest(
         typer.Option(help="auto, or one of: bom, cf, eccc, fmi, knmi, mch, mrms, odim, picture, rpbin, pysteps:NAME."),
     ] = "auto",
     coarseness: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Edges of the blocks in pixels [default: 2,3,4].")
+        str | None, typer.Option(metavar="LIST", help="Edges of the blocks in pixels (default: 2,3,4).")
     ] = None,
     average: Annotated[
         str | None,
-        typer.Option(metavar="level|rain_rate", help="What means are of [default: the format's own]."),
+        typer.Option(metavar="level|rain_rate", help="What means are of (default: the format's own)."),
     ] = None,
     cadence: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help="Step of the time axis [default: the commonest].")
+        float | None, typer.Option(metavar="MINUTES", help="Step of the time axis (default: the commonest).")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes [default: by the work].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes (default: by the work).")] = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers decode: tcp://host:8786.")
     ] = None,
@@ -184,7 +183,7 @@ def check(
         bool, typer.Option("--repair", help="Mark what is suspect, rebuild what can be, take frames anew from FILES.")
     ] = False,
     picture: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Where to draw the calendar [default: A-calendar.png].")
+        Path | None, typer.Option(metavar="PNG", help="Where to draw the calendar (default: A-calendar.png).")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -229,7 +228,7 @@ def export(
     archive: Annotated[Path, typer.Argument(metavar="A", help="The archive.")],
     to: Annotated[Path, typer.Option(metavar="PATH", help="Where to write; a folder for rpbin, zarr and mlcast.")],
     format: Annotated[str, typer.Option(help="rpbin, netcdf, zarr or mlcast.")],
-    coarseness: Annotated[int | None, typer.Option(metavar="C", help="Of the blocks [default: 1; rpbin: all].")] = None,
+    coarseness: Annotated[int | None, typer.Option(metavar="C", help="Of the blocks (default: 1; rpbin: all).")] = None,
     unobserved_as_dry: Annotated[
         bool, typer.Option("--unobserved-as-dry", help="For rpbin, which cannot say what is not observed.")
     ] = False,

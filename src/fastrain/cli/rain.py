@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastrain.cli.archive import Json
-from fastrain.cli.show import duration, print_json, progress, say, size
+from fastrain.cli.show import Json, duration, print_json, progress, say, size
 from fastrain.core.errors import GapError, NotObserved, PlaceError, SettingError, UsageError
 from fastrain.core.time import parse_time, show_time
 
@@ -23,13 +22,13 @@ Pixel = Annotated[str | None, typer.Option(metavar="ROW,COL", help="The place, a
 def train(
     archive: Annotated[Path, typer.Argument(metavar="A", help="The archive.")],
     run: Annotated[Path, typer.Option(help="Folder of the run; a killed one is gone on with.")],
-    coarseness: Annotated[int | None, typer.Option(min=1, help="Of the cells [default: nearest to 4 km].")] = None,
+    coarseness: Annotated[int | None, typer.Option(min=1, help="Of the cells (default: nearest to 4 km).")] = None,
     place: Place = None,
     pixel: Pixel = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="That frames and inputs may take [default: half of what is free]."),
+        typer.Option(metavar="SIZE", help="That frames and inputs may take (default: half of what is free)."),
     ] = None,
     width: Annotated[int, typer.Option(min=4, max=256, help="Of the network, its one dial.")] = 24,
     json: Json = False,
@@ -62,7 +61,7 @@ def train(
 
 def verify(
     run: Annotated[Path, typer.Argument(metavar="R", help="The run.")],
-    archive: Annotated[Path | None, typer.Option(help="To score on [default: its own, the time held out].")] = None,
+    archive: Annotated[Path | None, typer.Option(help="To score on (default: its own, the time held out).")] = None,
     against: Annotated[
         str, typer.Option(metavar="LIST", help="Baselines: climatology, persistence, advection, lagrangian.")
     ] = "climatology,persistence,advection,lagrangian",
@@ -101,9 +100,9 @@ def verify(
 
 def forecast(
     run: Annotated[Path, typer.Argument(metavar="R", help="The run.")],
-    archive: Annotated[Path | None, typer.Option(help="With the last frames [default: the run's own].")] = None,
+    archive: Annotated[Path | None, typer.Option(help="With the last frames (default: the run's own).")] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="ISO-TIME", help="Issue time, UTC [default: the last frame].")
+        str | None, typer.Option(metavar="ISO-TIME", help="Issue time, UTC (default: the last frame).")
     ] = None,
     place: Place = None,
     pixel: Pixel = None,

@@ -11,12 +11,13 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from fastrain.core.time import show_time
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
 LINE_SECONDS = 15  # between two lines of progress where no terminal shows a bar
 
 

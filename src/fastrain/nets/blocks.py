@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from fastrain.core.shapes import Float
 from fastrain.nets.squeeze_excite import SqueezeExcite
 
 

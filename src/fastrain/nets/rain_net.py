@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from fastrain.core.shapes import Float
 from fastrain.nets.blocks import Block
 from fastrain.nets.whitening import Whitening
 

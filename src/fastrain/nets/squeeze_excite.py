@@ -6,8 +6,9 @@ Source: Hu, Shen and Sun (2018), doi:10.1109/CVPR.2018.00745; hlb-CIFAR10 (2023)
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
+
+from fastrain.core.shapes import Float
 
 
 class SqueezeExcite(nn.Module):
@@ -25,6 +26,10 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch channel y x"]:
         """Return the map with its channels weighed."""
+        return x * self.gate(x)
+
+    def gate(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch channel 1 1"]:
+        """Return the weight of each channel, 0 to 1."""
         context = x.mean((-2, -1), keepdim=True)  # (batch, channel, 1, 1)
         gate: Tensor = self.excite(F.relu(self.squeeze(context))).sigmoid()
-        return x * gate
+        return gate

@@ -1,4 +1,4 @@
-"""A first convolution whose frozen weights whiten the patches of whatever comes in: k×k, without padding.
+"""A first convolution whose frozen weights whiten the patches of whatever comes in: k×k, as a rule without padding.
 
 Patches of neighbouring values say nearly the same thing many times over; turned into uncorrelated numbers of unit
 variance they train much faster. 2×2 instead of 3×3 costs 44 % of it and shrinks the map by one row and column.
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
+
+from fastrain.core.shapes import Float
 
 
 def whitening_filters(
@@ -40,28 +41,48 @@ def whitening_filters(
 
 
 class Whitening(nn.Module):
-    """k×k convolution without padding, whitening filters and their negatives, frozen but for the bias."""
+    """k×k convolution, whitening filters and their negatives, frozen but for the bias.
 
-    def __init__(self, channels: int, filters: int, kernel: int = 2) -> None:
+    Args:
+        channels: that come in.
+        filters: at most; there are channel·k² directions.
+        kernel: edge k of a patch.
+        stride: of the patches.
+        padding: around the map; 0 as the second work has it.
+        both_signs: give each filter's negative too, so that an activation loses neither half.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        kernel: int = 2,
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        both_signs: bool = True,
+    ) -> None:
         super().__init__()
-        self.kernel = kernel
+        self.kernel, self.stride, self.padding = kernel, stride, padding
         self.filters = min(filters, channels * kernel * kernel)
         self.register_buffer("weight", torch.zeros(self.filters, channels, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(2 * self.filters))
+        self.signs = (1.0, -1.0) if both_signs else (1.0,)
+        self.bias = nn.Parameter(torch.zeros(len(self.signs) * self.filters))
         self.weight: Tensor
 
     @property
     def width(self) -> int:
         """Number of channels that come out."""
-        return 2 * self.filters
+        return len(self.signs) * self.filters
 
-    def fit(self, sample: Float[Tensor, "batch channel y x"]) -> None:
-        """Set the filters from a sample of what will come in."""
+    def fit(self, sample: Float[Tensor, "batch channel y x"], floor: float = 1e-3) -> None:
+        """Set the filters, and the bias that centres what comes out, from a sample of what will come in."""
         with torch.no_grad():
-            self.weight.copy_(whitening_filters(sample, self.kernel, self.filters))
+            self.weight.copy_(whitening_filters(sample, self.kernel, self.filters, floor))
             mean = F.conv2d(sample.float(), self.weight).mean(dim=(0, 2, 3))
-            self.bias.copy_(torch.cat([-mean, mean]))
+            self.bias.copy_(torch.cat([-sign * mean for sign in self.signs]))
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch width rows columns"]:
         """Return the whitened patches and their negatives."""
-        return F.conv2d(x, torch.cat([self.weight, -self.weight]), self.bias)  # (batch, width, y − k + 1, x − k + 1)
+        weight = torch.cat([sign * self.weight for sign in self.signs])
+        return F.conv2d(x, weight, self.bias, stride=self.stride, padding=self.padding)

@@ -22,7 +22,9 @@ from fastrain.core.errors import RunError, SettingError, TooShort
 from fastrain.core.memory import available_bytes, peak_bytes
 from fastrain.core.time import show_time
 from fastrain.engine import checkpoint
+from fastrain.engine.averaging import Average
 from fastrain.engine.fit import FitSettings, fit
+from fastrain.engine.optimizers import adamw
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import BATCH, Batch, Batches
 from fastrain.rain.chances import ordinal_loss
@@ -135,7 +137,7 @@ def train(
     fit_straight(network, *batches.scattered(CELLS))
     steps = batches.steps(settings.cells)
     say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
-    fitted = _fit(network, batches, FitSettings(steps=steps, average_span=max(20, steps // 8)), run_path, progress)
+    fitted = _fit(network, batches, steps, run_path, progress)
     share, calibration = calibrate(fitted, cache, split, radar, control=control)
     fitted.shrink(share)
     reference = learn_reference(frames, split.issues["train"], split.issues["calibrate"], radar)
@@ -167,13 +169,15 @@ def train(
     return open_run(run_path)
 
 
-def _fit(network: RainNet, batches: Batches, settings: FitSettings, run_path: Path, progress: Progress) -> RainNet:
+def _fit(network: RainNet, batches: Batches, steps: int, run_path: Path, progress: Progress) -> RainNet:
     try:
         fitted = fit(
             network,
             batches.batch,
             _loss,
-            settings,
+            adamw(network, steps),
+            FitSettings(steps, clip=1.0),
+            average=Average(network, max(20, steps // 8)),
             state=run_path / STATE,
             progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
         )

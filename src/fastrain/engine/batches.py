@@ -1,0 +1,185 @@
+"""Batches of small maps that lie on the device as bytes: drawn, moved, flipped, mixed and normalised there, as tensors.
+
+What a step sees is told by the seed and the step's number alone, so that a run that was killed goes on the same. No
+Python loop runs over samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastrain.core.shapes import Float, Int, UInt8
+
+Flip = Literal["random", "alternating"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a map may look beside how it is.
+
+    Attributes:
+        flip: left and right, at random, or at random in the first epoch and by turns from then on.
+        translate: pixels that a map is moved at most, the gap filled by its mirror image.
+        cutmix: edge of a square taken from another map of the batch; None leaves it out.
+        cutmix_from: share of the run from which squares are mixed.
+    """
+
+    flip: Flip | None = "alternating"
+    translate: int = 2
+    cutmix: int | None = None
+    cutmix_from: float = 0.5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from.
+
+    Attributes:
+        values: normalised maps, channels last in memory.
+        labels: their classes.
+        others: classes of the maps whose squares were mixed in.
+        mixed: share of each map that was.
+    """
+
+    values: Float[Tensor, "batch channel y x"]
+    labels: Int[Tensor, batch]
+    others: Int[Tensor, batch] | None = None
+    mixed: float = 0.0
+
+
+class Batches:
+    """The batches of a run.
+
+    Args:
+        values: (sample, y, x, channel) bytes, on the device that trains.
+        labels: the class of each.
+        size: samples of a batch; the last, smaller one of an epoch is left out.
+        steps: of the run.
+        seed: of everything that is drawn.
+        augmentation: see there.
+        edge: of the maps at a step, for runs that begin small; the maps' own if None.
+    """
+
+    def __init__(
+        self,
+        values: UInt8[Tensor, "sample y x channel"],
+        labels: Int[Tensor, sample],
+        *,
+        size: int,
+        steps: int,
+        seed: int,
+        augmentation: Augmentation,
+        edge: Callable[[int], int] | None = None,
+    ) -> None:
+        self.size, self.steps, self.seed, self.augmentation, self.edge = size, steps, seed, augmentation, edge
+        self.values, self.labels = values, labels
+        self.shape = values.shape[1:3]
+        self.mean, self.spread = moments(values)
+        margin = augmentation.translate
+        self._padded = _mirrored(values, margin) if margin else values
+        self._order: tuple[int, Tensor] | None = None
+        device = values.device
+        self._first_flip = torch.rand(len(values), generator=self._generator(-1)).to(device) < 0.5
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return max(1, len(self.values) // self.size)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        epoch, place = divmod(step, self.per_epoch)
+        chosen = self._permutation(epoch)[place * self.size : (place + 1) * self.size]
+        generator = self._generator(step)
+        values = self._moved(chosen, generator)
+        if self.augmentation.flip == "alternating":
+            values = _flipped(values, self._first_flip[chosen] ^ bool(epoch % 2))
+        elif self.augmentation.flip == "random":
+            values = _flipped(values, (torch.rand(len(chosen), generator=generator) < 0.5).to(values.device))
+        x = normalised(values, self.mean, self.spread)  # (batch, channel, y, x)
+        if self.edge is not None and (edge := self.edge(step)) != x.shape[-1]:
+            x = shrunk(x, edge)
+        labels = self.labels[chosen]
+        square = self.augmentation.cutmix
+        if square and step >= self.augmentation.cutmix_from * self.steps:
+            return self._mixed(x, labels, square, generator)
+        return Batch(x, labels)
+
+    def _generator(self, step: int) -> torch.Generator:
+        # Drawn on the CPU, so that a run is the same on every device; some numbers a step cost nothing.
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + step + 1) * 2 + 1)
+
+    def _permutation(self, epoch: int) -> Int[Tensor, sample]:
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) * 2)
+            self._order = epoch, torch.randperm(len(self.values), generator=generator).to(self.values.device)
+        return self._order[1]
+
+    def _moved(self, chosen: Int[Tensor, batch], generator: torch.Generator) -> UInt8[Tensor, "batch y x channel"]:
+        margin = self.augmentation.translate
+        if not margin:
+            return self._padded[chosen]
+        height, width = self.shape
+        shift = torch.randint(0, 2 * margin + 1, (2, len(chosen)), generator=generator).to(chosen.device)
+        rows = shift[0, :, None] + torch.arange(height, device=chosen.device)  # (batch, y)
+        columns = shift[1, :, None] + torch.arange(width, device=chosen.device)  # (batch, x)
+        return self._padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+    def _mixed(self, x: Tensor, labels: Tensor, square: int, generator: torch.Generator) -> Batch:
+        order = torch.randperm(len(x), generator=generator).to(x.device)
+        height, width = x.shape[-2:]
+        top = torch.randint(0, height - square + 1, (len(x), 1), generator=generator).to(x.device)
+        left = torch.randint(0, width - square + 1, (len(x), 1), generator=generator).to(x.device)
+        down, along = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+        rows, columns = (down >= top) & (down < top + square), (along >= left) & (along < left + square)
+        inside = rows[:, None, :, None] & columns[:, None, None, :]  # (batch, 1, y, x)
+        return Batch(torch.where(inside, x[order], x), labels, labels[order], square * square / (height * width))
+
+
+def moments(values: UInt8[Tensor, "sample y x channel"]) -> tuple[Float[Tensor, channel], Float[Tensor, channel]]:
+    """Return mean and spread of each channel, of values that run from 0 to 1."""
+    # Of the bytes' counts: exact, and no copy of all maps as floats.
+    bins = torch.arange(256, dtype=torch.float64, device=values.device) / 255
+    means, spreads = [], []
+    for channel in range(values.shape[-1]):
+        share = torch.bincount(values[..., channel].reshape(-1).int(), minlength=256).double()
+        share = share / share.sum()
+        mean = (share * bins).sum()
+        means.append(mean)
+        spreads.append((share * (bins - mean) ** 2).sum().sqrt())
+    return torch.stack(means).float(), torch.stack(spreads).float().clamp(min=1e-3)
+
+
+def normalised(
+    values: UInt8[Tensor, "batch y x channel"], mean: Float[Tensor, channel], spread: Float[Tensor, channel]
+) -> Float[Tensor, "batch channel y x"]:
+    """Return maps of mean 0 and spread 1 in each channel, channels last in memory."""
+    return ((values.float() / 255 - mean) / spread).permute(0, 3, 1, 2)
+
+
+def shrunk(x: Float[Tensor, "batch channel y x"], edge: int) -> Float[Tensor, "batch channel edge edge"]:
+    """Return smaller maps, smoothed first so that nothing folds over."""
+    small: Tensor = F.interpolate(x, size=(edge, edge), mode="bilinear", antialias=True, align_corners=False)
+    return small.contiguous(memory_format=torch.channels_last)
+
+
+def _flipped(values: Tensor, which: Tensor) -> Tensor:
+    return torch.where(which[:, None, None, None], values.flip(2), values)
+
+
+def _mirrored(values: UInt8[Tensor, "sample y x channel"], margin: int) -> UInt8[Tensor, "sample high wide channel"]:
+    """Return maps with a margin that mirrors them."""
+    height, width = values.shape[1:3]
+    rows, columns = (
+        torch.cat([torch.arange(margin, 0, -1), torch.arange(n), torch.arange(n - 2, n - 2 - margin, -1)]).to(
+            values.device
+        )
+        for n in (height, width)
+    )
+    return values[:, rows][:, :, columns]

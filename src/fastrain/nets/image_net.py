@@ -1,0 +1,171 @@
+"""The image network: a whitened stem, then groups of convolutions, each of which halves the map, and a linear head.
+
+A group convolves, takes the largest of each 2×2, normalises and bends; then convolves again on the smaller map. What
+the speedrunners tried in turn are switches here: squeeze-and-excite, ways around, dirac starts, a projection after the
+stem.
+
+Source: Page (2019); hlb-CIFAR10 0.1 to 0.7 (2023); cifar10-airbench (2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastrain.core.shapes import Float
+from fastrain.nets.pooling import largest_of_four
+from fastrain.nets.squeeze_excite import SqueezeExcite
+from fastrain.nets.whitening import Whitening
+
+Activation = Literal["gelu", "relu", "silu"]
+Dirac = Literal["copy", "add"]
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+
+
+@dataclass(frozen=True)
+class NetSettings:
+    """What an image network is made of.
+
+    Attributes:
+        widths: channels of each group.
+        depths: convolutions of each group.
+        kernel: edge of the whitening's patches.
+        stride: of the whitening's patches.
+        padding: of the whitening.
+        both_signs: give the whitened patches' negatives too.
+        whitening_floor: see `whitening_filters`.
+        project: channels of a 1×1 convolution after the whitening; None leaves it out.
+        activation: after every norm.
+        norm_share: of a step's statistics in the norms' running ones.
+        squeeze_excite: compression dimension; None leaves squeeze-and-excite out.
+        excite_ratio: channels over the compression dimension, instead of a fixed one.
+        around: add a group's first map to its last, where it has more than two convolutions.
+        dirac: start convolutions as a copy of their input's channels, or add that to the random start.
+        head_scale: of the logits; the reciprocal of the last width if None.
+    """
+
+    widths: tuple[int, ...] = (64, 256, 256)
+    depths: tuple[int, ...] = (2, 2, 2)
+    kernel: int = 2
+    stride: int = 1
+    padding: int = 0
+    both_signs: bool = True
+    whitening_floor: float = 1e-3
+    project: int | None = None
+    activation: Activation = "gelu"
+    norm_share: float = 0.4
+    squeeze_excite: int | None = None
+    excite_ratio: int | None = None
+    around: bool = False
+    dirac: Dirac | None = "copy"
+    head_scale: float | None = None
+
+
+class ImageNet(nn.Module):
+    """Logits of an image's classes; of any size that leaves a map after the last group.
+
+    Args:
+        channels: of the images.
+        classes: how many.
+        settings: see there.
+    """
+
+    def __init__(self, channels: int, classes: int, settings: NetSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings = settings or NetSettings()
+        self.activation = _ACTIVATIONS[settings.activation]
+        filters = channels * settings.kernel**2
+        self.stem = Whitening(
+            channels, filters, settings.kernel, settings.stride, settings.padding, both_signs=settings.both_signs
+        )
+        width = self.stem.width
+        self.project: nn.Module = nn.Identity()
+        if settings.project is not None:
+            self.project = nn.Sequential(
+                nn.Conv2d(width, settings.project, 1, bias=False), _norm(settings.project, settings)
+            )
+            width = settings.project
+        groups = []
+        for wide, depth in zip(settings.widths, settings.depths, strict=True):
+            groups.append(Group(width, wide, depth, settings))
+            width = wide
+        self.groups = nn.Sequential(*groups)
+        self.head = nn.Linear(width, classes, bias=False)
+        self.scale = settings.head_scale if settings.head_scale is not None else 1 / width
+        with torch.no_grad():
+            self.head.weight.div_(self.head.weight.std())
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def edge_left(self, edge: int) -> int:
+        """Return the edge of the last group's map, of images of some edge; 0 where they are too small."""
+        left = (edge + 2 * self.stem.padding - self.stem.kernel) // self.stem.stride + 1
+        return max(0, left) >> len(self.settings.widths)
+
+    def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch class"]:
+        """Return the logits of normalised images."""
+        x = self.activation(self.project(self.stem(x)))
+        x = self.groups(x)
+        out: Tensor = self.head(x.amax(dim=(-2, -1))) * self.scale  # (batch, class)
+        return out
+
+
+class Group(nn.Module):
+    """Convolutions of one width, the first of which halves the map.
+
+    Args:
+        channels_in: that come in.
+        channels: that go out.
+        depth: how many convolutions.
+        settings: of the network.
+    """
+
+    def __init__(self, channels_in: int, channels: int, depth: int, settings: NetSettings) -> None:
+        super().__init__()
+        widths = [channels_in] + [channels] * (depth - 1)
+        self.convolutions = nn.ModuleList(nn.Conv2d(w, channels, 3, padding=1, bias=False) for w in widths)
+        self.norms = nn.ModuleList(_norm(channels, settings) for _ in widths)
+        for i, weight in enumerate(self.convolutions.parameters()):
+            _start(weight, settings.dirac, first=i == 0)
+        self.activation = _ACTIVATIONS[settings.activation]
+        self.around = settings.around and depth > 2
+        compression = channels // settings.excite_ratio if settings.excite_ratio else settings.squeeze_excite
+        self.excite = SqueezeExcite(channels, compression) if compression and depth > 1 else None
+
+    def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch out rows columns"]:
+        """Return the group's map, half as high and wide."""
+        first = x = self.activation(self.norms[0](largest_of_four(self.convolutions[0](x))))
+        last = len(self.convolutions) - 1
+        for i in range(1, last + 1):
+            x = self.convolutions[i](x)
+            if i == last and self.excite is not None:
+                x = x * self.excite.gate(first)
+            x = self.activation(self.norms[i](x))
+        return x + first if self.around else x
+
+
+def _norm(channels: int, settings: NetSettings) -> nn.BatchNorm2d:
+    """Return a norm that learns a bias only: what follows undoes a scale."""
+    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=settings.norm_share)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+@torch.no_grad()
+def _start(weight: Tensor, dirac: Dirac | None, *, first: bool) -> None:
+    """Start a convolution's weights so that what comes in gets through.
+
+    Source: cifar10-airbench ("copy": as many filters as channels come in copy one each); hlb-CIFAR10 0.6 ("add": to the
+    random start of a group's first convolution, its mean and spread kept; the later ones copy).
+    """
+    if dirac == "copy" or (dirac == "add" and not first):
+        nn.init.dirac_(weight[: weight.size(1)])
+    elif dirac == "add":
+        spread, mean = torch.std_mean(weight)
+        weight.add_(nn.init.dirac_(torch.empty_like(weight)))
+        now, off = torch.std_mean(weight)
+        weight.sub_(off).div_(now).mul_(spread).add_(mean)

@@ -1,0 +1,1 @@
+"""The image task: data sets, recipes, the speedrun. It imports nothing of the radar half."""

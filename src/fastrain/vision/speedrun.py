@@ -1,0 +1,167 @@
+"""The speedrun: a recipe trained over some seeds, with the figures that make it comparable.
+
+Seconds are counted by the peers' rule: from data on the device to the test images judged with the recipe's views;
+decoding, compiling and warming up stand beside them. CPU seconds of the whole process are kept too.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastrain.core.errors import SettingError
+from fastrain.core.memory import keep_all_memory, peak_bytes
+from fastrain.core.version import version
+from fastrain.vision.datasets import Dataset
+from fastrain.vision.recipes import Recipe
+from fastrain.vision.train import Epoch, Trained, train
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One seed's figures; see `Trained`."""
+
+    seed: int
+    accuracy: float
+    accuracy_views: float
+    seconds: float
+    cpu_seconds: float
+    views_seconds: float
+
+
+def device_of(name: str | None) -> torch.device:
+    """Return the device of a name; the fastest that is there if None.
+
+    Raises:
+        SettingError: there is no such device, or torch cannot use it.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"--device {name}: not to be had ({str(error).splitlines()[0]}).") from None
+    return device
+
+
+def default_recipe(device: torch.device) -> str:
+    """Return the name of our recipe for a device."""
+    return "cpu" if device.type == "cpu" else "gpu"
+
+
+def speedrun(
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seeds: int,
+    device: torch.device,
+    threads: int | None = None,
+    look: bool = False,
+    begin: Callable[[int], None] = lambda _: None,
+    progress: Callable[[Epoch], None] = lambda _: None,
+    done: Callable[[Trained], None] = lambda _: None,
+) -> tuple[Outcome, ...]:
+    """Return the figures of each seed.
+
+    Args:
+        data: see `Dataset`.
+        recipe: see `Recipe`.
+        seeds: how many, from 0.
+        device: that trains.
+        threads: of a CPU; one if None, which another process on a core cannot hold up.
+        look: judge the test images after every epoch too; its time is not counted.
+        begin: called with each seed before it starts.
+        progress: called at every epoch's end.
+        done: called with each trained network.
+    """
+    keep_all_memory()
+    torch.set_num_threads(threads or 1)
+    torch.backends.cudnn.benchmark = True
+    outcomes = []
+    for seed in range(seeds):
+        begin(seed)
+        trained = train(data, recipe, seed=seed, device=device, look=look, progress=progress)
+        done(trained)
+        outcomes.append(
+            Outcome(
+                seed,
+                trained.accuracy,
+                trained.accuracy_views,
+                trained.seconds,
+                trained.cpu_seconds,
+                trained.views_seconds,
+            )
+        )
+    return tuple(outcomes)
+
+
+def record_of(
+    data: Dataset, name: str, recipe: Recipe, outcomes: tuple[Outcome, ...], device: torch.device
+) -> dict[str, Any]:
+    """Return what a record keeps: what was run, on what, and mean and spread over the seeds."""
+    spent = os.times()
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "data": data.name,
+        "images": [len(data.train.labels), len(data.test.labels)],
+        "recipe": name,
+        "settings": asdict(recipe),
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "versions": {"fastrain": version(), "torch": torch.__version__, "python": platform.python_version()},
+        "seeds": [asdict(outcome) for outcome in outcomes],
+        **{
+            field: _spread([getattr(outcome, field) for outcome in outcomes])
+            for field in ("accuracy", "accuracy_views", "seconds", "cpu_seconds")
+        },
+        "warm_up": "none: the first seed's kernels are made within its time",
+        "cpu_seconds_of_process": round(spent.user + spent.system, 1),
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def _spread(values: list[float]) -> dict[str, float | int | None]:
+    return {
+        "mean": statistics.fmean(values),
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        "count": len(values),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this package lies in; None where it is installed otherwise."""
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip()

@@ -1,0 +1,313 @@
+"""Training an image network by a recipe, and what it says of images."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastrain.core.errors import SettingError, TooShort
+from fastrain.core.shapes import Float, Int
+from fastrain.engine.averaging import MovingAverage
+from fastrain.engine.batches import Batch, Batches, normalised
+from fastrain.engine.fit import FitSettings, fit
+from fastrain.engine.optimizers import Muon, Schedule, Steering
+from fastrain.engine.schedule import falling, triangle
+from fastrain.nets.image_net import ImageNet
+from fastrain.vision.datasets import Dataset, Split
+from fastrain.vision.recipes import Averages, MuonRates, Recipe, SgdRates, Views
+
+FOR_WHITENING = 5000  # images whose patches the stem is whitened by, as the peers do
+AT_ONCE = 1000  # images that are judged together
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How a run stands at an epoch's end.
+
+    Attributes:
+        epoch: done, from 1; a fraction at the end of a run that ends within one.
+        loss: smoothed, per sample.
+        accuracy: on what is not trained on, without the views; None where it was not looked at.
+        seconds: of training so far.
+        cpu_seconds: of the process since training began.
+    """
+
+    epoch: float
+    loss: float
+    accuracy: float | None
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and its figures.
+
+    Attributes:
+        network: in evaluation mode.
+        mean: of each channel, of values 0 to 1.
+        spread: of each channel.
+        accuracy: on the test images, one view each.
+        accuracy_views: with the recipe's views.
+        seconds: of training and of judging with the views: the peers' rule, data on the device.
+        cpu_seconds: of the same.
+        views_seconds: of judging with the views alone.
+        epochs: how it went.
+    """
+
+    network: ImageNet
+    mean: Float[Tensor, channel]
+    spread: Float[Tensor, channel]
+    accuracy: float
+    accuracy_views: float
+    seconds: float
+    cpu_seconds: float
+    views_seconds: float
+    epochs: tuple[Epoch, ...]
+
+
+def train(
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    look: bool = False,
+    progress: Callable[[Epoch], None] = lambda _: None,
+) -> Trained:
+    """Return a network trained by a recipe.
+
+    Args:
+        data: what to train and to test on.
+        recipe: see there.
+        seed: of everything that is drawn.
+        device: that trains.
+        look: judge the test images after every epoch too; its time is not counted.
+        progress: called at every epoch's end.
+
+    Raises:
+        TooShort: fewer images than a batch.
+        FloatingPointError: the loss is no number any more.
+    """
+    torch.manual_seed(seed)
+    if len(data.train.labels) < recipe.batch:
+        raise TooShort(
+            f"{data.name}: {len(data.train.labels)} images to train on, the recipe's batch is {recipe.batch}."
+        )
+    values, labels = _on(data.train, device)
+    test = _on(data.test, device)
+    per_epoch = len(labels) // recipe.batch
+    steps = ceil(recipe.epochs * per_epoch)
+    network = ImageNet(data.train.images.shape[-1], len(data.classes), recipe.net).to(device)
+    smallest = min(values.shape[1:3])
+    if not network.edge_left(_edge(recipe.edges, steps, int(smallest), 0) if recipe.edges else int(smallest)):
+        raise SettingError(
+            f"{data.name}: images of {smallest} pixels are too small for this network; make them larger."
+        )
+    clock = _Clock(device)
+    edge = partial(_edge, recipe.edges, steps, int(values.shape[2])) if recipe.edges else None
+    batches = Batches(
+        values, labels, size=recipe.batch, steps=steps, seed=seed, augmentation=recipe.augmentation, edge=edge
+    )
+    sample = normalised(values[:FOR_WHITENING], batches.mean, batches.spread)
+    network.stem.fit(sample, recipe.net.whitening_floor)
+    del sample
+    average = _average(network, recipe.averages, steps, per_epoch)
+    epochs: list[Epoch] = []
+
+    def at(done: int, total: int, loss: float) -> None:
+        clock.stop()
+        judged = network if average is None else cast(ImageNet, average.model)
+        accuracy = None
+        if look:
+            accuracy = accuracy_of(judged, test, batches, "one")
+            network.train()
+        epochs.append(Epoch(done / per_epoch, loss / recipe.batch, accuracy, clock.seconds, clock.cpu_seconds))
+        progress(epochs[-1])
+        clock.start()
+
+    fitted = fit(
+        network,
+        batches.batch,
+        partial(_loss, smoothing=recipe.smoothing),
+        _steering(network, recipe, steps, per_epoch),
+        FitSettings(steps, bf16=True, look_every=per_epoch),
+        average=average,
+        progress=at,
+    )
+    before = clock.seconds_now
+    accuracy_views = accuracy_of(fitted, test, batches, recipe.views)
+    clock.stop()
+    views_seconds = clock.seconds - before
+    accuracy = accuracy_of(fitted, test, batches, "one")
+    return Trained(
+        network=cast(ImageNet, fitted),
+        mean=batches.mean,
+        spread=batches.spread,
+        accuracy=accuracy,
+        accuracy_views=accuracy_views,
+        seconds=clock.seconds,
+        cpu_seconds=clock.cpu_seconds,
+        views_seconds=views_seconds,
+        epochs=tuple(epochs),
+    )
+
+
+def accuracy_of(network: nn.Module, split: tuple[Tensor, Tensor], batches: Batches, views: Views) -> float:
+    """Return the share of images whose class is found."""
+    values, labels = split
+    found = 0
+    for start in range(0, len(labels), AT_ONCE):
+        x = normalised(values[start : start + AT_ONCE], batches.mean, batches.spread)
+        found += int((logits(network, x, views).argmax(dim=1) == labels[start : start + AT_ONCE]).sum())
+    return found / len(labels)
+
+
+@torch.no_grad()
+def logits(network: nn.Module, x: Float[Tensor, "batch channel y x"], views: Views) -> Float[Tensor, "batch class"]:
+    """Return the logits of images, averaged over their views: as they are, mirrored, moved by a pixel to two corners.
+
+    Source: cifar10-airbench.
+    """
+    network.eval()
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        if views == "one":
+            return cast(Tensor, network(x)).float()
+        out = _mirrored(network, x)
+        if views == "mirrored":
+            return out
+        height, width = x.shape[-2:]
+        wide = F.pad(x, (1, 1, 1, 1), "reflect")
+        moved = [_mirrored(network, wide[..., d : d + height, d : d + width]) for d in (0, 2)]
+        return 0.5 * out + 0.25 * (moved[0] + moved[1])
+
+
+def _mirrored(network: nn.Module, x: Tensor) -> Tensor:
+    return 0.5 * cast(Tensor, network(x)).float() + 0.5 * cast(Tensor, network(x.flip(-1))).float()
+
+
+def _loss(network: nn.Module, batch: Batch, *, smoothing: float) -> Tensor:
+    """Return the loss summed over the batch, as the peers' rates expect it."""
+    out = network(batch.values).float()
+    cross = partial(F.cross_entropy, out, label_smoothing=smoothing, reduction="sum")
+    loss = cross(batch.labels)
+    if batch.others is not None:
+        loss = (1 - batch.mixed) * loss + batch.mixed * cross(batch.others)
+    return loss
+
+
+def _steering(network: ImageNet, recipe: Recipe, steps: int, per_epoch: int) -> Steering:
+    stem = [network.stem.bias]
+    stem_steps = round(recipe.stem_bias_epochs * per_epoch)
+    rest = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("stem.")]
+    if isinstance(recipe.rates, MuonRates):
+        return _muon(network, recipe.rates, recipe.batch, stem, stem_steps, rest, steps)
+    return _sgd(recipe.rates, recipe.batch, stem if stem_steps else [], rest, steps)
+
+
+def _muon(
+    network: ImageNet,
+    rates: MuonRates,
+    batch: int,
+    stem: list[nn.Parameter],
+    stem_steps: int,
+    rest: list[nn.Parameter],
+    steps: int,
+) -> Steering:
+    head = [network.head.weight]
+    filters = [p for p in rest if p.ndim == 4]
+    biases = [p for p in rest if p.ndim == 1]
+    decay = rates.decay * batch
+    groups = [
+        {"params": part, "lr": rate, "weight_decay": decay / rate}
+        for part, rate in ((stem, rates.biases), (biases, rates.biases), (head, rates.head))
+    ]
+    sgd = torch.optim.SGD(groups, lr=rates.biases, momentum=rates.momentum, nesterov=True)
+    fall: Schedule = partial(falling, steps=steps)
+    schedules: list[Schedule] = [partial(falling, steps=stem_steps), fall, fall]
+    return Steering([(sgd, schedules), (Muon(filters, lr=rates.filters, momentum=rates.filters_momentum), [fall])])
+
+
+def _sgd(rates: SgdRates, batch: int, stem: list[nn.Parameter], rest: list[nn.Parameter], steps: int) -> Steering:
+    groups = [
+        {
+            "params": [p for p in rest if p.ndim > 1],
+            "lr": rates.weights,
+            "weight_decay": rates.decay * batch,
+        },
+        {
+            "params": stem + [p for p in rest if p.ndim == 1],
+            "lr": rates.biases,
+            "weight_decay": rates.decay * batch / rates.bias_scale,
+        },
+    ]
+    sgd = torch.optim.SGD(groups, lr=rates.weights, momentum=rates.momentum, nesterov=True)
+    rise = partial(triangle, steps=round(rates.until * steps), peak_at=rates.peak_at, end=rates.end)
+    return Steering([(sgd, [rise, rise])])
+
+
+def _average(network: ImageNet, averages: Averages | None, steps: int, per_epoch: int) -> MovingAverage | None:
+    if averages is None:
+        return None
+
+    def decay(step: int) -> float:
+        share = 1.0 if averages.power is None else ((step + 1) / steps) ** averages.power
+        return averages.decay * share
+
+    start = round(averages.start * per_epoch)
+    return MovingAverage(network, decay, every=averages.every, start=start, copy_back=averages.copy_back)
+
+
+def _edge(edges: tuple[tuple[float, float], ...], steps: int, whole: int, step: int) -> int:
+    """Return the images' edge at a step."""
+    share = max((pair for pair in edges if pair[0] <= step / steps), default=(0.0, 1.0))[1]
+    return min(whole, round(share * whole))
+
+
+def _on(split: Split, device: torch.device) -> tuple[Tensor, Int[Tensor, image]]:
+    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
+
+
+class _Clock:
+    """Seconds of training, on the wall and of the process's processors; a GPU's queue is waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = self.cpu_seconds = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Go on."""
+        self._wait()
+        self._began, self._spent = time.perf_counter(), _cpu()
+
+    def stop(self) -> None:
+        """Stand still."""
+        self._wait()
+        self.seconds += time.perf_counter() - self._began
+        self.cpu_seconds += _cpu() - self._spent
+        self._began, self._spent = time.perf_counter(), _cpu()
+
+    @property
+    def seconds_now(self) -> float:
+        """Seconds so far, while it runs."""
+        self._wait()
+        return self.seconds + time.perf_counter() - self._began
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _cpu() -> float:
+    spent = os.times()
+    return spent.user + spent.system

@@ -1,0 +1,82 @@
+"""Optimisers against linear algebra and against steps by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fastrain.engine.averaging import MovingAverage
+from fastrain.engine.optimizers import Muon, Steering, orthogonalised
+from fastrain.engine.schedule import falling
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (12, 12)])
+def test_an_orthogonalised_matrix_keeps_its_singular_vectors_and_evens_its_values(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    out = orthogonalised(matrix)
+    inner = left.T @ out @ right.T
+    assert (inner - torch.diag(torch.diag(inner))).abs().max() < 0.05  # bfloat16
+    # Values within a tenth of the largest come out near one.
+    well = values > 0.1 * values[0]
+    assert ((torch.diag(inner)[well] > 0.4) & (torch.diag(inner)[well] < 1.6)).all()
+
+
+def test_a_step_of_muon_is_the_orthogonal_update_of_a_weight_of_fixed_norm():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(8, 3, 2, 2))
+    before = weight.detach().clone()
+    weight.grad = torch.randn_like(weight)
+    gradient = weight.grad.clone()
+    Muon([weight], lr=0.1, momentum=0.6).step()
+    ahead = gradient * 1.6  # the first momentum is the gradient
+    update = orthogonalised(ahead.reshape(8, -1)).view_as(before)
+    torch.testing.assert_close(weight.detach(), before * 8**0.5 / before.norm() - 0.1 * update)
+
+
+def test_each_group_follows_its_schedule_and_one_without_a_rate_is_not_differentiated():
+    first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    sgd = torch.optim.SGD([{"params": [first], "lr": 1.0}, {"params": [second], "lr": 2.0}], lr=1.0)
+    steering = Steering([(sgd, [lambda step: falling(step, 2), lambda step: 0.5])])
+    for step, (rate, other) in enumerate([(1.0, 1.0), (0.5, 1.0), (0.0, 1.0)]):
+        steering.prepare(step)
+        assert [group["lr"] for group in sgd.param_groups] == [rate, other]
+        assert first.requires_grad == (rate > 0)
+        loss = (first * 1.0 + second * 3.0).sum()
+        loss.backward()
+        before = first.detach().clone(), second.detach().clone()
+        steering.step()
+        assert first.item() == pytest.approx(before[0].item() - rate)
+        assert second.item() == pytest.approx(before[1].item() - 3 * other)
+        assert first.grad is None and second.grad is None
+
+
+def test_a_moving_average_starts_late_decays_and_is_copied_back():
+    network = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(network, lambda step: 0.75, every=2, start=2, copy_back=True)
+    own = []
+    for value in range(7):
+        nn.init.constant_(network.weight, float(value))
+        average.update(network)
+        own.append(network.weight.item())
+    # It starts at 2; at 4 it takes a quarter of 4, at 6 a quarter of 6; the network goes on from it.
+    at_4 = 0.75 * 2 + 0.25 * 4
+    at_6 = 0.75 * at_4 + 0.25 * 6
+    assert own == pytest.approx([0, 1, 2, 3, at_4, 5, at_6])
+    assert float(average.model.weight) == pytest.approx(at_6)
+
+
+def test_a_moving_average_goes_on_from_its_state():
+    network = nn.Linear(1, 1, bias=False)
+    one = MovingAverage(network, lambda step: 0.9, start=1)
+    for value in (1.0, 2.0, 3.0):
+        nn.init.constant_(network.weight, value)
+        one.update(network)
+    other = MovingAverage(nn.Linear(1, 1, bias=False), lambda step: 0.9, start=1)
+    other.load_state_dict(one.state_dict())
+    nn.init.constant_(network.weight, 5.0)
+    one.update(network)
+    other.update(network)
+    assert float(one.model.weight) == pytest.approx(float(other.model.weight))

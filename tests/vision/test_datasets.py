@@ -1,0 +1,119 @@
+"""Data sets: each layout gives the same images, and what is broken is named."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from images import images, png, write_binary, write_folders, write_parquet, write_python
+
+from fastrain.core.errors import DamagedFile, FastrainError, SourceError, UsageError
+from fastrain.vision.datasets import CIFAR10, open_dataset
+
+
+@pytest.mark.parametrize("layout", ["parquet", "python", "binary", "folders"])
+def test_every_layout_gives_the_images_and_their_classes(tmp_path, layout):
+    made, labels = images(60), np.arange(60) % 10
+    if layout == "parquet":
+        write_parquet(tmp_path / "train-00000.parquet", made[:30], labels[:30])
+        write_parquet(tmp_path / "train-00001.parquet", made[30:50], labels[30:50])
+        write_parquet(tmp_path / "test.parquet", made[50:], labels[50:])
+    elif layout == "python":
+        write_python(tmp_path / "cifar-10-batches-py", made, labels)
+    elif layout == "binary":
+        write_binary(tmp_path / "cifar-10-batches-bin", made, labels)
+    else:
+        write_folders(tmp_path, made, labels)
+    data = open_dataset(tmp_path)
+    if layout == "folders":  # in the order of the classes' names
+        order = np.argsort(labels[:50], kind="stable")
+        np.testing.assert_array_equal(data.train.images, made[:50][order])
+        assert data.classes == tuple(f"{i:02d}" for i in range(10))
+    else:
+        np.testing.assert_array_equal(data.train.images, made[:50])
+        np.testing.assert_array_equal(data.test.images, made[50:])
+        np.testing.assert_array_equal(data.train.labels, labels[:50])
+        assert data.classes == CIFAR10
+    assert len(data.test.labels) == 10
+
+
+def test_the_copies_are_never_called_plain_cifar(data):
+    held = open_dataset(data / "cifar10-jpeg")
+    assert held.name == "CIFAR-10 (JPEG copies)"
+    assert held.train.images.shape == (50_000, 32, 32, 3)
+    assert np.bincount(held.train.labels).tolist() == [5000] * 10
+    assert held.classes == CIFAR10
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return sys.exit, (3,)
+
+    made, labels = images(60), np.arange(60) % 10
+    folder = tmp_path / "cifar-10-batches-py"
+    write_python(folder, made, labels)
+    (folder / "data_batch_3").write_bytes(pickle.dumps({b"data": Evil()}))
+    with pytest.raises(DamagedFile, match=r"data_batch_3: .*exit"):
+        open_dataset(tmp_path)
+
+
+def broken(tmp_path, case):
+    made, labels = images(60), np.arange(60) % 10
+    if case == "nothing":
+        return r"no data set that is known"
+    if case == "truncated parquet":
+        write_parquet(tmp_path / "train.parquet", made[:50], labels[:50])
+        write_parquet(tmp_path / "test.parquet", made[50:], labels[50:])
+        whole = (tmp_path / "test.parquet").read_bytes()
+        (tmp_path / "test.parquet").write_bytes(whole[: len(whole) // 2])
+        return r"test.parquet: truncated"
+    if case == "other columns":
+        for name in ("train", "test"):
+            pyarrow.parquet.write_table(pyarrow.table({"a": [1], "b": [2]}), tmp_path / f"{name}.parquet")
+        return r"columns a, b; expected img"
+    if case == "no picture":
+        rows = [{"bytes": b"not a picture", "path": None}]
+        for name in ("train", "test"):
+            pyarrow.parquet.write_table(pyarrow.table({"img": rows, "label": [0]}), tmp_path / f"{name}.parquet")
+        return r"image 0: no picture"
+    if case == "mixed sizes":
+        write_folders(tmp_path, made, labels)
+        (tmp_path / "train" / "03" / "zzz.png").write_bytes(png(images(1, edge=20)[0]))
+        return r"20×20 pixels, the first has 32×32"
+    if case == "one class":
+        write_folders(tmp_path, made, labels * 0)
+        return r"1 classes; expected"
+    if case == "unknown class":
+        write_folders(tmp_path, made, labels)
+        (tmp_path / "test" / "zebra").mkdir()
+        return r"class zebra is not in train"
+    write_binary(tmp_path / "cifar-10-batches-bin", made, labels)
+    path = tmp_path / "cifar-10-batches-bin" / "data_batch_2.bin"
+    path.write_bytes(path.read_bytes()[:-5])
+    return r"data_batch_2.bin: .* it is truncated"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "nothing",
+        "truncated parquet",
+        "other columns",
+        "no picture",
+        "mixed sizes",
+        "one class",
+        "unknown class",
+        "short",
+    ],
+)
+def test_what_is_broken_is_named_in_one_line(tmp_path, case):
+    said = broken(tmp_path, case)
+    with pytest.raises(FastrainError, match=said) as caught:
+        open_dataset(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, (SourceError, UsageError))

@@ -1,0 +1,161 @@
+"""Recipes train, the figures are what they say, and the whole half runs where the radar half is not installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from images import write_parquet
+
+from fastrain.core.errors import SettingError, TooShort
+from fastrain.engine.batches import normalised
+from fastrain.nets.image_net import NetSettings
+from fastrain.vision.datasets import Dataset, Split
+from fastrain.vision.recipes import RECIPES, Recipe, SgdRates, recipe_of
+from fastrain.vision.train import logits, train
+
+CPU = torch.device("cpu")
+
+
+def blobs(count, seed, edge=16, classes=4):
+    """Images whose class is the quarter that holds a bright spot."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, count)
+    images = draw.integers(0, 90, (count, edge, edge, 3)).astype(np.uint8)
+    half = edge // 2
+    for image, label in zip(images, labels, strict=True):
+        row, column = half * (label // 2) + draw.integers(1, half - 3), half * (label % 2) + draw.integers(1, half - 3)
+        image[row : row + 3, column : column + 3] = 255
+    return Split(images, labels)
+
+
+def dataset():
+    return Dataset("blobs", ("a", "b", "c", "d"), blobs(600, 1), blobs(200, 2))
+
+
+def small(recipe):
+    net = replace(recipe.net, widths=tuple(w // 4 for w in recipe.net.widths))
+    augmentation = replace(recipe.augmentation, flip=None, translate=1)
+    return replace(recipe, net=net, batch=50, epochs=min(recipe.epochs, 8.0), augmentation=augmentation, views="one")
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_learns_what_can_be_learned(name):
+    recipe = small(recipe_of(name))
+    if isinstance(recipe.rates, SgdRates):  # made for a batch of 512 and more, summed
+        recipe = replace(recipe, rates=replace(recipe.rates, weights=4e-3, biases=0.05, until=1.0))
+    if recipe.averages:
+        recipe = replace(recipe, averages=replace(recipe.averages, start=3.0))
+    trained = train(dataset(), recipe, seed=0, device=CPU)
+    assert trained.accuracy > 0.8
+    assert len(trained.epochs) == 8
+    assert trained.seconds >= trained.epochs[-1].seconds > 0
+
+
+def test_a_seed_gives_the_same_network_and_another_seed_another():
+    recipe = replace(small(Recipe()), epochs=1.0)
+    one, same, other = (train(dataset(), recipe, seed=seed, device=CPU) for seed in (0, 0, 1))
+    weights = [torch.cat([p.flatten() for p in t.network.parameters()]) for t in (one, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_accuracy_is_the_share_of_test_images_told_right():
+    data = dataset()
+    trained = train(data, replace(small(Recipe()), epochs=2.0, views="mirrored"), seed=0, device=CPU)
+    x = normalised(torch.from_numpy(data.test.images), trained.mean, trained.spread)
+    one = logits(trained.network, x, "one")
+    assert trained.accuracy == np.mean(one.argmax(dim=1).numpy() == data.test.labels)
+    mirrored = 0.5 * one + 0.5 * logits(trained.network, x.flip(-1), "one")
+    torch.testing.assert_close(mirrored, logits(trained.network, x, "mirrored"), atol=1e-4, rtol=1e-3)
+    assert trained.accuracy_views == np.mean(mirrored.argmax(dim=1).numpy() == data.test.labels)
+
+
+def test_the_views_are_the_image_its_mirror_and_both_moved_to_two_corners():
+    torch.manual_seed(0)
+    x = torch.randn(3, 3, 8, 8)
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, y):
+            seen.append(y)
+            return y.mean((2, 3))
+
+    out = logits(Spy(), x, "mirrored and moved")
+    assert len(seen) == 6
+    weights = [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]
+    torch.testing.assert_close(out, sum(w * y.mean((2, 3)) for w, y in zip(weights, seen, strict=True)))
+    torch.testing.assert_close(seen[2][..., 1:, 1:], x[..., :-1, :-1])
+    torch.testing.assert_close(seen[4][..., :-1, :-1], x[..., 1:, 1:])
+
+
+def test_runs_may_begin_with_small_images():
+    recipe = replace(small(Recipe()), edges=((0.0, 0.625), (0.5, 1.0)))
+    assert train(dataset(), recipe, seed=0, device=CPU).accuracy > 0.8
+
+
+def test_too_few_or_too_small_images_are_refused_with_a_reason():
+    with pytest.raises(TooShort, match="600 images to train on, the recipe's batch is 2000"):
+        train(dataset(), Recipe(), seed=0, device=CPU)
+    tiny = Dataset("tiny", ("a", "b"), blobs(60, 1, edge=10, classes=2), blobs(10, 2, edge=10, classes=2))
+    with pytest.raises(SettingError, match="images of 10 pixels are too small"):
+        train(tiny, replace(small(Recipe()), net=NetSettings(widths=(8,) * 4, depths=(1,) * 4)), seed=0, device=CPU)
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones():
+    with pytest.raises(SettingError, match="known recipes are airbench94, hlb"):
+        recipe_of("resnet")
+
+
+# None in the table of modules is how Python says that there is no such module.
+BARE = """
+import sys
+for name in ("jaxtyping", "numba", "zarr", "icechunk", "xarray", "h5py", "h5netcdf", "matplotlib", "pyproj", "scores",
+             "scipy", "pysteps", "eccodes", "distributed", "numcodecs"):
+    sys.modules[name] = None
+from fastrain.cli.main import run
+run()
+"""
+
+
+def test_the_command_runs_on_a_bare_machine_and_prints_one_json_object(tmp_path):
+    for name, split in (("train", blobs(2000, 1)), ("test", blobs(100, 2))):
+        write_parquet(tmp_path / f"{name}.parquet", split.images, split.labels)
+    command = [sys.executable, "-c", BARE, "speedrun", str(tmp_path), "--recipe", "airbench94", "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--seeds", "2", "--look", "--to", str(tmp_path / "record.json"), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record == json.loads((tmp_path / "record.json").read_text())
+    assert [seed["seed"] for seed in record["seeds"]] == [0, 1]
+    accuracies = [seed["accuracy_views"] for seed in record["seeds"]]
+    assert record["accuracy_views"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert record["accuracy_views"]["spread"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert record["data"] == tmp_path.name and record["images"] == [2000, 100]
+    lines = [line for line in done.stderr.splitlines() if "│" in line]
+    assert len(lines) == 2 + 2 * 9  # the head, eight epochs and the end of each seed
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "said"),
+    [
+        (["--recipe", "resnet"], 2, "known recipes"),
+        (["--device", "cuda:7"], 2, "--device cuda:7: not to be had"),
+        (["--seeds", "0"], 2, "--seeds"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(tmp_path, more, status, said):
+    command = [sys.executable, "-c", "from fastrain.cli.main import run; run()", "speedrun", str(tmp_path), *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status
+    assert said in done.stderr
