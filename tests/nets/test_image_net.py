@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fastrain.nets.image_net import Group, ImageNet, NetSettings
-from fastrain.nets.pooling import largest_of_four
 
 
 @pytest.mark.parametrize("edge", [16, 28, 32, 33])
@@ -14,9 +13,19 @@ from fastrain.nets.pooling import largest_of_four
     "settings",
     [
         NetSettings(),
-        NetSettings(widths=(16, 32), depths=(2, 1), kernel=3, padding=1, activation="relu", dirac=None),
+        NetSettings(
+            widths=(16, 32),
+            depths=(2, 1),
+            pools=("after", "before"),
+            kernel=3,
+            padding=1,
+            activation="relu",
+            dirac=None,
+        ),
         NetSettings(widths=(16, 32, 32), depths=(3, 1, 3), project=8, both_signs=False, excite_ratio=8, around=True),
-        NetSettings(widths=(16, 32), depths=(2, 2), kernel=4, stride=2, squeeze_excite=4, dirac="add"),
+        NetSettings(
+            widths=(16, 32), depths=(2, 2), pools=("none", "after"), kernel=4, stride=2, squeeze_excite=4, dirac="add"
+        ),
     ],
 )
 def test_every_switch_gives_logits_of_each_class_for_any_size(settings, edge):
@@ -42,7 +51,7 @@ def test_images_that_are_too_small_leave_no_map():
 
 def test_a_dirac_start_lets_what_comes_in_through():
     torch.manual_seed(0)
-    group = Group(4, 8, 2, NetSettings(activation="relu"))
+    group = Group(4, 8, 2, "after", NetSettings(activation="relu"))
     x = torch.rand(2, 4, 6, 6)
     torch.testing.assert_close(group.convolutions[0](x)[:, :4], x)
     y = torch.rand(2, 8, 3, 3)
@@ -51,25 +60,12 @@ def test_a_dirac_start_lets_what_comes_in_through():
 
 def test_an_added_dirac_keeps_the_random_starts_mean_and_spread():
     torch.manual_seed(0)
-    plain = Group(8, 8, 2, NetSettings(dirac=None)).convolutions[0].weight
+    plain = Group(8, 8, 2, "after", NetSettings(dirac=None)).convolutions[0].weight
     torch.manual_seed(0)
-    added = Group(8, 8, 2, NetSettings(dirac="add")).convolutions[0].weight
+    added = Group(8, 8, 2, "after", NetSettings(dirac="add")).convolutions[0].weight
     torch.testing.assert_close(torch.stack(torch.std_mean(plain)), torch.stack(torch.std_mean(added)))
     middle = torch.stack([added[i, i, 1, 1] for i in range(8)])
     assert middle.mean() > 3 * plain.std()
-
-
-def test_the_largest_of_four_and_its_gradient_are_torchs():
-    torch.manual_seed(0)
-    for shape in ((2, 3, 6, 8), (2, 3, 7, 9)):
-        x = torch.randn(shape, requires_grad=True)
-        y = torch.randn(shape).copy_(x.detach()).requires_grad_()
-        out, expected = largest_of_four(x), torch.nn.functional.max_pool2d(y, 2)
-        torch.testing.assert_close(out, expected)
-        weight = torch.randn_like(out)
-        (out * weight).sum().backward()
-        (expected * weight).sum().backward()
-        torch.testing.assert_close(x.grad, y.grad)
 
 
 def test_squeeze_and_excite_costs_what_it_says():

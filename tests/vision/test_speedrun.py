@@ -104,7 +104,12 @@ def test_too_few_or_too_small_images_are_refused_with_a_reason():
         train(dataset(), Recipe(), seed=0, device=CPU)
     tiny = Dataset("tiny", ("a", "b"), blobs(60, 1, edge=10, classes=2), blobs(10, 2, edge=10, classes=2))
     with pytest.raises(SettingError, match="images of 10 pixels are too small"):
-        train(tiny, replace(small(Recipe()), net=NetSettings(widths=(8,) * 4, depths=(1,) * 4)), seed=0, device=CPU)
+        train(
+            tiny,
+            replace(small(Recipe()), net=NetSettings(widths=(8,) * 4, depths=(1,) * 4, pools=("after",) * 4)),
+            seed=0,
+            device=CPU,
+        )
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones():

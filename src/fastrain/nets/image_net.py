@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
-from fastrain.nets.pooling import largest_of_four
 from fastrain.nets.squeeze_excite import SqueezeExcite
 from fastrain.nets.whitening import Whitening
 
 Activation = Literal["gelu", "relu", "silu"]
 Dirac = Literal["copy", "add"]
+Pool = Literal["after", "before", "none"]
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 
 
@@ -34,6 +34,8 @@ class NetSettings:
     Attributes:
         widths: channels of each group.
         depths: convolutions of each group.
+        pools: where each group takes the largest of each 2×2: after its first convolution, before it (a quarter of that
+            convolution's work), or nowhere.
         kernel: edge of the whitening's patches.
         stride: of the whitening's patches.
         padding: of the whitening.
@@ -51,6 +53,7 @@ class NetSettings:
 
     widths: tuple[int, ...] = (64, 256, 256)
     depths: tuple[int, ...] = (2, 2, 2)
+    pools: tuple[Pool, ...] = ("after", "after", "after")
     kernel: int = 2
     stride: int = 1
     padding: int = 0
@@ -91,8 +94,8 @@ class ImageNet(nn.Module):
             )
             width = settings.project
         groups = []
-        for wide, depth in zip(settings.widths, settings.depths, strict=True):
-            groups.append(Group(width, wide, depth, settings))
+        for wide, depth, pool in zip(settings.widths, settings.depths, settings.pools, strict=True):
+            groups.append(Group(width, wide, depth, pool, settings))
             width = wide
         self.groups = nn.Sequential(*groups)
         self.head = nn.Linear(width, classes, bias=False)
@@ -104,7 +107,7 @@ class ImageNet(nn.Module):
     def edge_left(self, edge: int) -> int:
         """Return the edge of the last group's map, of images of some edge; 0 where they are too small."""
         left = (edge + 2 * self.stem.padding - self.stem.kernel) // self.stem.stride + 1
-        return max(0, left) >> len(self.settings.widths)
+        return max(0, left) >> sum(pool != "none" for pool in self.settings.pools)
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch class"]:
         """Return the logits of normalised images."""
@@ -115,17 +118,19 @@ class ImageNet(nn.Module):
 
 
 class Group(nn.Module):
-    """Convolutions of one width, the first of which halves the map.
+    """Convolutions of one width; beside the first of them the map is halved, or not at all.
 
     Args:
         channels_in: that come in.
         channels: that go out.
         depth: how many convolutions.
+        pool: see `NetSettings`.
         settings: of the network.
     """
 
-    def __init__(self, channels_in: int, channels: int, depth: int, settings: NetSettings) -> None:
+    def __init__(self, channels_in: int, channels: int, depth: int, pool: Pool, settings: NetSettings) -> None:
         super().__init__()
+        self.pool = pool
         widths = [channels_in] + [channels] * (depth - 1)
         self.convolutions = nn.ModuleList(nn.Conv2d(w, channels, 3, padding=1, bias=False) for w in widths)
         self.norms = nn.ModuleList(_norm(channels, settings) for _ in widths)
@@ -137,8 +142,13 @@ class Group(nn.Module):
         self.excite = SqueezeExcite(channels, compression) if compression and depth > 1 else None
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch out rows columns"]:
-        """Return the group's map, half as high and wide."""
-        first = x = self.activation(self.norms[0](largest_of_four(self.convolutions[0](x))))
+        """Return the group's map."""
+        if self.pool == "before":
+            x = F.max_pool2d(x, 2)
+        x = self.convolutions[0](x)
+        if self.pool == "after":
+            x = F.max_pool2d(x, 2)
+        first = x = self.activation(self.norms[0](x))
         last = len(self.convolutions) - 1
         for i in range(1, last + 1):
             x = self.convolutions[i](x)
