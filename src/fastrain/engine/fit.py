@@ -5,6 +5,7 @@ So a run that was killed goes on from its last checkpoint to the same weights as
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def fit(
     """
     start, smooth = _resume(model, steering, average, settings, state)
     written = time.monotonic()
+    unseen: list[Tensor] = []
     device = next(model.parameters()).device.type
     model.train()
     for step in range(start, settings.steps):
@@ -79,19 +81,24 @@ def fit(
         steering.prepare(step)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=settings.bf16):
             value = loss(model, batch)
+        unseen.append(value.detach())
         looked = (step + 1) % settings.look_every == 0 or step + 1 == settings.steps
-        if looked and not torch.isfinite(value):
-            raise FloatingPointError(f"the loss became {value.item()} at step {step}")
+        if looked:
+            mean = torch.stack(unseen).float().mean().item()
+            unseen.clear()
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"the loss became {mean} at step {step}")
+            # Of every step: smoothed over twenty; of more than one: their mean is smooth enough.
+            span = min(step + 1, 20) if settings.look_every == 1 and smooth is not None else 1
+            smooth = mean if smooth is None else smooth + (mean - smooth) / span
         value.backward()  # type: ignore[no-untyped-call]
         if settings.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         steering.step()
         if average is not None:
             average.update(model)
-        if looked:
-            smooth = value.item() if smooth is None else smooth + (value.item() - smooth) / min(step + 1, 20)
-            if progress:
-                progress(step + 1, settings.steps, smooth)
+        if looked and progress and smooth is not None:
+            progress(step + 1, settings.steps, smooth)
         if state and time.monotonic() - written > settings.checkpoint_seconds:
             checkpoint.save(state, _state(model, steering, average, settings, step + 1, smooth))
             written = time.monotonic()
