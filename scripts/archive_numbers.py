@@ -67,7 +67,8 @@ def _append() -> str:
     return (
         f"Over {said['frames']:,} frames appended one by one, each committed, the last thousand took "
         f"{said['ratio_of_seconds']:.2f} times as long as the first\nthousand of another archive, appended in turns "
-        f"with them; the archive then takes {said['ratio_of_bytes']:.2f} times what a bulk ingest\nof the same frames takes."
+        f"with them; the archive then takes {said['ratio_of_bytes']:.2f} times what a bulk ingest\n"
+        "of the same frames takes."
     )
 
 
