@@ -65,10 +65,10 @@ def _kernel() -> str:
 def _append() -> str:
     said = _record("append")
     return (
-        f"Over {said['frames']:,} frames appended one by one, each committed, the last thousand took "
-        f"{said['ratio_of_seconds']:.2f} times as long as the first\nthousand of another archive, appended in turns "
-        f"with them; the archive then takes {said['ratio_of_bytes']:.2f} times what a bulk ingest\n"
-        "of the same frames takes."
+        f"Over {said['frames']:,} frames appended one by one, each committed, the last {said['compared']:,} took "
+        f"{said['ratio_of_seconds']:.2f} times as long ({said['ratio_of_cpu_seconds']:.2f} times\nthe CPU) "
+        f"as the first {said['compared']:,} of another archive, appended in turns with them; the archive then takes "
+        f"{said['ratio_of_bytes']:.2f} times\nwhat a bulk ingest of the same frames takes."
     )
 
 

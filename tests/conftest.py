@@ -7,9 +7,8 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-CHECKED = [
-    f"fastrain.{name}" for name in ("core", "sources", "motion", "samples", "nets", "engine", "verification", "rain")
-]
+PACKAGES = ("core", "sources", "motion", "samples", "nets", "engine", "verification", "rain", "vision")
+CHECKED = [f"fastrain.{name}" for name in PACKAGES]
 install_import_hook(CHECKED, "checker.tower")
 
 import matplotlib  # noqa: E402

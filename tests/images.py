@@ -34,11 +34,7 @@ def batches():
 
 def write_python(folder, made, labels):
     folder.mkdir(parents=True)
-    parts = np.array_split(np.arange(50), 5)
-    for name, at in [
-        *((f"data_batch_{i + 1}", part) for i, part in enumerate(parts)),
-        ("test_batch", np.arange(50, 60)),
-    ]:
+    for name, at in batches():
         data = made[at].transpose(0, 3, 1, 2).reshape(len(at), -1)
         held = {b"data": data, b"labels": [int(labels[i]) for i in at], b"batch_label": b"x"}
         (folder / name).write_bytes(pickle.dumps(held, protocol=2))
@@ -46,11 +42,7 @@ def write_python(folder, made, labels):
 
 def write_binary(folder, made, labels):
     folder.mkdir(parents=True)
-    parts = np.array_split(np.arange(50), 5)
-    for name, at in [
-        *((f"data_batch_{i + 1}", part) for i, part in enumerate(parts)),
-        ("test_batch", np.arange(50, 60)),
-    ]:
+    for name, at in batches():
         data = made[at].transpose(0, 3, 1, 2).reshape(len(at), -1)
         np.concatenate([labels[at, None].astype(np.uint8), data], axis=1).tofile(folder / f"{name}.bin")
 

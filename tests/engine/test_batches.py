@@ -94,8 +94,8 @@ def test_a_square_of_another_map_is_mixed_in_from_the_asked_share_of_the_run_on(
 
 
 def test_maps_that_begin_small_keep_their_mean():
-    drawn = batches(PLAIN, edge=lambda step: 8 if step < 5 else EDGE)
+    drawn = batches(PLAIN, share=lambda step: 2 / 3 if step < 5 else 1.0)
     assert drawn.batch(4).values.shape == (10, 3, 8, 8)
     assert drawn.batch(5).values.shape == (10, 3, EDGE, EDGE)
     flat = torch.full((2, 3, 12, 12), 0.7)
-    torch.testing.assert_close(shrunk(flat, 7), torch.full((2, 3, 7, 7), 0.7))
+    torch.testing.assert_close(shrunk(flat, (7, 7)), torch.full((2, 3, 7, 7), 0.7))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
 
 from fastrain.engine import checkpoint
-from fastrain.engine.averaging import Average
+from fastrain.engine.averaging import Average, MovingAverage
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import adamw
 from fastrain.engine.schedule import triangle
@@ -107,3 +109,47 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end():
     assert rates[-1] == pytest.approx(0.02)
     assert rates[:20] == sorted(rates[:20])
     assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_until_an_average_has_started_the_network_stands_for_itself():
+    network = model()
+    steering = adamw(network, 20, learning_rate=0.02)
+    average = MovingAverage(network, lambda step: 0.9, start=50)
+    fitted = fit(network, draw, loss, steering, FitSettings(steps=20, bf16=False), average=average)
+    assert fitted is network
+
+
+@pytest.mark.parametrize("span", [9, None])
+def test_a_checkpoint_of_another_average_is_not_gone_on_with(tmp_path, span):
+    state = tmp_path / "state.pt"
+    fitted_by_adamw(model(), state=state)
+    network, steps = model(), []
+    average = Average(network, span) if span else None
+    steering = adamw(network, SETTINGS.steps, learning_rate=0.02)
+    more = {"state": state, "progress": lambda done, *_: steps.append(done)}
+    fit(network, draw, loss, steering, SETTINGS, average=average, **more)
+    assert steps[0] == 1
+
+
+def test_a_look_at_many_steps_gives_their_mean_and_a_killed_run_the_same(tmp_path):
+    def means(settings, kill_at=None):
+        network, seen = model(), []
+
+        def look(done, total, value):
+            seen.append(value)
+            if done == kill_at:
+                raise Killed
+
+        steering = adamw(network, settings.steps, learning_rate=0.02)
+        state = tmp_path / f"{settings.look_every}.pt"
+        with contextlib.suppress(Killed):
+            fit(network, draw, loss, steering, settings, state=state, progress=look)
+        return seen
+
+    each = means(FitSettings(steps=30, bf16=False, checkpoint_seconds=1e9))
+    settings = FitSettings(steps=30, bf16=False, checkpoint_seconds=0.0, look_every=10)
+    whole = means(settings)
+    (tmp_path / "10.pt").unlink()
+    assert whole[0] < each[0] and len(whole) == 3
+    assert means(settings, kill_at=20)[-1] == whole[1]
+    assert means(settings)[-1] == whole[2]

@@ -58,6 +58,7 @@ def test_a_moving_average_starts_late_decays_and_is_copied_back():
     average = MovingAverage(network, lambda step: 0.75, every=2, start=2, copy_back=True)
     own = []
     for value in range(7):
+        assert average.started == (value > 2)
         nn.init.constant_(network.weight, float(value))
         average.update(network)
         own.append(network.weight.item())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -85,6 +87,19 @@ def broken(tmp_path, case):
         write_folders(tmp_path, made, labels)
         (tmp_path / "train" / "03" / "zzz.png").write_bytes(png(images(1, edge=20)[0]))
         return r"20×20 pixels, the first has 32×32"
+    if case == "labels":
+        write_parquet(tmp_path / "train.parquet", made[:50], labels[:50])
+        write_parquet(tmp_path / "test.parquet", made[50:], labels[50:] - 1)
+        return r"test has labels from -1 to 8, expected 0 to 9"
+    if case == "no tests":
+        write_python(tmp_path / "cifar-10-batches-py", made, labels)
+        path = tmp_path / "cifar-10-batches-py" / "test_batch"
+        path.write_bytes(pickle.dumps({b"data": made[:0], b"labels": []}, protocol=2))
+        return r"test holds no image"
+    if case == "grey tests":
+        write_parquet(tmp_path / "train.parquet", made[:50], labels[:50])
+        write_parquet(tmp_path / "test.parquet", made[50:, :, :, 0], labels[50:])
+        return r"train is of 32×32 pixels, colour, test of 32×32 pixels, grey"
     if case == "one class":
         write_folders(tmp_path, made, labels * 0)
         return r"1 classes; expected"
@@ -106,6 +121,9 @@ def broken(tmp_path, case):
         "other columns",
         "no picture",
         "mixed sizes",
+        "labels",
+        "no tests",
+        "grey tests",
         "one class",
         "unknown class",
         "short",
@@ -117,3 +135,33 @@ def test_what_is_broken_is_named_in_one_line(tmp_path, case):
         open_dataset(tmp_path)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, (SourceError, UsageError))
+
+
+def test_grey_and_coloured_files_of_one_folder_go_together(tmp_path):
+    made, labels = images(60), np.arange(60) % 10
+    write_folders(tmp_path, made, labels)
+    (tmp_path / "train" / "00" / "0000.png").write_bytes(png(made[0, :, :, 1]))
+    data = open_dataset(tmp_path)
+    np.testing.assert_array_equal(data.train.images[0], np.repeat(made[0, :, :, 1:2], 3, axis=2))
+
+
+def test_a_set_is_called_by_the_folder_that_the_user_gave(tmp_path, monkeypatch):
+    folder = tmp_path / "birds" / "data"
+    folder.mkdir(parents=True)
+    write_parquet(folder / "train.parquet", images(20), np.arange(20) % 10)
+    write_parquet(folder / "test.parquet", images(10), np.arange(10))
+    monkeypatch.chdir(tmp_path / "birds")
+    assert open_dataset(folder).name == "birds" == open_dataset(Path()).name
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_damaged_pickle_is_refused_or_read_and_nothing_else(tmp_path, seed):
+    write_python(tmp_path / "cifar-10-batches-py", images(60), np.arange(60) % 10)
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
+    draw = np.random.default_rng(seed)
+    data = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    head = np.r_[0:300, len(data) - 200 : len(data)]  # around the pixels, where the structure stands
+    data[draw.choice(head, 3)] = draw.integers(0, 256, 3)
+    path.write_bytes(data.tobytes())
+    with contextlib.suppress(DamagedFile):
+        assert len(open_dataset(tmp_path).train.labels) > 0

@@ -61,13 +61,15 @@ def run() -> None:
     except FastrainError as error:
         _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _fail("Interrupted; what was committed or checkpointed stands. The same command again goes on.", 130)
+        _fail(
+            "Interrupted; what was committed or checkpointed stands, and the same command again goes on from it.", 130
+        )
     except BrokenPipeError:
         # The reader of our output has gone (`fastrain info A | head`): no failure worth a message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except MemoryError:
-        _fail("Out of memory; a larger --coarseness needs less.", 1)
+        _fail("Out of memory; a larger --coarseness, or smaller images, need less.", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}.", 1)

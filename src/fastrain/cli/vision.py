@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastrain.cli.show import Json, duration, print_json, say, size
+from fastrain.cli.show import Json, duration, plain, print_json, say, size
+from fastrain.core.errors import UsageError
 
 if TYPE_CHECKING:
     from fastrain.vision.train import Epoch, Trained
@@ -43,6 +44,8 @@ def speedrun(
     on = device_of(device)
     name = recipe or default_recipe(on)
     chosen = recipe_of(name)
+    if to is not None and not to.resolve().parent.is_dir():
+        raise UsageError(f"--to {to}: there is no folder {to.resolve().parent}.")
     held = open_dataset(data)
     say(
         f"{held.name}: {len(held.train.labels)} images to train on, {len(held.test.labels)} to test on, "
@@ -61,18 +64,24 @@ def speedrun(
         done=table.end,
     )
     record = record_of(held, name, chosen, outcomes, on)
+    if json:
+        print_json(record)
+    else:
+        _show(record)
     if to is not None:
         import json as text
 
-        to.write_text(text.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if json:
-        print_json(record)
-        return
+        to.write_text(text.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
+
+
+def _show(record: dict[str, Any]) -> None:
+    """Print the figures of all seeds in one line."""
     accuracy, seconds, cpu = (record[field] for field in ("accuracy_views", "seconds", "cpu_seconds"))
+    count = accuracy["count"]
     spread = "" if accuracy["spread"] is None else f" ± {100 * accuracy['spread']:.2f}"
     typer.echo(
-        f"{held.name}, {name}: {100 * accuracy['mean']:.2f}{spread} % in {duration(seconds['mean'])} "
-        f"({cpu['mean']:.0f} CPU s), {seeds} seed{'s' if seeds > 1 else ''}, {record['device']}; "
+        f"{record['data']}, {record['recipe']}: {100 * accuracy['mean']:.2f}{spread} % in {duration(seconds['mean'])} "
+        f"({cpu['mean']:.0f} CPU s), {count} seed{'s' if count > 1 else ''}, {record['device']}; "
         f"{size(record['peak_bytes'])} of memory at the peak."
     )
 

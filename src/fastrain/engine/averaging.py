@@ -16,6 +16,10 @@ class Averaging(Protocol):
 
     model: nn.Module
 
+    @property
+    def started(self) -> bool:
+        """Whether anything is in the average yet; until then the network stands for itself."""
+
     def update(self, model: nn.Module) -> None:
         """Take one more step into the average."""
 
@@ -36,6 +40,14 @@ class Average:
         self.model = _frozen(model)
         self.span = max(1, span)
         self.steps = 0
+
+    def __repr__(self) -> str:
+        return f"Average({self.span})"
+
+    @property
+    def started(self) -> bool:
+        """Whether anything is in the average yet."""
+        return self.steps > 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -61,7 +73,7 @@ class MovingAverage:
         model: of the first step.
         decay: share of the average that stays, told by the step.
         every: so many steps one goes into it.
-        start: step of the first; until then the average is the network.
+        start: step of the first; until then there is no average.
         copy_back: let the network go on from the average each time.
     Source: hlb-CIFAR10 0.3 (average), 0.4 (copied back); Zhang et al. (2019), arXiv:1907.08610 (lookahead).
     """
@@ -78,6 +90,14 @@ class MovingAverage:
         self.model = _frozen(model)
         self.decay, self.every, self.start, self.copy_back = decay, every, start, copy_back
         self.steps = 0
+
+    def __repr__(self) -> str:
+        return f"MovingAverage({self.decay(self.start)}, {self.every}, {self.start}, {self.copy_back})"
+
+    @property
+    def started(self) -> bool:
+        """Whether anything is in the average yet."""
+        return self.steps > self.start
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

@@ -63,7 +63,7 @@ class Batches:
         steps: of the run.
         seed: of everything that is drawn.
         augmentation: see there.
-        edge: of the maps at a step, for runs that begin small; the maps' own if None.
+        share: of the maps' own edges at a step, for runs that begin small; all if None.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Batches:
         steps: int,
         seed: int,
         augmentation: Augmentation,
-        edge: Callable[[int], int] | None = None,
+        share: Callable[[int], float] | None = None,
     ) -> None:
-        self.size, self.steps, self.seed, self.augmentation, self.edge = size, steps, seed, augmentation, edge
+        self.size, self.steps, self.seed, self.augmentation, self.share = size, steps, seed, augmentation, share
         self.values, self.labels = values, labels
         self.shape = values.shape[1:3]
         self.mean, self.spread = moments(values)
@@ -103,8 +103,8 @@ class Batches:
         elif self.augmentation.flip == "random":
             values = _flipped(values, (torch.rand(len(chosen), generator=generator) < 0.5).to(values.device))
         x = normalised(values, self.mean, self.spread)  # (batch, channel, y, x)
-        if self.edge is not None and (edge := self.edge(step)) != x.shape[-1]:
-            x = shrunk(x, edge)
+        if self.share is not None and (share := self.share(step)) < 1:
+            x = shrunk(x, (round(share * self.shape[0]), round(share * self.shape[1])))
         labels = self.labels[chosen]
         square = self.augmentation.cutmix
         if square and step >= self.augmentation.cutmix_from * self.steps:
@@ -163,9 +163,9 @@ def normalised(
     return ((values.float() / 255 - mean) / spread).permute(0, 3, 1, 2)
 
 
-def shrunk(x: Float[Tensor, "batch channel y x"], edge: int) -> Float[Tensor, "batch channel edge edge"]:
+def shrunk(x: Float[Tensor, "batch channel y x"], size: tuple[int, int]) -> Float[Tensor, "batch channel rows columns"]:
     """Return smaller maps, smoothed first so that nothing folds over."""
-    small: Tensor = F.interpolate(x, size=(edge, edge), mode="bilinear", antialias=True, align_corners=False)
+    small: Tensor = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
     return small.contiguous(memory_format=torch.channels_last)
 
 

@@ -99,10 +99,11 @@ def fit(
             average.update(model)
         if looked and progress and smooth is not None:
             progress(step + 1, settings.steps, smooth)
-        if state and time.monotonic() - written > settings.checkpoint_seconds:
+        # Only after a look: what a checkpoint holds is known to be finite, and no loss is left out of the next mean.
+        if state and looked and time.monotonic() - written > settings.checkpoint_seconds:
             checkpoint.save(state, _state(model, steering, average, settings, step + 1, smooth))
             written = time.monotonic()
-    return (model if average is None else average.model).eval()
+    return (average.model if average is not None and average.started else model).eval()
 
 
 def _state(
@@ -117,10 +118,15 @@ def _state(
         "model": model.state_dict(),
         "steering": steering.state_dict(),
         "average": average.state_dict() if average is not None else {},
-        "settings": f"{settings} {steering}",
+        "settings": _identity(settings, steering, average),
         "step": step,
         "loss": smooth,
     }
+
+
+def _identity(settings: FitSettings, steering: Steering, average: Averaging | None) -> str:
+    """Return what a checkpoint must be of to be gone on with."""
+    return f"{settings} {steering} {average}"
 
 
 def _resume(
@@ -129,7 +135,7 @@ def _resume(
     if path is None or not path.exists():
         return 0, None
     kept = checkpoint.load(path)
-    if kept["settings"] != f"{settings} {steering}":
+    if kept["settings"] != _identity(settings, steering, average):
         return 0, None
     model.load_state_dict(kept["model"])
     steering.load_state_dict(kept["steering"])

@@ -40,10 +40,11 @@ class Steering:
             optimiser.zero_grad(set_to_none=True)
 
     def __repr__(self) -> str:
+        # A schedule is told by its first steps: two that agree on them and part later are not seen apart.
         kept = [
-            {k: v for k, v in group.items() if k not in ("params", "lr")}
-            for optimiser, _ in self.parts
-            for group in optimiser.param_groups
+            {**{k: v for k, v in group.items() if k not in ("params", "lr")}, "first": [schedule(i) for i in range(3)]}
+            for optimiser, schedules in self.parts
+            for group, schedule in zip(optimiser.param_groups, schedules, strict=True)
         ]
         return f"Steering({[type(optimiser).__name__ for optimiser, _ in self.parts]}, {kept})"
 

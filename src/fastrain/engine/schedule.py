@@ -24,4 +24,4 @@ def falling(step: int, steps: int) -> float:
 
     Source: cifar10-airbench.
     """
-    return max(0.0, 1 - step / max(1, steps))
+    return max(0.0, 1 - step / steps) if steps > 0 else 0.0

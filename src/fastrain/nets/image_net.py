@@ -1,8 +1,8 @@
-"""The image network: a whitened stem, then groups of convolutions, each of which halves the map, and a linear head.
+"""The image network: a whitened stem, then groups of convolutions on smaller and smaller maps, and a linear head.
 
-A group convolves, takes the largest of each 2×2, normalises and bends; then convolves again on the smaller map. What
-the speedrunners tried in turn are switches here: squeeze-and-excite, ways around, dirac starts, a projection after the
-stem.
+As a rule a group convolves, takes the largest of each 2×2, normalises and bends; then convolves again on the smaller
+map. What the speedrunners tried in turn are switches here: squeeze-and-excite, ways around, dirac starts, a projection
+after the stem.
 
 Source: Page (2019); hlb-CIFAR10 0.1 to 0.7 (2023); cifar10-airbench (2024).
 """
@@ -49,6 +49,7 @@ class NetSettings:
         around: add a group's first map to its last, where it has more than two convolutions.
         dirac: start convolutions as a copy of their input's channels, or add that to the random start.
         head_scale: of the logits; the reciprocal of the last width if None.
+        head_spread: of the head's weights at the start; torch's own start if None.
     """
 
     widths: tuple[int, ...] = (64, 256, 256)
@@ -67,6 +68,7 @@ class NetSettings:
     around: bool = False
     dirac: Dirac | None = "copy"
     head_scale: float | None = None
+    head_spread: float | None = 1.0
 
 
 class ImageNet(nn.Module):
@@ -100,8 +102,9 @@ class ImageNet(nn.Module):
         self.groups = nn.Sequential(*groups)
         self.head = nn.Linear(width, classes, bias=False)
         self.scale = settings.head_scale if settings.head_scale is not None else 1 / width
-        with torch.no_grad():
-            self.head.weight.div_(self.head.weight.std())
+        if settings.head_spread is not None:
+            with torch.no_grad():
+                self.head.weight.mul_(settings.head_spread / self.head.weight.std())
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def edge_left(self, edge: int) -> int:

@@ -7,7 +7,7 @@ import io
 import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,8 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
-from fastrain.core.errors import DamagedFile, SourceError, UsageError, first_line
+from fastrain.core.errors import DamagedFile, SourceError, TooBig, UsageError, first_line
+from fastrain.core.memory import available_bytes
 from fastrain.core.shapes import Int, UInt8
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -40,7 +41,7 @@ class Dataset:
     """A data set: what to train on and what to test on.
 
     Attributes:
-        name: to show beside its figures.
+        name: to show beside its figures: the folder's.
         classes: their names.
         train: see `Split`.
         test: see `Split`.
@@ -68,11 +69,32 @@ def open_dataset(path: Path) -> Dataset:
     for opens, reads in LAYOUTS:
         found = opens(path)
         if found is not None:
-            return reads(found)
+            return _checked(replace(reads(found), name=_called(path)))
     raise UsageError(
         f"{path}: no data set that is known: train*.parquet and test*.parquet, CIFAR-10's data_batch_1 … test_batch "
         "(or .bin), or folders train/CLASS and test/CLASS of images."
     )
+
+
+def _checked(data: Dataset) -> Dataset:
+    """Return a data set whose splits fit each other and its classes."""
+    for which, split in (("train", data.train), ("test", data.test)):
+        if not len(split.labels):
+            raise DamagedFile(f"{data.name}: {which} holds no image.")
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= len(data.classes):
+            raise DamagedFile(
+                f"{data.name}: {which} has labels from {low} to {high}, expected 0 to {len(data.classes) - 1}."
+            )
+    train, test = (_shape(split.images) for split in (data.train, data.test))
+    if train != test:
+        raise DamagedFile(f"{data.name}: train is of {train}, test of {test}; both must be the same.")
+    return data
+
+
+def _shape(images: UInt8[ndarray, "image y x channel"]) -> str:
+    height, width, channels = images.shape[1:]
+    return f"{width}×{height} pixels, {'grey' if channels == 1 else 'colour'}"
 
 
 def _parquet_at(path: Path) -> Path | None:
@@ -95,7 +117,7 @@ def _parquet(folder: Path) -> Dataset:
         splits[which] = Split(_decoded(encoded, f"{folder.name}/{which}"), np.array(labels, np.int64))
     count = int(max(split.labels.max() for split in splits.values())) + 1
     classes = names or (CIFAR10 if count == len(CIFAR10) else tuple(map(str, range(count))))
-    return Dataset(_called(folder), classes, splits["train"], splits["test"])
+    return Dataset(folder.name, classes, splits["train"], splits["test"])
 
 
 def _parquet_rows(path: Path, names: tuple[str, ...] | None) -> tuple[list[bytes], list[int], tuple[str, ...] | None]:
@@ -118,9 +140,12 @@ def _parquet_rows(path: Path, names: tuple[str, ...] | None) -> tuple[list[bytes
         marks = [int(mark) for mark in table.column(label).to_pylist()]
     except (TypeError, KeyError, ValueError):
         raise DamagedFile(f"{path.name}: expected {image} as {{bytes, path}} and {label} as a number.") from None
-    said: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = said.get("info", {}).get("features", {}).get(label, {})
-    return rows, marks, tuple(features["names"]) if features.get("names") else names
+    try:
+        said = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = tuple(str(name) for name in said["info"]["features"][label]["names"])
+    except (ValueError, LookupError, TypeError):
+        pass  # without names of its own
+    return rows, marks, names
 
 
 def _decoded(encoded: Sequence[bytes], where: str) -> UInt8[ndarray, "image y x channel"]:
@@ -128,21 +153,26 @@ def _decoded(encoded: Sequence[bytes], where: str) -> UInt8[ndarray, "image y x 
     if not encoded:
         raise DamagedFile(f"{where}: holds no image.")
     first = _image(encoded[0], f"{where}, image 0")
-    images = np.empty((len(encoded), *first.shape), np.uint8)
+    if first.shape[0] * first.shape[1] * 3 * len(encoded) > available_bytes():
+        raise TooBig(f"{where}: {len(encoded)} images of {_shape(first[None])} do not fit into memory.")
+    images = np.empty((len(encoded), *first.shape[:2], 3), np.uint8)
+    grey = np.zeros(len(encoded), bool)
 
-    def put(i: int) -> None:
-        image = _image(encoded[i], f"{where}, image {i}")
-        if image.shape != first.shape:
-            raise DamagedFile(
-                f"{where}, image {i}: {image.shape[1]}×{image.shape[0]} pixels, the first has "
-                f"{first.shape[1]}×{first.shape[0]}; a data set is of one size."
-            )
-        images[i] = image
+    def put(start: int) -> None:
+        for i in range(start, min(start + 500, len(encoded))):
+            image = _image(encoded[i], f"{where}, image {i}")
+            if image.shape[:2] != first.shape[:2]:
+                raise DamagedFile(
+                    f"{where}, image {i}: {image.shape[1]}×{image.shape[0]} pixels, the first has "
+                    f"{first.shape[1]}×{first.shape[0]}; a data set is of one size."
+                )
+            images[i] = image  # a grey one in each of the three
+            grey[i] = image.shape[2] == 1
 
     with ThreadPoolExecutor(2) as pool:
-        for _ in pool.map(put, range(len(encoded)), chunksize=500):
+        for _ in pool.map(put, range(0, len(encoded), 500)):
             pass
-    return images
+    return np.ascontiguousarray(images[..., :1]) if grey.all() else images
 
 
 def _image(data: bytes, where: str) -> UInt8[ndarray, "y x channel"]:
@@ -185,6 +215,7 @@ class _Plain(pickle.Unpickler):
         ("numpy", "ndarray"): ndarray,
         ("numpy", "dtype"): np.dtype,
         ("_codecs", "encode"): codecs.encode,
+        ("__builtin__", "bytes"): bytes,
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -194,13 +225,26 @@ class _Plain(pickle.Unpickler):
             raise pickle.UnpicklingError(f"asks for {module}.{name}") from None
 
 
+# What a damaged pickle has been seen to raise; a MemoryError is one that claims a huge array.
+_OF_PICKLES = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    SystemError,
+)
+
+
 def _python_batch(path: Path) -> tuple[ndarray, ndarray]:
     try:
         with path.open("rb") as file:
             held = _Plain(file, encoding="bytes").load()
         pixels = np.asarray(held[b"data"], np.uint8).reshape(-1, 3, 32, 32)
         labels = np.array(held[b"labels"], np.int64)
-    except (OSError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, pickle.UnpicklingError, EOFError, *_OF_PICKLES) as error:
         raise DamagedFile(f"{path.name}: no whole batch of CIFAR-10 ({first_line(error)}).") from None
     if len(pixels) != len(labels):
         raise DamagedFile(f"{path.name}: {len(pixels)} images and {len(labels)} labels.")
@@ -244,12 +288,15 @@ def _folders(path: Path) -> Dataset:
         ]
         images = _decoded([file.read_bytes() for file, _ in files], f"{path.name}/{which}")
         splits.append(Split(images, np.array([label for _, label in files], np.int64)))
-    return Dataset(_called(path), classes, *splits)
+    return Dataset(path.name, classes, *splits)
 
 
-def _called(folder: Path) -> str:
+def _called(path: Path) -> str:
     """Return what to call a data set; the lossy copies are never plain CIFAR-10."""
-    return "CIFAR-10 (JPEG copies)" if folder.name == "cifar10-jpeg" else folder.resolve().name
+    path = path.resolve()
+    while path.name in ("data", "plain_text", "cifar-10-batches-py", "cifar-10-batches-bin") and path.parent != path:
+        path = path.parent
+    return "CIFAR-10 (JPEG copies)" if path.name == "cifar10-jpeg" else path.name
 
 
 Layout = tuple[Callable[[Path], Path | None], Callable[[Path], Dataset]]

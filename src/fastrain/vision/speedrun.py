@@ -1,7 +1,7 @@
 """The speedrun: a recipe trained over some seeds, with the figures that make it comparable.
 
-Seconds are counted by the peers' rule: from data on the device to the test images judged with the recipe's views;
-decoding, compiling and warming up stand beside them. CPU seconds of the whole process are kept too.
+Seconds are counted by the peers' rule: from data on the device to the test images judged with the recipe's views.
+Nothing is compiled or warmed up beforehand; CPU seconds of the whole process, decoding included, are kept too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from fastrain.core.errors import SettingError
+from fastrain.core.errors import SettingError, first_line
 from fastrain.core.memory import keep_all_memory, peak_bytes
 from fastrain.core.version import version
 from fastrain.vision.datasets import Dataset
@@ -50,7 +50,9 @@ def device_of(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SettingError(f"--device {name}: not to be had ({str(error).splitlines()[0]}).") from None
+        raise SettingError(f"--device {name}: not to be had ({first_line(error)}).") from None
+    if device.type not in ("cpu", "cuda"):
+        raise SettingError(f"--device {name}: expected cpu or cuda.")
     return device
 
 
@@ -152,16 +154,15 @@ def _device_name(device: torch.device) -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that this package lies in; None where it is installed otherwise."""
-    try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return said.stdout.strip()
+    """Return the commit of the checkout that holds this file; None where it is installed otherwise."""
+    here = Path(__file__)
+    said = ""
+    # The first fails where a checkout lies around but does not hold this file.
+    for command in (["ls-files", "--error-unmatch", here.name], ["describe", "--always", "--dirty"]):
+        try:
+            said = subprocess.run(
+                ["git", *command], cwd=here.parent, capture_output=True, text=True, timeout=5, check=True
+            ).stdout
+        except (OSError, subprocess.SubprocessError):
+            return None
+    return said.strip()

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastrain.core.errors import SettingError, TooShort
+from fastrain.core.errors import RunError, SettingError, TooBig, TooShort
 from fastrain.core.shapes import Float, Int
 from fastrain.engine.averaging import MovingAverage
 from fastrain.engine.batches import Batch, Batches, normalised
@@ -25,7 +25,7 @@ from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, Split
 from fastrain.vision.recipes import Averages, MuonRates, Recipe, SgdRates, Views
 
-FOR_WHITENING = 5000  # images whose patches the stem is whitened by, as the peers do
+FOR_WHITENING = 5000  # images whose patches the stem is whitened by, as the peers do; fewer of larger ones
 AT_ONCE = 1000  # images that are judged together
 
 
@@ -108,17 +108,18 @@ def train(
     per_epoch = len(labels) // recipe.batch
     steps = ceil(recipe.epochs * per_epoch)
     network = ImageNet(data.train.images.shape[-1], len(data.classes), recipe.net).to(device)
-    smallest = min(values.shape[1:3])
-    if not network.edge_left(_edge(recipe.edges, steps, int(smallest), 0) if recipe.edges else int(smallest)):
+    smallest = min(round(_share(recipe.edges, steps, 0) * edge) for edge in values.shape[1:3])
+    if not network.edge_left(smallest):
         raise SettingError(
-            f"{data.name}: images of {smallest} pixels are too small for this network; make them larger."
+            f"{data.name}: images of {smallest} pixels (the recipe's smallest) are too small for its network."
         )
     clock = _Clock(device)
-    edge = partial(_edge, recipe.edges, steps, int(values.shape[2])) if recipe.edges else None
+    share = partial(_share, recipe.edges, steps) if recipe.edges else None
     batches = Batches(
-        values, labels, size=recipe.batch, steps=steps, seed=seed, augmentation=recipe.augmentation, edge=edge
+        values, labels, size=recipe.batch, steps=steps, seed=seed, augmentation=recipe.augmentation, share=share
     )
-    sample = normalised(values[:FOR_WHITENING], batches.mean, batches.spread)
+    most = max(100, FOR_WHITENING * 32 * 32 // int(values.shape[1] * values.shape[2]))
+    sample = normalised(values[: min(most, FOR_WHITENING)], batches.mean, batches.spread)
     network.stem.fit(sample, recipe.net.whitening_floor)
     del sample
     average = _average(network, recipe.averages, steps, per_epoch)
@@ -126,19 +127,21 @@ def train(
 
     def at(done: int, total: int, loss: float) -> None:
         clock.stop()
-        judged = network if average is None else cast(ImageNet, average.model)
+        judged = network if average is None or not average.started else cast(ImageNet, average.model)
         accuracy = None
         if look:
             accuracy = accuracy_of(judged, test, batches, "one")
             network.train()
-        epochs.append(Epoch(done / per_epoch, loss / recipe.batch, accuracy, clock.seconds, clock.cpu_seconds))
+        mean = loss / (recipe.batch * recipe.loss_scale)
+        epochs.append(Epoch(done / per_epoch, mean, accuracy, clock.seconds, clock.cpu_seconds))
         progress(epochs[-1])
         clock.start()
 
-    fitted = fit(
+    fitted = _fit(
+        data.name,
         network,
         batches.batch,
-        partial(_loss, smoothing=recipe.smoothing),
+        partial(_loss, smoothing=recipe.smoothing, scale=recipe.loss_scale),
         _steering(network, recipe, steps, per_epoch),
         FitSettings(steps, bf16=True, look_every=per_epoch),
         average=average,
@@ -160,6 +163,19 @@ def train(
         views_seconds=views_seconds,
         epochs=tuple(epochs),
     )
+
+
+def _fit(name: str, *given: Any, **more: Any) -> nn.Module:
+    try:
+        return fit(*given, **more)
+    except FloatingPointError as error:
+        raise RunError(f"{name}: training went astray, {error}; try another recipe or fewer seeds.") from None
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise TooBig(
+            f"{name}: training takes more memory than there is; try --device cpu, or smaller images."
+        ) from None
 
 
 def accuracy_of(network: nn.Module, split: tuple[Tensor, Tensor], batches: Batches, views: Views) -> float:
@@ -195,14 +211,14 @@ def _mirrored(network: nn.Module, x: Tensor) -> Tensor:
     return 0.5 * cast(Tensor, network(x)).float() + 0.5 * cast(Tensor, network(x.flip(-1))).float()
 
 
-def _loss(network: nn.Module, batch: Batch, *, smoothing: float) -> Tensor:
-    """Return the loss summed over the batch, as the peers' rates expect it."""
+def _loss(network: nn.Module, batch: Batch, *, smoothing: float, scale: float = 1.0) -> Tensor:
+    """Return the loss summed over the batch, as the peers' rates expect it, times a scale."""
     out = network(batch.values).float()
     cross = partial(F.cross_entropy, out, label_smoothing=smoothing, reduction="sum")
     loss = cross(batch.labels)
     if batch.others is not None:
         loss = (1 - batch.mixed) * loss + batch.mixed * cross(batch.others)
-    return loss
+    return loss * scale
 
 
 def _steering(network: ImageNet, recipe: Recipe, steps: int, per_epoch: int) -> Steering:
@@ -211,7 +227,7 @@ def _steering(network: ImageNet, recipe: Recipe, steps: int, per_epoch: int) -> 
     rest = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("stem.")]
     if isinstance(recipe.rates, MuonRates):
         return _muon(network, recipe.rates, recipe.batch, stem, stem_steps, rest, steps)
-    return _sgd(recipe.rates, recipe.batch, stem if stem_steps else [], rest, steps)
+    return _sgd(recipe.rates, recipe.batch, stem, stem_steps, rest, steps)
 
 
 def _muon(
@@ -237,22 +253,21 @@ def _muon(
     return Steering([(sgd, schedules), (Muon(filters, lr=rates.filters, momentum=rates.filters_momentum), [fall])])
 
 
-def _sgd(rates: SgdRates, batch: int, stem: list[nn.Parameter], rest: list[nn.Parameter], steps: int) -> Steering:
+def _sgd(
+    rates: SgdRates, batch: int, stem: list[nn.Parameter], stem_steps: int, rest: list[nn.Parameter], steps: int
+) -> Steering:
+    decay = rates.decay * batch
+    biases = [p for p in rest if p.ndim == 1]
     groups = [
-        {
-            "params": [p for p in rest if p.ndim > 1],
-            "lr": rates.weights,
-            "weight_decay": rates.decay * batch,
-        },
-        {
-            "params": stem + [p for p in rest if p.ndim == 1],
-            "lr": rates.biases,
-            "weight_decay": rates.decay * batch / rates.bias_scale,
-        },
+        {"params": [p for p in rest if p.ndim > 1], "lr": rates.weights, "weight_decay": decay},
+        *(
+            {"params": part, "lr": rates.biases, "weight_decay": decay * rates.weights / rates.biases}
+            for part in (biases, stem)
+        ),
     ]
     sgd = torch.optim.SGD(groups, lr=rates.weights, momentum=rates.momentum, nesterov=True)
     rise = partial(triangle, steps=round(rates.until * steps), peak_at=rates.peak_at, end=rates.end)
-    return Steering([(sgd, [rise, rise])])
+    return Steering([(sgd, [rise, rise, partial(falling, steps=stem_steps)])])
 
 
 def _average(network: ImageNet, averages: Averages | None, steps: int, per_epoch: int) -> MovingAverage | None:
@@ -267,10 +282,9 @@ def _average(network: ImageNet, averages: Averages | None, steps: int, per_epoch
     return MovingAverage(network, decay, every=averages.every, start=start, copy_back=averages.copy_back)
 
 
-def _edge(edges: tuple[tuple[float, float], ...], steps: int, whole: int, step: int) -> int:
-    """Return the images' edge at a step."""
-    share = max((pair for pair in edges if pair[0] <= step / steps), default=(0.0, 1.0))[1]
-    return min(whole, round(share * whole))
+def _share(edges: tuple[tuple[float, float], ...], steps: int, step: int) -> float:
+    """Return the images' edge at a step, as a share of their own."""
+    return max((pair for pair in edges if pair[0] <= step / steps), default=(0.0, 1.0))[1]
 
 
 def _on(split: Split, device: torch.device) -> tuple[Tensor, Int[Tensor, image]]:

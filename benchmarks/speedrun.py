@@ -1,0 +1,110 @@
+"""What a step of a recipe costs beside a step of airbench94, taken in turns in one run, and so all steps of a run.
+
+    python benchmarks/speedrun.py DATA [--recipe cpu] [--steps 2] [--to records/speedrun_cost.json]
+
+CPU milliseconds an image, one thread, medians, at each part of the run: image sizes, the stem's bias trained, squares
+mixed in. Judging, whitening and averages are left out. Accuracy is another matter: `fastrain speedrun DATA --recipe NAME
+--seeds 3` makes the records that hold it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from datetime import UTC, datetime
+from functools import partial
+from math import ceil
+from pathlib import Path
+
+import torch
+
+from fastrain.core.memory import keep_all_memory
+from fastrain.engine.batches import Batches, normalised
+from fastrain.nets.image_net import ImageNet
+from fastrain.vision.datasets import Dataset, open_dataset
+from fastrain.vision.recipes import Recipe, recipe_of
+from fastrain.vision.train import _loss, _share, _steering
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--recipe", default="cpu")
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--to", type=Path)
+    asked = parser.parse_args()
+    keep_all_memory()
+    torch.set_num_threads(1)
+    data = open_dataset(asked.data)
+    peer, own = (_Steps(data, recipe_of(name)) for name in ("airbench94", asked.recipe))
+    for _ in range(asked.steps + 1):
+        for steps in (peer, own):
+            steps.take()
+    record = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "recipe": asked.recipe,
+        "milliseconds_an_image": {"airbench94": peer.medians(), asked.recipe: own.medians()},
+        "cpu_seconds_of_a_run": {"airbench94": peer.whole(), asked.recipe: own.whole()},
+        "ratio": own.whole() / peer.whole(),
+    }
+    print(json.dumps(record, indent=1))
+    if asked.to:
+        asked.to.write_text(json.dumps(record, indent=1) + "\n")
+
+
+class _Steps:
+    """Steps of one recipe at each part of its run: while the stem's bias is trained and after, at each image size."""
+
+    def __init__(self, data: Dataset, recipe: Recipe) -> None:
+        torch.manual_seed(0)
+        values, labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
+        self.recipe, self.per_epoch = recipe, len(labels) // recipe.batch
+        self.steps = ceil(recipe.epochs * self.per_epoch)
+        self.network = ImageNet(3, len(data.classes), recipe.net).train()
+        share = partial(_share, recipe.edges, self.steps) if recipe.edges else None
+        self.batches = Batches(
+            values,
+            labels,
+            size=recipe.batch,
+            steps=self.steps,
+            seed=0,
+            augmentation=recipe.augmentation,
+            share=share,
+        )
+        self.network.stem.fit(
+            normalised(values[:5000], self.batches.mean, self.batches.spread), recipe.net.whitening_floor
+        )
+        self.steering = _steering(self.network, recipe, self.steps, self.per_epoch)
+        stem_until = round(recipe.stem_bias_epochs * self.per_epoch)
+        mixed_from = ceil(recipe.augmentation.cutmix_from * self.steps) if recipe.augmentation.cutmix else 0
+        starts = [ceil(share * self.steps) for share, _ in recipe.edges]
+        cuts = sorted({0, min(stem_until, self.steps), mixed_from, *starts})
+        self.parts = [(a, b) for a, b in zip(cuts, [*cuts[1:], self.steps], strict=True) if b > a]
+        self.spent: list[list[float]] = [[] for _ in self.parts]
+
+    def take(self) -> None:
+        """Take a step in each part of the run."""
+        for spent, (start, _) in zip(self.spent, self.parts, strict=True):
+            began = time.process_time()
+            batch = self.batches.batch(start)
+            self.steering.prepare(start)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = _loss(self.network, batch, smoothing=self.recipe.smoothing)
+            loss.backward()
+            self.steering.step()
+            spent.append((time.process_time() - began) / self.recipe.batch)
+
+    def medians(self) -> list[float]:
+        """Return CPU milliseconds an image in each part, the first round left out."""
+        return [round(1e3 * statistics.median(spent[1:]), 3) for spent in self.spent]
+
+    def whole(self) -> float:
+        """Return CPU seconds of all the run's steps."""
+        shares = [(b - a) * self.recipe.batch for a, b in self.parts]
+        return round(sum(n * m / 1e3 for n, m in zip(shares, self.medians(), strict=True)), 1)
+
+
+if __name__ == "__main__":
+    main()
