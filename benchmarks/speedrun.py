@@ -3,8 +3,8 @@
     python benchmarks/speedrun.py DATA [--recipe cpu] [--steps 2] [--to records/speedrun_cost.json]
 
 CPU milliseconds an image, one thread, medians, at each part of the run: image sizes, the stem's bias trained, squares
-mixed in. Judging, whitening and averages are left out. Accuracy is another matter: `fastrain speedrun DATA --recipe NAME
---seeds 3` makes the records that hold it.
+mixed in. Judging, whitening and averages are left out. Accuracy is another matter: `fastrain speedrun DATA --recipe
+NAME --seeds 3` makes the records that hold it.
 """
 
 from __future__ import annotations
