@@ -176,7 +176,7 @@ def _fit(network: RainNet, batches: Batches, steps: int, run_path: Path, progres
             batches.batch,
             _loss,
             adamw(network, steps),
-            FitSettings(steps, clip=1.0),
+            FitSettings(steps=steps, clip=1.0),
             average=Average(network, max(20, steps // 8)),
             state=run_path / STATE,
             progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
