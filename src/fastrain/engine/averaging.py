@@ -4,57 +4,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-@runtime_checkable
-class Averaging(Protocol):
-    """What `fit` keeps beside a network; `model` is what it returns in the end."""
+class Averaging:
+    """What `fit` keeps beside a network: another one, `model`, into which steps go.
 
-    model: nn.Module
-
-    @property
-    def started(self) -> bool:
-        """Whether anything is in the average yet; until then the network stands for itself."""
-
-    def update(self, model: nn.Module) -> None:
-        """Take one more step into the average."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint kept."""
-
-
-class Average:
-    """The average of a network over about the last `span` steps; early, over all steps so far.
-
-    Source: Polyak and Juditsky (1992); hlb-CIFAR10 for keeping the buffers with it.
+    Args:
+        model: of the first step.
+        start: step of the first that goes in; until then the network stands for itself.
     """
 
-    def __init__(self, model: nn.Module, span: int) -> None:
-        self.model = _frozen(model)
-        self.span = max(1, span)
-        self.steps = 0
-
-    def __repr__(self) -> str:
-        return f"Average({self.span})"
+    def __init__(self, model: nn.Module, start: int = 0) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.start, self.steps = start, 0
 
     @property
     def started(self) -> bool:
         """Whether anything is in the average yet."""
-        return self.steps > 0
+        return self.steps > self.start
 
-    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take one more step into the average."""
-        self.steps += 1
-        share = 1 / min(self.steps, self.span)
-        _blend(self.model, model, share)
+        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
@@ -66,7 +41,28 @@ class Average:
         self.steps = state["steps"]
 
 
-class MovingAverage:
+class Average(Averaging):
+    """The average of a network over about the last `span` steps; early, over all steps so far.
+
+    Source: Polyak and Juditsky (1992); hlb-CIFAR10 for keeping the buffers with it.
+    """
+
+    def __init__(self, model: nn.Module, span: int) -> None:
+        super().__init__(model)
+        self.span = max(1, span)
+
+    def __repr__(self) -> str:
+        return f"Average({self.span})"
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take one more step into the average."""
+        self.steps += 1
+        share = 1 / min(self.steps, self.span)
+        _blend(self.model, model, share)
+
+
+class MovingAverage(Averaging):
     """An exponential moving average that starts late, and may be copied back into the network: lookahead.
 
     Args:
@@ -87,17 +83,11 @@ class MovingAverage:
         start: int = 0,
         copy_back: bool = False,
     ) -> None:
-        self.model = _frozen(model)
-        self.decay, self.every, self.start, self.copy_back = decay, every, start, copy_back
-        self.steps = 0
+        super().__init__(model, start)
+        self.decay, self.every, self.copy_back = decay, every, copy_back
 
     def __repr__(self) -> str:
         return f"MovingAverage({self.decay(self.start)}, {self.every}, {self.start}, {self.copy_back})"
-
-    @property
-    def started(self) -> bool:
-        """Whether anything is in the average yet."""
-        return self.steps > self.start
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -111,19 +101,6 @@ class MovingAverage:
             _blend(self.model, model, 1 - self.decay(step))
             if self.copy_back:
                 _blend(model, self.model, 1.0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"model": self.model.state_dict(), "steps": self.steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint kept."""
-        self.model.load_state_dict(state["model"])
-        self.steps = state["steps"]
-
-
-def _frozen(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def _blend(into: nn.Module, model: nn.Module, share: float) -> None:

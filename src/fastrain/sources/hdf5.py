@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from fastrain.core.errors import DamagedFile
+from fastrain.core.errors import DamagedFile, first_line
 from fastrain.sources.reader import MOST_PIXELS
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -51,7 +51,7 @@ def _layout(path: Path, _changed: int, _size: int) -> str | None:
                 return "netcdf"
             return "odim" if {"what", "where", "dataset1"} <= set(file) else None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({one_line(error)}).") from None
+        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({first_line(error)}).") from None
 
 
 @contextmanager
@@ -67,9 +67,9 @@ def opened(path: Path, institute: str) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except KeyError as error:
-        raise DamagedFile(f"{path.name}: HDF5, but not in {institute}'s layout ({one_line(error)}).") from None
+        raise DamagedFile(f"{path.name}: HDF5, but not in {institute}'s layout ({first_line(error)}).") from None
     except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({one_line(error)}).") from None
+        raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({first_line(error)}).") from None
 
 
 def levels_of(data: Any, convert: Callable[[ndarray], UInt8[ndarray, "rows x"]], name: str) -> UInt8[ndarray, "y x"]:
@@ -109,11 +109,6 @@ def number(value: Any) -> float:
 def first(value: Any) -> Any:
     """Return the one value of an array of one, or the value itself."""
     return value.flat[0] if isinstance(value, np.ndarray) else value
-
-
-def one_line(error: BaseException) -> str:
-    """Return what a library said, short and on one line."""
-    return " ".join(str(error).split())[:160]
 
 
 def _has_scales(file: Any) -> bool:
