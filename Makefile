@@ -20,5 +20,5 @@ setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[rain,grib,dask,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[rain,grib,dask,export,dev]'
 	touch $@

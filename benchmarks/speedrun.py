@@ -25,7 +25,7 @@ from fastrain.engine.batches import Batches, normalised
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
-from fastrain.vision.train import _loss, _share, _steering
+from fastrain.vision.train import _share, loss_of, steering_of
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ class _Steps:
         self.network.stem.fit(
             normalised(values[:5000], self.batches.mean, self.batches.spread), recipe.net.whitening_floor
         )
-        self.steering = _steering(self.network, recipe, self.steps, self.per_epoch)
+        self.steering = steering_of(self.network, recipe, self.steps, self.per_epoch)
         stem_until = round(recipe.stem_bias_epochs * self.per_epoch)
         mixed_from = ceil(recipe.augmentation.cutmix_from * self.steps) if recipe.augmentation.cutmix else 0
         starts = [ceil(share * self.steps) for share, _ in recipe.edges]
@@ -91,7 +91,7 @@ class _Steps:
             batch = self.batches.batch(start)
             self.steering.prepare(start)
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = _loss(self.network, batch, smoothing=self.recipe.smoothing)
+                loss = loss_of(self.network, batch, smoothing=self.recipe.smoothing)
             loss.backward()
             self.steering.step()
             spent.append((time.process_time() - began) / self.recipe.batch)

@@ -17,8 +17,9 @@ from fastrain.core.errors import RunError, SettingError, TooShort
 from fastrain.engine.batches import moments, normalised
 from fastrain.nets.image_net import ImageNet, NetSettings
 from fastrain.vision.datasets import Dataset, Split, open_dataset
+from fastrain.vision.judge import logits
 from fastrain.vision.recipes import RECIPES, Recipe, SgdRates, recipe_of
-from fastrain.vision.train import _steering, logits, train
+from fastrain.vision.train import steering_of, train
 
 CPU = torch.device("cpu")
 
@@ -110,7 +111,7 @@ def steering_at(name, step):
     recipe = recipe_of(name)
     per_epoch = 50_000 // recipe.batch
     network = ImageNet(3, 10, recipe.net)
-    steering = _steering(network, recipe, ceil(recipe.epochs * per_epoch), per_epoch)
+    steering = steering_of(network, recipe, ceil(recipe.epochs * per_epoch), per_epoch)
     steering.prepare(step)
     names = {id(p): n for n, p in network.named_parameters()}
     found = {}

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from fastrain.cli import archive, demo, rain, vision
+from fastrain.cli import archive, demo, rain, speedrun, vision
 from fastrain.cli.show import say
 from fastrain.core.errors import FastrainError
 
@@ -51,7 +51,8 @@ app.command("export")(archive.export)
 app.command("train")(rain.train)
 app.command("verify")(rain.verify)
 app.command("forecast")(rain.forecast)
-app.command("speedrun")(vision.speedrun)
+app.command("speedrun")(speedrun.speedrun)
+app.add_typer(vision.app)
 
 
 def run() -> None:

@@ -1,131 +1,197 @@
-"""The verbs of the image task."""
+"""The verbs of the image task: train, predict and export, for people's own images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastrain.cli.show import Json, duration, plain, print_json, say, size
-from fastrain.core.errors import UsageError
+from fastrain.cli.show import Json, duration, print_json, progress, say, size
+from fastrain.cli.speedrun import Table
+from fastrain.core.errors import SettingError, UsageError
 
 if TYPE_CHECKING:
-    from fastrain.vision.train import Epoch, Trained
+    from fastrain.vision.judge import Judgement
+    from fastrain.vision.plan import Plan
+    from fastrain.vision.run import ImageRun
+
+app = typer.Typer(
+    name="vision",
+    help="Train a small-image network on your own images, ask it, and take it elsewhere.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SMALLEST_EDGE = 4
+MOST_LINES = 20  # of what a person reads at once
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
 
 
-def speedrun(
+@app.command()
+def train(
     data: Annotated[
         Path,
         typer.Argument(
-            metavar="DATA",
-            help="Folder: Parquet as uoft-cs/cifar10, CIFAR-10's own batches, or train/ and test/ of images.",
+            metavar="FOLDER|PARQUET",
+            help="CLASS/ folders of images, alone or in train/ and test/; Parquet; CIFAR's batches.",
         ),
     ],
-    recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="hlb, hlb-0.7, airbench94, cpu or gpu (default: by device).")
+    run: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run; a killed one is gone on with.")],
+    edge: Annotated[
+        int | None,
+        typer.Option(
+            min=SMALLEST_EDGE, metavar="PIXELS", help="Cut every image to a square and bring it to this edge."
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many runs; mean and spread are over them.")] = 1,
+    epochs: Annotated[
+        float | None, typer.Option(min=0.1, help="Of the training (default: by the number of images).")
+    ] = None,
+    hold_out: Annotated[
+        float, typer.Option(min=0.01, max=0.9, metavar="SHARE", help="To test on, where there is no test part.")
+    ] = 0.2,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave out images that cannot be read.")] = False,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="As for speedrun (default: by device).")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     device: Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda, cuda:1 (default: the fastest).")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU (default: 1).")] = None,
-    look: Annotated[
-        bool | None,
-        typer.Option("--look/--no-look", help="Judge the test images after every epoch (default: on a GPU)."),
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of a CPU (default: measured, and kept with the run).")
     ] = None,
-    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the record, JSON.")] = None,
     json: Json = False,
 ) -> None:
-    """Train a small image network as fast as it goes, and say how fast and how well."""
+    """Train a network to tell images apart, and write a report on it."""
     from fastrain.vision.datasets import open_dataset
+    from fastrain.vision.images import LARGEST_EDGE, Reading
     from fastrain.vision.recipes import recipe_of
-    from fastrain.vision.speedrun import default_recipe, device_of, record_of
-    from fastrain.vision.speedrun import speedrun as race
+    from fastrain.vision.report import write_report
+    from fastrain.vision.run import train_run
+    from fastrain.vision.settle import settled
+    from fastrain.vision.speedrun import default_recipe, device_of
 
+    if edge is not None and edge > LARGEST_EDGE:
+        raise SettingError(f"--edge {edge}: expected {SMALLEST_EDGE} to {LARGEST_EDGE} pixels.")
     on = device_of(device)
     name = recipe or default_recipe(on)
     chosen = recipe_of(name)
+    held = open_dataset(data, Reading(edge=edge, hold_out=hold_out, skip_broken=skip_broken))
+    for path, reason in held.broken[:MOST_LINES]:
+        say(f"Left out: {path}: {reason}.")
+    if len(held.broken) > MOST_LINES:
+        say(f"… and {len(held.broken) - MOST_LINES} more; the run's {run / 'run.json'} lists all.")
+    height, width, channels = held.train.images.shape[1:]
+    say(
+        f"{held.name}: {len(held.train.labels)} images to train on, {len(held.test.labels)} to test on"
+        f"{' (held out)' if held.held_out else ''}, {len(held.classes)} classes, {width}×{height} pixels, "
+        f"{'grey' if channels == 1 else 'colour'}; recipe {name}, {on}."
+    )
+    recipe_here = settled(chosen, len(held.train.labels), (height, width), epochs=epochs)
+    table = Table(recipe_here.epochs)
+
+    def planned(plan: Plan) -> None:
+        say(
+            f"{plan.steps} steps of {recipe_here.batch} images, {plan.weights:,} weights; about "
+            f"{duration(plan.seconds)} and {size(plan.bytes)} of memory, the libraries among it."
+        )
+        table.begin(seed)
+
+    made, found, chances = train_run(
+        held, run, recipe_here, seed=seed, device=on, threads=threads, say=say, planned=planned, progress=table.row
+    )
+    report = run / "report.html"
+    write_report(report, made, held, found, chances)
+    say(f"Report: {report}")
+    if json:
+        print_json(made.facts)
+    else:
+        _show(made, found)
+
+
+@app.command()
+def predict(
+    run: Run,
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Picture files, or folders of them.")],
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table (.csv) or all (.json).")] = None,
+    json: Json = False,
+) -> None:
+    """Say of pictures which class they are of, with the chance of each."""
+    from fastrain.vision.predict import as_attributes, as_csv, pictures_under, refuse_none
+    from fastrain.vision.predict import predict as ask
+    from fastrain.vision.run import open_image_run, write_whole
+
+    if to is not None and to.suffix not in (".csv", ".json"):
+        raise UsageError(f"--to {to}: expected a name that ends in .csv or .json.")
     if to is not None and not to.resolve().parent.is_dir():
         raise UsageError(f"--to {to}: there is no folder {to.resolve().parent}.")
-    held = open_dataset(data)
-    say(
-        f"{held.name}: {len(held.train.labels)} images to train on, {len(held.test.labels)} to test on, "
-        f"{len(held.classes)} classes; recipe {name}, {on}."
-    )
-    table = _Table(chosen.epochs)
-    outcomes = race(
-        held,
-        chosen,
-        seeds=seeds,
-        device=on,
-        threads=threads,
-        look=on.type != "cpu" if look is None else look,
-        begin=table.begin,
-        progress=table.row,
-        done=table.end,
-    )
-    record = record_of(held, name, chosen, outcomes, on)
+    opened = open_image_run(run)
+    files = pictures_under(pictures)
+    broken: list[dict[str, str]] = []
+
+    def lost(file: Path, reason: str) -> None:
+        broken.append({"file": str(file), "reason": reason})
+        say(reason)
+
+    with progress("predict") as move:
+        found = list(ask(opened, files, broken=lost, progress=move))
+    refuse_none(found, files)
+    said = {
+        "run": str(run),
+        "classes": list(opened.classes),
+        "pictures": [as_attributes(opened, one) for one in found],
+        "broken": broken,
+    }
+    if to is not None and to.suffix == ".csv":
+        write_whole(to, as_csv(opened, found))
+    elif to is not None:
+        from json import dumps
+
+        write_whole(to, dumps(said, indent=1) + "\n")
+    if scaled := sum(one.scaled for one in found):
+        high, wide, _ = opened.shape
+        say(f"{scaled} of {len(found)} pictures were cut and scaled to the run's {wide}×{high} pixels.")
     if json:
-        print_json(record)
+        print_json(said)
+    elif to is None:
+        for row in said["pictures"]:
+            typer.echo(f"{row['chance']:6.1%}  {row['class']}  {row['file']}")  # type: ignore[index]
     else:
-        _show(record)
-    if to is not None:
-        import json as text
-
-        to.write_text(text.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
+        typer.echo(f"{to}: {len(found)} pictures.")
+    if broken:
+        raise typer.Exit(1)
 
 
-def _show(record: dict[str, Any]) -> None:
-    """Print the figures of all seeds in one line."""
-    accuracy, seconds, cpu = (record[field] for field in ("accuracy_views", "seconds", "cpu_seconds"))
-    count = accuracy["count"]
-    spread = "" if accuracy["spread"] is None else f" ± {100 * accuracy['spread']:.2f}"
+@app.command()
+def export(
+    run: Run,
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="That gets the models and their card.")],
+    format: Annotated[str, typer.Option(metavar="LIST", help="onnx, safetensors.")] = "onnx,safetensors",
+    json: Json = False,
+) -> None:
+    """Write the network for other programs: ONNX and safetensors, with a model card."""
+    from fastrain.vision.export import MODEL
+    from fastrain.vision.export import export as write
+    from fastrain.vision.run import open_image_run
+
+    formats = tuple(dict.fromkeys(name.strip() for name in format.split(",") if name.strip()))
+    if not formats:
+        raise SettingError("--format: expected onnx, safetensors, or both.")
+    apart = write(open_image_run(run), to, formats)
+    files = {name: to / MODEL[name] for name in formats}
+    if json:
+        print_json({"files": files, "apart": apart, "card": to / "README.md"})
+        return
+    for name, path in files.items():
+        typer.echo(
+            f"{path}: {size(path.stat().st_size)}; its chances are within {100 * apart[name]:.1g} % of the run's."
+        )
+    typer.echo(f"{to / 'README.md'}: the model card.")
+
+
+def _show(run: ImageRun, found: Judgement) -> None:
+    facts = run.facts
+    tests = int(found.confusion.sum())
     typer.echo(
-        f"{record['data']}, {record['recipe']}: {100 * accuracy['mean']:.2f}{spread} % in {duration(seconds['mean'])} "
-        f"({cpu['mean']:.0f} CPU s), {count} seed{'s' if count > 1 else ''}, {record['device']}; "
-        f"{size(record['peak_bytes'])} of memory at the peak."
+        f"{run.path}: {found.accuracy:.2%} of {tests} test images told right, {found.balanced_accuracy:.2%} as the "
+        f"mean over the classes; trained in {duration(facts['seconds'])}, {size(facts['peak_bytes'])} of memory at the "
+        "peak."
     )
-
-
-class _Table:
-    """The live table: a line an epoch, on standard error."""
-
-    _HEAD = ("seed", "epoch", "loss", "accuracy", "with views", "seconds", "CPU s")
-
-    def __init__(self, epochs: float) -> None:
-        self.epochs = epochs
-        self.seed = 0
-
-    def begin(self, seed: int) -> None:
-        """Start a seed."""
-        self.seed = seed
-        if seed == 0:
-            self._line(*self._HEAD)
-            self._line(*("─" * len(head) for head in self._HEAD))
-
-    def row(self, epoch: Epoch) -> None:
-        """Show an epoch."""
-        accuracy = "" if epoch.accuracy is None else f"{100 * epoch.accuracy:.2f}"
-        self._line(
-            str(self.seed),
-            f"{epoch.epoch:g}/{self.epochs:g}",
-            f"{epoch.loss:.4f}",
-            accuracy,
-            "",
-            f"{epoch.seconds:.1f}",
-            f"{epoch.cpu_seconds:.1f}",
-        )
-
-    def end(self, trained: Trained) -> None:
-        """Show a seed's end."""
-        self._line(
-            str(self.seed),
-            "end",
-            "",
-            f"{100 * trained.accuracy:.2f}",
-            f"{100 * trained.accuracy_views:.2f}",
-            f"{trained.seconds:.1f}",
-            f"{trained.cpu_seconds:.1f}",
-        )
-
-    def _line(self, *cells: str) -> None:
-        say(" │ ".join(cell.rjust(max(len(head), 7)) for cell, head in zip(cells, self._HEAD, strict=True)))

@@ -6,13 +6,11 @@ A recipe is data: every trick is a switch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from fastrain.core.errors import SettingError
 from fastrain.engine.batches import Augmentation
 from fastrain.nets.image_net import NetSettings
-
-Views = Literal["one", "mirrored", "mirrored and moved"]
+from fastrain.vision.judge import Views
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -23,10 +24,10 @@ from fastrain.engine.optimizers import Muon, Schedule, Steering
 from fastrain.engine.schedule import falling, triangle
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, Split
-from fastrain.vision.recipes import Averages, MuonRates, Recipe, SgdRates, Views
+from fastrain.vision.judge import Views, logits_of
+from fastrain.vision.recipes import Averages, MuonRates, Recipe, SgdRates
 
 FOR_WHITENING = 5000  # images whose patches the stem is whitened by, as the peers do; fewer of larger ones
-AT_ONCE = 1000  # images that are judged together
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def train(
     seed: int,
     device: torch.device,
     look: bool = False,
+    state: Path | None = None,
     progress: Callable[[Epoch], None] = lambda _: None,
 ) -> Trained:
     """Return a network trained by a recipe.
@@ -92,6 +94,7 @@ def train(
         seed: of everything that is drawn.
         device: that trains.
         look: judge the test images after every epoch too; its time is not counted.
+        state: file of the checkpoint; a killed run of the same data and recipe goes on from it.
         progress: called at every epoch's end.
 
     Raises:
@@ -130,7 +133,7 @@ def train(
         judged = network if average is None or not average.started else cast(ImageNet, average.model)
         accuracy = None
         if look:
-            accuracy = accuracy_of(judged, test, batches, "one")
+            accuracy = _accuracy(judged, test, batches, "one")
             network.train()
         mean = loss / (recipe.batch * recipe.loss_scale)
         epochs.append(Epoch(done / per_epoch, mean, accuracy, clock.seconds, clock.cpu_seconds))
@@ -141,17 +144,18 @@ def train(
         data.name,
         network,
         batches.batch,
-        partial(_loss, smoothing=recipe.smoothing, scale=recipe.loss_scale),
-        _steering(network, recipe, steps, per_epoch),
+        partial(loss_of, smoothing=recipe.smoothing, scale=recipe.loss_scale),
+        steering_of(network, recipe, steps, per_epoch),
         FitSettings(steps, bf16=True, look_every=per_epoch),
         average=average,
+        state=state,
         progress=at,
     )
     before = clock.seconds_now
-    accuracy_views = accuracy_of(fitted, test, batches, recipe.views)
+    accuracy_views = _accuracy(fitted, test, batches, recipe.views)
     clock.stop()
     views_seconds = clock.seconds - before
-    accuracy = accuracy_of(fitted, test, batches, "one")
+    accuracy = _accuracy(fitted, test, batches, "one")
     return Trained(
         network=cast(ImageNet, fitted),
         mean=batches.mean,
@@ -178,40 +182,14 @@ def _fit(name: str, *given: Any, **more: Any) -> nn.Module:
         ) from None
 
 
-def accuracy_of(network: nn.Module, split: tuple[Tensor, Tensor], batches: Batches, views: Views) -> float:
+def _accuracy(network: nn.Module, split: tuple[Tensor, Tensor], batches: Batches, views: Views) -> float:
     """Return the share of images whose class is found."""
-    values, labels = split
-    found = 0
-    for start in range(0, len(labels), AT_ONCE):
-        x = normalised(values[start : start + AT_ONCE], batches.mean, batches.spread)
-        found += int((logits(network, x, views).argmax(dim=1) == labels[start : start + AT_ONCE]).sum())
-    return found / len(labels)
+    images, labels = split
+    found = logits_of(network, images, batches.mean, batches.spread, views).argmax(dim=1)
+    return float((found == labels).double().mean())
 
 
-@torch.no_grad()
-def logits(network: nn.Module, x: Float[Tensor, "batch channel y x"], views: Views) -> Float[Tensor, "batch class"]:
-    """Return the logits of images, averaged over their views: as they are, mirrored, moved by a pixel to two corners.
-
-    Source: cifar10-airbench.
-    """
-    network.eval()
-    with torch.autocast(x.device.type, dtype=torch.bfloat16):
-        if views == "one":
-            return cast(Tensor, network(x)).float()
-        out = _mirrored(network, x)
-        if views == "mirrored":
-            return out
-        height, width = x.shape[-2:]
-        wide = F.pad(x, (1, 1, 1, 1), "reflect")
-        moved = [_mirrored(network, wide[..., d : d + height, d : d + width]) for d in (0, 2)]
-        return 0.5 * out + 0.25 * (moved[0] + moved[1])
-
-
-def _mirrored(network: nn.Module, x: Tensor) -> Tensor:
-    return 0.5 * cast(Tensor, network(x)).float() + 0.5 * cast(Tensor, network(x.flip(-1))).float()
-
-
-def _loss(network: nn.Module, batch: Batch, *, smoothing: float, scale: float = 1.0) -> Tensor:
+def loss_of(network: nn.Module, batch: Batch, *, smoothing: float, scale: float = 1.0) -> Tensor:
     """Return the loss summed over the batch, as the peers' rates expect it, times a scale."""
     out = network(batch.values).float()
     cross = partial(F.cross_entropy, out, label_smoothing=smoothing, reduction="sum")
@@ -221,7 +199,8 @@ def _loss(network: nn.Module, batch: Batch, *, smoothing: float, scale: float = 
     return loss * scale
 
 
-def _steering(network: ImageNet, recipe: Recipe, steps: int, per_epoch: int) -> Steering:
+def steering_of(network: ImageNet, recipe: Recipe, steps: int, per_epoch: int) -> Steering:
+    """Return the optimisers of a recipe, with the rates that each of their groups follows."""
     stem = [network.stem.bias]
     stem_steps = round(recipe.stem_bias_epochs * per_epoch)
     rest = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("stem.")]

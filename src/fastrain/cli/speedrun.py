@@ -1,0 +1,131 @@
+"""The verb speedrun, and its live table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastrain.cli.show import Json, duration, plain, print_json, say, size
+from fastrain.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from fastrain.vision.train import Epoch, Trained
+
+
+def speedrun(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder: Parquet as uoft-cs/cifar10, CIFAR-10's own batches, or train/ and test/ of images.",
+        ),
+    ],
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="hlb, hlb-0.7, airbench94, cpu or gpu (default: by device).")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many runs; mean and spread are over them.")] = 1,
+    device: Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda, cuda:1 (default: the fastest).")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU (default: 1).")] = None,
+    look: Annotated[
+        bool | None,
+        typer.Option("--look/--no-look", help="Judge the test images after every epoch (default: on a GPU)."),
+    ] = None,
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the record, JSON.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a small image network as fast as it goes, and say how fast and how well."""
+    from fastrain.vision.datasets import open_dataset
+    from fastrain.vision.recipes import recipe_of
+    from fastrain.vision.speedrun import default_recipe, device_of, record_of
+    from fastrain.vision.speedrun import speedrun as race
+
+    on = device_of(device)
+    name = recipe or default_recipe(on)
+    chosen = recipe_of(name)
+    if to is not None and not to.resolve().parent.is_dir():
+        raise UsageError(f"--to {to}: there is no folder {to.resolve().parent}.")
+    held = open_dataset(data)
+    say(
+        f"{held.name}: {len(held.train.labels)} images to train on, {len(held.test.labels)} to test on, "
+        f"{len(held.classes)} classes; recipe {name}, {on}."
+    )
+    table = Table(chosen.epochs)
+    outcomes = race(
+        held,
+        chosen,
+        seeds=seeds,
+        device=on,
+        threads=threads,
+        look=on.type != "cpu" if look is None else look,
+        begin=table.begin,
+        progress=table.row,
+        done=table.end,
+    )
+    record = record_of(held, name, chosen, outcomes, on)
+    if json:
+        print_json(record)
+    else:
+        _show(record)
+    if to is not None:
+        import json as text
+
+        to.write_text(text.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
+
+
+def _show(record: dict[str, Any]) -> None:
+    """Print the figures of all seeds in one line."""
+    accuracy, seconds, cpu = (record[field] for field in ("accuracy_views", "seconds", "cpu_seconds"))
+    count = accuracy["count"]
+    spread = "" if accuracy["spread"] is None else f" ± {100 * accuracy['spread']:.2f}"
+    typer.echo(
+        f"{record['data']}, {record['recipe']}: {100 * accuracy['mean']:.2f}{spread} % in {duration(seconds['mean'])} "
+        f"({cpu['mean']:.0f} CPU s), {count} seed{'s' if count > 1 else ''}, {record['device']}; "
+        f"{size(record['peak_bytes'])} of memory at the peak."
+    )
+
+
+class Table:
+    """The live table: a line an epoch, on standard error."""
+
+    _HEAD = ("seed", "epoch", "loss", "accuracy", "with views", "seconds", "CPU s")
+
+    def __init__(self, epochs: float) -> None:
+        self.epochs = epochs
+        self.seed = 0
+
+    def begin(self, seed: int) -> None:
+        """Start a seed."""
+        self.seed = seed
+        if seed == 0:
+            self._line(*self._HEAD)
+            self._line(*("─" * len(head) for head in self._HEAD))
+
+    def row(self, epoch: Epoch) -> None:
+        """Show an epoch."""
+        accuracy = "" if epoch.accuracy is None else f"{100 * epoch.accuracy:.2f}"
+        self._line(
+            str(self.seed),
+            f"{epoch.epoch:.3g}/{self.epochs:.3g}",
+            f"{epoch.loss:.4f}",
+            accuracy,
+            "",
+            f"{epoch.seconds:.1f}",
+            f"{epoch.cpu_seconds:.1f}",
+        )
+
+    def end(self, trained: Trained) -> None:
+        """Show a seed's end."""
+        self._line(
+            str(self.seed),
+            "end",
+            "",
+            f"{100 * trained.accuracy:.2f}",
+            f"{100 * trained.accuracy_views:.2f}",
+            f"{trained.seconds:.1f}",
+            f"{trained.cpu_seconds:.1f}",
+        )
+
+    def _line(self, *cells: str) -> None:
+        say(" │ ".join(cell.rjust(max(len(head), 7)) for cell, head in zip(cells, self._HEAD, strict=True)))

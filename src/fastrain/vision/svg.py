@@ -1,0 +1,168 @@
+"""Small charts as SVG text: a bare GPU machine has no plotting library, and a page that holds text stays small."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+WIDTH, HEIGHT = 420, 260
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 16, 44
+INK, SOFT, LINE = "#1d2429", "#5c6a73", "#dfe4e7"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points that are joined: (x, y), a colour and what they are."""
+
+    points: Sequence[tuple[float, float]]
+    colour: str
+    label: str = ""
+    dashed: bool = False
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A point with a name and the spans of its uncertainty, half their length along x and y."""
+
+    x: float
+    y: float
+    label: str
+    colour: str = "#2b8cbe"
+    about: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart: what goes along and up, with their ranges, None to fit what is shown.
+
+    Attributes:
+        title: read aloud to those who do not see it.
+        along: name of the x axis.
+        up: name of the y axis.
+        lines: see `Line`.
+        spots: see `Spot`.
+        x_range: from, to.
+        y_range: from, to.
+        size: width and height.
+    """
+
+    title: str
+    along: str
+    up: str
+    lines: Sequence[Line] = field(default_factory=tuple)
+    spots: Sequence[Spot] = field(default_factory=tuple)
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    size: tuple[int, int] = (WIDTH, HEIGHT)
+
+
+def svg(chart: Chart) -> str:
+    """Return the chart as SVG."""
+    width, height = chart.size
+    xs, ys = _values(chart)
+    x0, x1 = chart.x_range or _around(xs)
+    y0, y1 = chart.y_range or _around(ys)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            LEFT + (x - x0) / (x1 - x0) * (width - LEFT - RIGHT),
+            height - BOTTOM - (y - y0) / (y1 - y0) * (height - TOP - BOTTOM),
+        )
+
+    out = [
+        f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}' role='img' "
+        f"xmlns='http://www.w3.org/2000/svg' font-family='system-ui, sans-serif' font-size='12'>"
+        f"<title>{_escape(chart.title)}</title><rect width='100%' height='100%' fill='#fff'/>"
+    ]
+    for value in ticks(x0, x1):
+        x, _ = at(value, y0)
+        out.append(_stroke((x, TOP), (x, height - BOTTOM), LINE))
+        out.append(_text(x, height - BOTTOM + 16, f"{value:g}", "middle", SOFT))
+    for value in ticks(y0, y1):
+        _, y = at(x0, value)
+        out.append(_stroke((LEFT, y), (width - RIGHT, y), LINE))
+        out.append(_text(LEFT - 6, y + 4, f"{value:g}", "end", SOFT))
+    out.append(_text((LEFT + width - RIGHT) / 2, height - 8, chart.along, "middle", INK))
+    middle = (TOP + height - BOTTOM) / 2
+    out.append(
+        f"<text x='14' y='{middle:.1f}' transform='rotate(-90 14 {middle:.1f})' text-anchor='middle' "
+        f"fill='{INK}'>{_escape(chart.up)}</text>"
+    )
+    for i, line in enumerate(chart.lines):
+        points = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y in line.points)
+        dashes = " stroke-dasharray='4 4'" if line.dashed else ""
+        out.append(f"<polyline points='{points}' fill='none' stroke='{line.colour}' stroke-width='2'{dashes}/>")
+        if line.dots:
+            out += [_dot(*at(x, y), line.colour, line.label) for x, y in line.points]
+        if line.label:
+            out.append(_text(width - RIGHT - 4, TOP + 14 + 15 * i, line.label, "end", line.colour))
+    out += _spots(chart, at)
+    return "".join(out) + "</svg>"
+
+
+def _spots(chart: Chart, at: Callable[[float, float], tuple[float, float]]) -> list[str]:
+    """Return named points; a name goes to the left where the right has no room, and lower where one stands already."""
+    out: list[str] = []
+    taken: list[tuple[float, float, float]] = []  # (left, right, y) of each name
+    for spot in sorted(chart.spots, key=lambda spot: -spot.y):
+        x, y = at(spot.x, spot.y)
+        for dx, dy in ((spot.about[0], 0.0), (0.0, spot.about[1])):
+            if dx or dy:
+                out.append(_stroke(at(spot.x - dx, spot.y - dy), at(spot.x + dx, spot.y + dy), spot.colour, 0.45))
+        out.append(_dot(x, y, spot.colour, spot.label))
+        wide = 6.6 * len(spot.label)
+        to_left = x + 8 + wide > chart.size[0] - RIGHT
+        left = x - 8 - wide if to_left else x + 8
+        low = y + 4
+        while any(left < b and a < left + wide and abs(low - other) < 13 for a, b, other in taken):
+            low += 13
+        taken.append((left, left + wide, low))
+        out.append(_text(x - 8 if to_left else x + 8, low, spot.label, "end" if to_left else "start", INK))
+    return out
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Return round values within a range."""
+    step = 10 ** math.floor(math.log10((high - low) / most))
+    step = next(step * m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= most)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _values(chart: Chart) -> tuple[list[float], list[float]]:
+    xs = [x for line in chart.lines for x, _ in line.points]
+    ys = [y for line in chart.lines for _, y in line.points]
+    for spot in chart.spots:
+        xs += [spot.x - spot.about[0], spot.x + spot.about[0]]
+        ys += [spot.y - spot.about[1], spot.y + spot.about[1]]
+    return xs, ys
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    margin = 0.08 * (high - low) or max(1e-3, abs(high) * 0.1)
+    return low - margin, high + margin
+
+
+def _stroke(a: tuple[float, float], b: tuple[float, float], colour: str, opacity: float = 1.0) -> str:
+    return (
+        f"<line x1='{a[0]:.1f}' y1='{a[1]:.1f}' x2='{b[0]:.1f}' y2='{b[1]:.1f}' stroke='{colour}' "
+        f"stroke-opacity='{opacity:g}'/>"
+    )
+
+
+def _dot(x: float, y: float, colour: str, label: str) -> str:
+    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' fill='{colour}'><title>{_escape(label)}</title></circle>"
+
+
+def _text(x: float, y: float, text: str, anchor: str, colour: str) -> str:
+    return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' fill='{colour}'>{_escape(text)}</text>"
+
+
+def _escape(text: str) -> str:
+    return html.escape(text, quote=True)
