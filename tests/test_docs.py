@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/archive.md", "docs/rain.md"]
+PAGES = ["README.md", "docs/archive.md", "docs/rain.md", "docs/own-images.md"]
 TALK = ["docs/sources.md", "docs/your-radar.md", "docs/format.md", "docs/speedrun.md"]  # pages without examples to run
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""The verbs of the image task: train, predict and export, for people's own images."""
+"""The verbs of the image task: train, predict and export, for people's own images; ablate."""
 
 from __future__ import annotations
 
@@ -185,6 +185,45 @@ def export(
             f"{path}: {size(path.stat().st_size)}; its chances are within {100 * apart[name]:.1g} % of the run's."
         )
     typer.echo(f"{to / 'README.md'}: the model card.")
+
+
+@app.command()
+def ablate(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="As for speedrun.")],
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="That gets table, picture and figures; resumes.")],
+    switches: Annotated[
+        str, typer.Option(metavar="LIST", help="Their names or beginnings, by commas (default: all).")
+    ] = "",
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="The base.")] = "airbench94",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each; intervals need two.")] = 3,
+    images: Annotated[int, typer.Option(min=10, help="To train on.")] = 5000,
+    tests: Annotated[int, typer.Option(min=10, help="To judge by.")] = 2500,
+    epochs: Annotated[float, typer.Option(min=0.1, help="Of a run.")] = 6.0,
+    batch: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 250,
+    width: Annotated[float, typer.Option(min=0.05, max=4.0, help="Of the network, a share of the recipe's.")] = 0.5,
+    device: Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda, cuda:1 (default: the fastest).")] = None,
+    json: Json = False,
+) -> None:
+    """Measure what each trick of a recipe is worth: accuracy won, and time."""
+    from fastrain.vision.ablate import PICTURE, Scale, at_scale, fewer, table_of
+    from fastrain.vision.ablate import ablate as measure
+    from fastrain.vision.datasets import open_dataset
+    from fastrain.vision.recipes import recipe_of
+    from fastrain.vision.speedrun import device_of
+    from fastrain.vision.switches import SWITCHES, switches_of
+
+    scale = Scale(images=images, tests=tests, epochs=epochs, batch=batch, width=width)
+    base = at_scale(recipe_of(recipe), scale)
+    names = switches_of([n.strip() for n in switches.split(",") if n.strip()]) if switches else tuple(SWITCHES)
+    on = device_of(device)
+    held = fewer(open_dataset(data), scale)
+    with progress("ablate") as move:
+        found = measure(held, base, to, switches=names, seeds=seeds, device=on, progress=move)
+    if json:
+        print_json(found)
+    else:
+        typer.echo(table_of(found))
+    say(f"Picture: {to / PICTURE}")
 
 
 def _show(run: ImageRun, found: Judgement) -> None:

@@ -77,7 +77,7 @@ class Probe:
         self.step()  # the first makes the kernels
         began = time.perf_counter()
         self.step()
-        seconds = (time.perf_counter() - began) * self.steps * _work(self.recipe)
+        seconds = (time.perf_counter() - began) * self.steps * share_of_work(self.recipe)
         weights = sum(p.numel() for p in self.network.parameters())
         images = self.data.train.images
         # A step has been taken: what is to come is the images once more, with their margins.
@@ -85,7 +85,7 @@ class Probe:
         return Plan(self.recipe, len(images), self.steps, weights, seconds, needed)
 
 
-def _work(recipe: Recipe) -> float:
+def share_of_work(recipe: Recipe) -> float:
     """Return the share of a full step's work that the recipe's smaller images leave."""
     if not recipe.edges:
         return 1.0

@@ -1,0 +1,340 @@
+"""What is each trick worth? Every switch of a recipe, turned by itself, measured at small scale: accuracy and time.
+
+The yardstick is patience: a quarter more epochs win accuracy too; a trick is worth its time only where it wins more.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastrain.core.errors import RunError, TooShort
+from fastrain.core.memory import keep_all_memory
+from fastrain.engine.ablation import Gain, gain, leverage, ratios
+from fastrain.vision.datasets import Dataset, Split
+from fastrain.vision.judge import as_bytes, logits_of
+from fastrain.vision.plan import Probe, share_of_work
+from fastrain.vision.recipes import Recipe, SgdRates
+from fastrain.vision.run import write_whole
+from fastrain.vision.svg import Chart, Line, Spot, svg
+from fastrain.vision.switches import BASE, PATIENCE, SWITCHES
+from fastrain.vision.train import train
+
+RUNS, SUMMARY, TABLE, PICTURE = "runs.jsonl", "ablation.json", "ablation.md", "ablation.svg"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How small the measurement is.
+
+    Attributes:
+        images: to train on, the same share of every class.
+        tests: to judge by.
+        epochs: of a run.
+        batch: samples of a step.
+        width: of the network, as a share of the recipe's.
+    """
+
+    images: int = 5000
+    tests: int = 2500
+    epochs: float = 6.0
+    batch: int = 250
+    width: float = 0.5
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a switch is worth.
+
+    Attributes:
+        switch: its name.
+        accuracy: change, in points.
+        time: of a run over the base's.
+        leverage: points for each percent of time; None where time is the same.
+        beyond: points more than the same time would win by patience; None without that yardstick.
+    """
+
+    switch: str
+    accuracy: Gain
+    time: float
+    leverage: float | None
+    beyond: float | None
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What all switches are worth.
+
+    Attributes:
+        base: accuracy of the base, a mean over the seeds.
+        seconds: of the base, of processor time, a median over the seeds.
+        worths: by the gain beyond patience, the best first.
+        facts: what was measured, on what.
+    """
+
+    base: float
+    seconds: float
+    worths: tuple[Worth, ...]
+    facts: dict[str, Any]
+
+
+def at_scale(recipe: Recipe, scale: Scale) -> Recipe:
+    """Return a recipe at the scale of the measurement."""
+    widths = tuple(max(8, round(width * scale.width / 8) * 8) for width in recipe.net.widths)
+    share = scale.batch / recipe.batch
+    norm = 1 - (1 - recipe.net.norm_share) ** share
+    rates = recipe.rates
+    if not isinstance(rates, SgdRates):
+        rates = replace(rates, filters=rates.filters * share**0.5)
+    return replace(
+        recipe,
+        net=replace(recipe.net, widths=widths, norm_share=max(norm, 0.05)),
+        epochs=scale.epochs,
+        batch=scale.batch,
+        rates=rates,
+        stem_bias_epochs=recipe.stem_bias_epochs * scale.epochs / recipe.epochs,
+    )
+
+
+def fewer(data: Dataset, scale: Scale) -> Dataset:
+    """Return a data set with fewer images, the same share of every class.
+
+    Raises:
+        TooShort: there are not as many.
+    """
+    parts = []
+    for which, split, count in (("train", data.train, scale.images), ("test", data.test, scale.tests)):
+        if count > len(split.labels):
+            raise TooShort(f"{data.name}: {len(split.labels)} images to {which}, {count} are asked for.")
+        parts.append(_share(split, count))
+    return replace(data, train=parts[0], test=parts[1])
+
+
+def _share(split: Split, count: int) -> Split:
+    """Return the first images of every class, by turns of the classes' shares."""
+    place = np.zeros(len(split.labels))
+    for label in np.unique(split.labels):
+        own = np.flatnonzero(split.labels == label)
+        place[own] = (np.arange(len(own)) + 0.5) / len(own)
+    return split.take(np.sort(np.argsort(place, kind="stable")[:count]))
+
+
+def ablate(
+    data: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    switches: tuple[str, ...],
+    seeds: int,
+    device: torch.device,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
+) -> Ablation:
+    """Return what switches are worth, and leave table, picture and every run's figures in a folder.
+
+    Args:
+        data: see there.
+        recipe: the base, at the scale of the measurement.
+        folder: is made if need be; one of the same data and base is gone on with.
+        switches: names in `SWITCHES`; patience is always measured.
+        seeds: of each.
+        device: that trains.
+        progress: called with runs done, runs in all, and a word.
+
+    Raises:
+        RunError: the folder holds a measurement of other data or another base.
+    """
+    keep_all_memory()
+    torch.set_num_threads(1)
+    names = tuple(dict.fromkeys((PATIENCE, *switches)))
+    runs = _Runs(folder, data, recipe, device)
+    recipes = {BASE: recipe, **{name: SWITCHES[name](recipe) for name in names}}
+    todo = [(name, seed) for seed in range(seeds) for name in recipes if (name, seed) not in runs.held]
+    total = len(recipes) * seeds
+    for i, (name, seed) in enumerate(todo):
+        progress(total - len(todo) + i, total, f"{name}, seed {seed}")
+        trained = train(data, recipes[name], seed=seed, device=device)
+        runs.add(name, seed, trained.accuracy_views, trained.cpu_seconds)
+    progress(total, total, "the cost of each, in turns")
+    found = _ablation(runs, recipes, seeds, _times(runs, recipes, data, device))
+    runs.write(found)
+    return found
+
+
+class _Runs:
+    """The figures of every run, a line each, so that a killed measurement goes on."""
+
+    def __init__(self, folder: Path, data: Dataset, recipe: Recipe, device: torch.device) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.facts = json.loads(
+            json.dumps(
+                {
+                    "data": data.name,
+                    "data_identity": data.identity,
+                    "images": [len(data.train.labels), len(data.test.labels)],
+                    "base": asdict(recipe),
+                    "device": device.type,
+                    "torch": torch.__version__,
+                }
+            )
+        )
+        self.held: dict[tuple[str, int], tuple[float, float]] = {}
+        self.times: dict[str, float] = {}
+        self._read()
+
+    def _read(self) -> None:
+        try:
+            lines = (self.folder / RUNS).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            self._append(self.facts)
+            return
+        for i, line in enumerate(lines):
+            try:
+                kept = json.loads(line)
+            except ValueError:
+                continue  # cut off by a kill
+            if i == 0 and kept != self.facts:
+                raise RunError(
+                    f"{self.folder}: holds a measurement of other images or another base; name another --to."
+                )
+            if "switch" in kept:
+                self.held[kept["switch"], kept["seed"]] = kept["accuracy"], kept["cpu_seconds"]
+            elif "time" in kept:
+                self.times[kept["of"]] = kept["time"]
+
+    def add(self, switch: str, seed: int, accuracy: float, seconds: float) -> None:
+        """Keep a run's figures."""
+        self.held[switch, seed] = accuracy, seconds
+        self._append({"switch": switch, "seed": seed, "accuracy": accuracy, "cpu_seconds": round(seconds, 3)})
+
+    def add_time(self, switch: str, time: float) -> None:
+        """Keep the time of a switch's run over the base's."""
+        self.times[switch] = time
+        self._append({"of": switch, "time": time})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        path = self.folder / RUNS
+        whole = not path.exists() or path.read_bytes()[-1:] in (b"\n", b"")
+        with path.open("a", encoding="utf-8") as file:
+            file.write(("" if whole else "\n") + json.dumps(line) + "\n")
+
+    def write(self, found: Ablation) -> None:
+        """Write summary, table and picture."""
+        write_whole(self.folder / SUMMARY, json.dumps(asdict(found), indent=1) + "\n")
+        write_whole(self.folder / TABLE, table_of(found))
+        write_whole(self.folder / PICTURE, picture_of(found))
+
+
+def _times(runs: _Runs, recipes: dict[str, Recipe], data: Dataset, device: torch.device) -> dict[str, float]:
+    """Return the time of a run of each switch over the base's: steps and the last judgement, each taken in turns."""
+    base = recipes[BASE]
+    clock = None
+    if device.type == "cuda":
+        import time
+
+        clock = time.perf_counter
+    for name, recipe in recipes.items():
+        if name in runs.times:
+            continue
+        pair = [_work(r, data, device) for r in (base, recipe)]
+        step = ratios([work[0] for work in pair], clock=clock)[1]
+        judge = ratios([work[1] for work in pair], rounds=3, clock=clock)[1]
+        # What a base's step and judgement take tells how much each of the ratios weighs.
+        own = ratios([pair[0][0], pair[0][1]], rounds=3, clock=clock)[1]
+        a_step = len(data.train.labels) * base.epochs / base.batch
+        a_judgement = own * len(data.test.labels) / _JUDGED
+        longer = recipe.epochs / base.epochs * base.batch / recipe.batch * share_of_work(recipe)
+        runs.add_time(name, (a_step * step * longer + a_judgement * judge) / (a_step + a_judgement))
+    return runs.times
+
+
+_JUDGED = 500  # images that a judgement is timed on
+
+
+def _work(recipe: Recipe, data: Dataset, device: torch.device) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return a step of a recipe, and the judgement of some images by it."""
+    probe = Probe(recipe, data, device)
+    images = as_bytes(data.test.images[:_JUDGED], device)
+    mean = torch.full((images.shape[-1],), 0.5, device=device)
+
+    def step() -> None:
+        probe.network.train()
+        probe.step()
+
+    return step, lambda: logits_of(probe.network, images, mean, mean, recipe.views)
+
+
+def _ablation(runs: _Runs, recipes: dict[str, Recipe], seeds: int, times: dict[str, float]) -> Ablation:
+    def scores(name: str) -> list[float]:
+        return [100 * runs.held[name, seed][0] for seed in range(seeds)]
+
+    base = scores(BASE)
+    patience = gain(scores(PATIENCE), base).mean / (times[PATIENCE] - 1)  # points for all of the base's time again
+    worths = []
+    for name in recipes:
+        if name == BASE:
+            continue
+        won, time = gain(scores(name), base), times[name]
+        worths.append(Worth(name, won, time, leverage(won.mean, time - 1), won.mean - patience * (time - 1)))
+    worths.sort(key=lambda worth: -(worth.beyond or 0.0))
+    seconds = statistics.median(runs.held[BASE, seed][1] for seed in range(seeds))
+    return Ablation(statistics.fmean(base), seconds, tuple(worths), {**runs.facts, "seeds": seeds})
+
+
+def table_of(found: Ablation) -> str:
+    """Return the table, as Markdown."""
+    rows = "\n".join(
+        f"| {w.switch} | {_signed(w.accuracy.mean)}{_half(w.accuracy)} | {100 * (w.time - 1):+.0f} % | "
+        f"{'–' if w.leverage is None else format(w.leverage, '.2f')} | {_signed(w.beyond or 0.0)} |"
+        for w in found.worths
+    )
+    images = found.facts["images"]
+    return (
+        f"Base: {found.base:.2f} % in {found.seconds:.1f} CPU s, {found.facts['seeds']} seeds; {images[0]} images of "
+        f"{found.facts['data']} to train on, {images[1]} to judge by.\n\n"
+        "| switch | accuracy, points | time | points for a percent of time | beyond patience |\n|---|---|---|---|---|\n"
+        f"{rows}\n"
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"
+
+
+def _half(won: Gain) -> str:
+    return "" if won.half is None else f" ± {won.half:.2f}"
+
+
+def picture_of(found: Ablation) -> str:
+    """Return the picture: change of accuracy over change of time, and what patience would give, dashed."""
+    spots = [
+        Spot(
+            100 * (w.time - 1),
+            w.accuracy.mean,
+            w.switch,
+            "#2b8a3e" if (w.beyond or 0) > 0 else "#b5522b",
+            (0.0, w.accuracy.half or 0.0),
+        )
+        for w in found.worths
+    ]
+    patience = next(w for w in found.worths if w.switch == PATIENCE)
+    slope = patience.accuracy.mean / (100 * (patience.time - 1))
+    low, high = min(spot.x for spot in spots), max(spot.x for spot in spots)
+    line = Line([(low, slope * low), (high, slope * high)], "#5c6a73", "more or fewer epochs", dashed=True)
+    return svg(
+        Chart(
+            "What each trick is worth",
+            "change of time, %",
+            "change of accuracy, points",
+            [line],
+            spots,
+            size=(900, 620),
+        )
+    )

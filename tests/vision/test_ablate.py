@@ -1,0 +1,140 @@
+"""The worth of a recipe's switches."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from images import images, write_parquet
+from program import PROGRAM, call
+
+from fastrain.core.errors import RunError, SettingError, TooShort
+from fastrain.nets.image_net import ImageNet
+from fastrain.vision.ablate import Scale, ablate, at_scale, fewer
+from fastrain.vision.datasets import Dataset, Split, open_dataset
+from fastrain.vision.recipes import AIRBENCH94, RECIPES
+from fastrain.vision.switches import PATIENCE, SWITCHES, switches_of
+
+TINY = Scale(images=200, tests=100, epochs=2.0, batch=50, width=0.13)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    pixels = images(300, edge=32).astype(int) // 3 + 60 * labels[:, None, None, None]
+    made = np.clip(pixels, 0, 255).astype(np.uint8)
+    order = rng.permutation(300)
+    return Dataset(
+        "three greys",
+        ("a", "b", "c"),
+        Split(made[order[:200]], labels[order[:200]]),
+        Split(made[order[200:]], labels[order[200:]]),
+    )
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_changes_the_base_and_gives_a_network_that_works(name):
+    base = at_scale(AIRBENCH94, TINY)
+    turned = SWITCHES[name](base)
+    assert turned != base
+    changed = {key for key, value in asdict(turned).items() if value != asdict(base)[key]}
+    assert len(changed) == 1  # one thing at a time
+    network = ImageNet(3, 10, turned.net)
+    assert torch.isfinite(network(torch.rand(4, 3, 32, 32))).all()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_can_be_the_base(name):
+    here = at_scale(RECIPES[name], TINY)
+    assert here.batch == 50 and here.epochs == 2.0
+    assert all(a <= b for a, b in zip(here.net.widths, RECIPES[name].net.widths, strict=True))
+
+
+def test_a_part_of_a_data_set_holds_the_same_share_of_every_class():
+    labels = np.array([0] * 600 + [1] * 300 + [2] * 100)
+    split = Split(images(1000, edge=4), labels)
+    part = fewer(Dataset("x", ("a", "b", "c"), split, split), Scale(images=100, tests=500))
+    assert np.bincount(part.train.labels).tolist() == [60, 30, 10]
+    assert np.bincount(part.test.labels).tolist() == [300, 150, 50]
+    with pytest.raises(TooShort, match="1000 images to train, 1001 are asked for"):
+        fewer(Dataset("x", ("a", "b", "c"), split, split), Scale(images=1001))
+
+
+def test_switches_are_known_by_their_beginnings():
+    assert switches_of(["squeeze", "relu"]) == (
+        "squeeze-and-excite 4",
+        "squeeze-and-excite 8",
+        "squeeze-and-excite 16",
+        "squeeze-and-excite 32",
+        "ReLU",
+    )
+    with pytest.raises(SettingError, match="--switches magic: known are"):
+        switches_of(["magic"])
+
+
+def test_a_measurement_goes_on_where_it_was_killed_and_says_the_same(data, tmp_path, monkeypatch):
+    base = at_scale(AIRBENCH94, TINY)
+    names = ("ReLU", "one view")
+    whole = ablate(data, base, tmp_path / "whole", switches=names, seeds=2, device=torch.device("cpu"))
+    assert [w.switch for w in whole.worths if w.switch == PATIENCE] == [PATIENCE]
+    lines = (tmp_path / "whole" / "runs.jsonl").read_text().splitlines()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "runs.jsonl").write_text("\n".join(lines[:4]) + "\n" + lines[4][:20])  # a line cut off
+    seen = []
+    again = ablate(
+        data,
+        base,
+        tmp_path / "cut",
+        switches=names,
+        seeds=2,
+        device=torch.device("cpu"),
+        progress=lambda *p: seen.append(p),
+    )
+    assert seen[0][0] == 3  # the header and three runs were whole
+    own = {w.switch: w.accuracy.mean for w in whole.worths}
+    assert {w.switch: w.accuracy.mean for w in again.worths} == own  # times are another measurement
+    assert again.base == whole.base
+    with pytest.raises(RunError, match="of other images or another base"):
+        ablate(data, SWITCHES["ReLU"](base), tmp_path / "cut", switches=names, seeds=1, device=torch.device("cpu"))
+
+
+def test_the_figures_are_those_of_the_runs(data, tmp_path):
+    found = ablate(data, at_scale(AIRBENCH94, TINY), tmp_path, switches=("ReLU",), seeds=2, device=torch.device("cpu"))
+    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    held = {(line["switch"], line["seed"]): line for line in lines if "switch" in line}
+    times = {line["of"]: line["time"] for line in lines if "time" in line}
+    assert found.base == pytest.approx(100 * np.mean([held["base", s]["accuracy"] for s in (0, 1)]))
+    relu = next(w for w in found.worths if w.switch == "ReLU")
+    won = [100 * (held["ReLU", s]["accuracy"] - held["base", s]["accuracy"]) for s in (0, 1)]
+    assert relu.accuracy.mean == pytest.approx(np.mean(won))
+    assert relu.time == times["ReLU"]
+    patience = [100 * (held[PATIENCE, s]["accuracy"] - held["base", s]["accuracy"]) for s in (0, 1)]
+    a_time = np.mean(patience) / (times[PATIENCE] - 1)
+    assert relu.beyond == pytest.approx(np.mean(won) - a_time * (relu.time - 1))
+    assert times[PATIENCE] == pytest.approx(1.2, abs=0.2)  # of the steps a quarter more, of the judgement none
+    table = (tmp_path / "ablation.md").read_text()
+    assert f"| ReLU | {np.mean(won):+.2f} ±" in table
+    picture = (tmp_path / "ablation.svg").read_text()
+    assert picture.startswith("<svg") and ">ReLU</text>" in picture
+
+
+def test_the_command_prints_one_json_object(tmp_path):
+    write_parquet(tmp_path / "train.parquet", images(60), np.arange(60) % 2)
+    write_parquet(tmp_path / "test.parquet", images(20, seed=1), np.arange(20) % 2)
+    assert len(open_dataset(tmp_path).train.labels) == 60
+    small = ["--images", "40", "--tests", "20", "--epochs", "1", "--batch", "20", "--width", "0.13", "--seeds", "1"]
+    done = call("vision", "ablate", tmp_path, "--to", tmp_path / "out", "--switches", "relu", *small, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [w["switch"] for w in json.loads(done.stdout)["worths"]].count("ReLU") == 1
+    assert PROGRAM and sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "ablation.json",
+        "ablation.md",
+        "ablation.svg",
+        "runs.jsonl",
+    ]
+    done = call("vision", "ablate", tmp_path, "--to", tmp_path / "out", "--switches", "magic", *small)
+    assert done.returncode == 2 and "known are" in done.stderr
