@@ -11,7 +11,7 @@ from torch import nn
 from fastrain.engine import checkpoint
 from fastrain.engine.averaging import Average, MovingAverage
 from fastrain.engine.fit import FitSettings, fit
-from fastrain.engine.optimizers import adamw
+from fastrain.engine.optimizers import Steering, adamw
 from fastrain.engine.schedule import triangle
 
 
@@ -153,3 +153,13 @@ def test_a_look_at_many_steps_gives_their_mean_and_a_killed_run_the_same(tmp_pat
     assert whole[0] < each[0] and len(whole) == 3
     assert means(settings, kill_at=20)[-1] == whole[1]
     assert means(settings)[-1] == whole[2]
+
+
+def test_schedules_that_part_late_are_told_apart():
+    weight = torch.nn.Parameter(torch.zeros(2))
+
+    def of(late):
+        sgd = torch.optim.SGD([weight], lr=1.0)
+        return Steering([(sgd, [lambda step: 1.0 if step < 80 else late])]).identity(100)
+
+    assert of(0.5) != of(0.1) and of(0.5) == of(0.5)

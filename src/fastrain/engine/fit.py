@@ -126,7 +126,7 @@ def _state(
 
 def _identity(settings: FitSettings, steering: Steering, average: Averaging | None) -> str:
     """Return what a checkpoint must be of to be gone on with."""
-    return f"{settings} {steering} {average}"
+    return f"{settings} {steering.identity(settings.steps)} {average}"
 
 
 def _resume(
