@@ -7,10 +7,20 @@ import sys
 
 PROGRAM = [sys.executable, "-c", "from fastrain.cli.main import run; run()"]
 
+# None in the table of modules is how Python says that there is no such module.
+BARE = """
+import sys
+for name in ("jaxtyping", "numba", "zarr", "icechunk", "xarray", "h5py", "h5netcdf", "matplotlib", "pyproj", "scores",
+             "scipy", "pysteps", "eccodes", "distributed", "numcodecs"):
+    sys.modules[name] = None
+from fastrain.cli.main import run
+run()
+"""
 
-def call(*arguments, cwd=None):
+
+def call(*arguments, cwd=None, program=PROGRAM):
     return subprocess.run(
-        [*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=cwd, check=False
+        [*program, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=cwd, check=False
     )
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from program import PROGRAM, call
+from program import BARE, PROGRAM, call
 
 from fastrain.core.errors import DamagedFile, RunError, SourceError, TooBig, TooShort, UsageError
 from fastrain.engine.threads import choose_threads
@@ -51,7 +52,8 @@ def trained(tmp_path_factory):
     """A folder of images, and a run made from it by the command line."""
     path = tmp_path_factory.mktemp("own")
     folder_of(path / "colours")
-    done = call("vision", "train", path / "colours", "--run", path / "run", "--epochs", "20", "--json")
+    bare = [sys.executable, "-c", BARE]  # where the radar half's libraries are not installed
+    done = call("vision", "train", path / "colours", "--run", path / "run", "--epochs", "20", "--json", program=bare)
     assert done.returncode == 0, done.stderr
     return path, json.loads(done.stdout), done.stderr
 

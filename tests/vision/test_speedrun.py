@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from images import write_parquet
+from program import BARE
 
 from fastrain.core.errors import RunError, SettingError, TooShort
 from fastrain.engine.batches import moments, normalised
@@ -191,17 +192,6 @@ def test_too_few_or_too_small_images_are_refused_with_a_reason():
 def test_an_unknown_recipe_is_answered_with_the_known_ones():
     with pytest.raises(SettingError, match="known recipes are airbench94, hlb"):
         recipe_of("resnet")
-
-
-# None in the table of modules is how Python says that there is no such module.
-BARE = """
-import sys
-for name in ("jaxtyping", "numba", "zarr", "icechunk", "xarray", "h5py", "h5netcdf", "matplotlib", "pyproj", "scores",
-             "scipy", "pysteps", "eccodes", "distributed", "numcodecs"):
-    sys.modules[name] = None
-from fastrain.cli.main import run
-run()
-"""
 
 
 def test_the_command_runs_on_a_bare_machine_and_prints_one_json_object(tmp_path):

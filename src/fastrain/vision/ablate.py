@@ -42,10 +42,10 @@ class Scale:
         width: of the network, as a share of the recipe's.
     """
 
-    images: int = 5000
-    tests: int = 2500
-    epochs: float = 6.0
-    batch: int = 250
+    images: int = 3000
+    tests: int = 2000
+    epochs: float = 4.0
+    batch: int = 150
     width: float = 0.5
 
 
