@@ -1,7 +1,7 @@
 """How long a training step takes with one thread and with two, alone and while other processes take the cores.
 
-Each setting runs in a process of its own, for how threads wait is read once, at the start. Prints medians of a step's wall
-time over those of one thread alone, in the same run.
+Each setting runs in a process of its own, for how threads wait is read once, at the start. Prints medians of a step's
+wall time over those of one thread alone, in the same run.
 
     python benchmarks/threads.py [--steps 12] [--to records/threads.json]
 """
@@ -64,9 +64,7 @@ def main() -> None:
                         check=True,
                         env=environment,
                     )
-                    rows.append(
-                        {"busy": busy, "threads": threads, "waiting": wait, "seconds": json.loads(done.stdout)}
-                    )
+                    rows.append({"busy": busy, "threads": threads, "waiting": wait, "seconds": json.loads(done.stdout)})
                     row = rows[-1]
                     print(
                         f"{busy} busy neighbours, {threads} threads, waiting {wait:8}: {1000 * row['seconds']:.0f} ms, "

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 from images import images, write_parquet
-from program import PROGRAM, call
+from program import call
+from scipy import stats
 
 from fastrain.core.errors import RunError, SettingError, TooShort
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.ablate import Scale, ablate, at_scale, fewer
 from fastrain.vision.datasets import Dataset, Split, open_dataset
 from fastrain.vision.recipes import AIRBENCH94, RECIPES
+from fastrain.vision.settle import settled
 from fastrain.vision.switches import PATIENCE, SWITCHES, switches_of
 
 TINY = Scale(images=200, tests=100, epochs=2.0, batch=50, width=0.13)
@@ -102,6 +105,52 @@ def test_a_measurement_goes_on_where_it_was_killed_and_says_the_same(data, tmp_p
         ablate(data, SWITCHES["ReLU"](base), tmp_path / "cut", switches=names, seeds=1, device=torch.device("cpu"))
 
 
+def test_a_folder_of_something_else_is_not_written_into(data, tmp_path):
+    base = at_scale(AIRBENCH94, TINY)
+    (tmp_path / "runs.jsonl").write_text('{"of": "ReLU", "time": 3}\n')
+    with pytest.raises(RunError, match="of other images or another base"):
+        ablate(data, base, tmp_path, switches=(), seeds=1, device=torch.device("cpu"))
+    (tmp_path / "runs.jsonl").write_text("")  # a kill before the first line
+    ablate(data, base, tmp_path, switches=(), seeds=1, device=torch.device("cpu"))
+    assert json.loads((tmp_path / "runs.jsonl").read_text().splitlines()[0])["data"] == "three greys"
+
+
+def test_a_switch_that_the_base_has_already_is_left_out(data, tmp_path):
+    base = at_scale(replace(AIRBENCH94, views="one"), TINY)
+    found = ablate(data, base, tmp_path, switches=("one view",), seeds=1, device=torch.device("cpu"))
+    assert [worth.switch for worth in found.worths] == [PATIENCE]
+
+
+def test_only_what_a_switch_touches_is_timed(data, tmp_path, monkeypatch):
+    import fastrain.vision.ablate as module
+
+    base = at_scale(AIRBENCH94, TINY)
+    taken = []
+
+    def twice(works, **_):
+        taken.append(len(works))
+        return [1.0, 2.0]
+
+    monkeypatch.setattr(module, "ratios", twice)
+    found = ablate(data, base, tmp_path, switches=("one view", "cutmix"), seeds=1, device=torch.device("cpu"))
+    times = {w.switch: w.time for w in found.worths}
+    steps = 2.0 * 200 // 50
+    judged = 2.0 * 4  # the judgement takes twice as long as the four steps that were taken
+    assert times[PATIENCE] == pytest.approx((1.25 * steps + judged) / (steps + judged))
+    assert times["one view"] == pytest.approx((steps + 2 * judged) / (steps + judged))
+    assert times["cutmix"] == pytest.approx((2 * steps + judged) / (steps + judged))
+    assert len(taken) == 3  # the base's own, one judgement, one step
+
+
+@pytest.mark.parametrize("name", ["hlb", "hlb-0.7"])
+def test_an_average_begins_at_the_same_share_of_a_shorter_run(name):
+    recipe = RECIPES[name]
+    here = at_scale(recipe, TINY)
+    assert here.averages.start / here.epochs == pytest.approx(recipe.averages.start / recipe.epochs)
+    here = settled(recipe, 700, (32, 32))
+    assert here.averages.start / here.epochs == pytest.approx(recipe.averages.start / recipe.epochs)
+
+
 def test_the_figures_are_those_of_the_runs(data, tmp_path):
     found = ablate(data, at_scale(AIRBENCH94, TINY), tmp_path, switches=("ReLU",), seeds=2, device=torch.device("cpu"))
     lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
@@ -113,11 +162,15 @@ def test_the_figures_are_those_of_the_runs(data, tmp_path):
     assert relu.accuracy.mean == pytest.approx(np.mean(won))
     assert relu.time == times["ReLU"]
     patience = [100 * (held[PATIENCE, s]["accuracy"] - held["base", s]["accuracy"]) for s in (0, 1)]
-    a_time = np.mean(patience) / (times[PATIENCE] - 1)
-    assert relu.beyond == pytest.approx(np.mean(won) - a_time * (relu.time - 1))
-    assert times[PATIENCE] == pytest.approx(1.2, abs=0.2)  # of the steps a quarter more, of the judgement none
+    share = (relu.time - 1) / (times[PATIENCE] - 1)
+    beyond = stats.ttest_1samp(np.subtract(won, share * np.array(patience)), 0)
+    low, high = beyond.confidence_interval(0.95)
+    assert relu.beyond.mean == pytest.approx((low + high) / 2)
+    assert relu.beyond.half == pytest.approx((high - low) / 2, rel=0.01)
+    # Of the steps a quarter more, of the judgement none; the steps themselves are the same, and not measured.
+    assert 1.05 < times[PATIENCE] < 1.25
     table = (tmp_path / "ablation.md").read_text()
-    assert f"| ReLU | {np.mean(won):+.2f} ±" in table
+    assert re.search(rf"\| ReLU \| \**{re.escape(format(np.mean(won), '+.2f'))} ±", table)
     picture = (tmp_path / "ablation.svg").read_text()
     assert picture.startswith("<svg") and ">ReLU</text>" in picture
 
@@ -130,7 +183,7 @@ def test_the_command_prints_one_json_object(tmp_path):
     done = call("vision", "ablate", tmp_path, "--to", tmp_path / "out", "--switches", "relu", *small, "--json")
     assert done.returncode == 0, done.stderr
     assert [w["switch"] for w in json.loads(done.stdout)["worths"]].count("ReLU") == 1
-    assert PROGRAM and sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "ablation.json",
         "ablation.md",
         "ablation.svg",

@@ -15,6 +15,7 @@ from images import images, png, write_binary, write_folders, write_parquet, writ
 
 from fastrain.core.errors import DamagedFile, FastrainError, SourceError, UsageError
 from fastrain.vision.datasets import CIFAR10, open_dataset
+from fastrain.vision.images import Reading
 
 
 @pytest.mark.parametrize("layout", ["parquet", "python", "binary", "folders"])
@@ -96,16 +97,20 @@ def broken(tmp_path, case):
         path = tmp_path / "cifar-10-batches-py" / "test_batch"
         path.write_bytes(pickle.dumps({b"data": made[:0], b"labels": []}, protocol=2))
         return r"test holds no image"
-    if case == "grey tests":
+    if case == "small tests":
         write_parquet(tmp_path / "train.parquet", made[:50], labels[:50])
-        write_parquet(tmp_path / "test.parquet", made[50:, :, :, 0], labels[50:])
-        return r"train is of 32×32 pixels, colour, test of 32×32 pixels, grey"
+        write_parquet(tmp_path / "test.parquet", made[50:, ::2, ::2, 0], labels[50:])
+        return r"train is of 32×32 pixels, colour, test of 16×16 pixels, colour"
+    if case == "a label of a billion":
+        write_parquet(tmp_path / "train.parquet", made, labels + 10**9)
+        return r"train.parquet: a label of 1000000009, expected 0 to 9999"
     if case == "one class":
         write_folders(tmp_path, made, labels * 0)
         return r"1 classes; expected"
     if case == "unknown class":
         write_folders(tmp_path, made, labels)
         (tmp_path / "test" / "zebra").mkdir()
+        (tmp_path / "test" / "zebra" / "a.png").write_bytes(png(made[0]))
         return r"class zebra is not in train"
     write_binary(tmp_path / "cifar-10-batches-bin", made, labels)
     path = tmp_path / "cifar-10-batches-bin" / "data_batch_2.bin"
@@ -123,7 +128,8 @@ def broken(tmp_path, case):
         "mixed sizes",
         "labels",
         "no tests",
-        "grey tests",
+        "small tests",
+        "a label of a billion",
         "one class",
         "unknown class",
         "short",
@@ -143,6 +149,49 @@ def test_grey_and_coloured_files_of_one_folder_go_together(tmp_path):
     (tmp_path / "train" / "00" / "0000.png").write_bytes(png(made[0, :, :, 1]))
     data = open_dataset(tmp_path)
     np.testing.assert_array_equal(data.train.images[0], np.repeat(made[0, :, :, 1:2], 3, axis=2))
+
+
+def test_a_split_whose_images_all_happen_to_be_grey_goes_with_one_in_colour(tmp_path):
+    made, labels = images(60), np.arange(60) % 10
+    write_parquet(tmp_path / "train.parquet", made[:50], labels[:50])
+    write_parquet(tmp_path / "test.parquet", made[50:, :, :, 0], labels[50:])
+    data = open_dataset(tmp_path)
+    np.testing.assert_array_equal(data.test.images, np.repeat(made[50:, :, :, :1], 3, axis=3))
+
+
+def test_folders_without_pictures_are_no_classes(tmp_path):
+    write_folders(tmp_path, images(60), np.arange(60) % 10)
+    (tmp_path / "train" / "my run").mkdir()
+    (tmp_path / "train" / "my run" / "weights.pt").write_bytes(b"")
+    (tmp_path / "train" / "00" / ".thumbnails").mkdir()
+    (tmp_path / "train" / "00" / ".thumbnails" / "a.png").write_bytes(b"of a file manager")
+    assert open_dataset(tmp_path).classes == tuple(f"{i:02d}" for i in range(10))
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for i, name in enumerate(("bus", "train")):
+        (tmp_path / name).mkdir()
+        for j in range(5):
+            (tmp_path / name / f"{j}.png").write_bytes(png(images(1, seed=10 * i + j)[0]))
+    assert open_dataset(tmp_path).classes == ("bus", "train")
+
+
+def test_ten_classes_are_called_as_cifars_only_where_the_images_are_like_its(tmp_path):
+    made, labels = images(60), np.arange(60) % 10
+    for name in ("like", "small"):
+        (tmp_path / name).mkdir()
+        step = 1 if name == "like" else 2
+        for part in ("train", "test"):
+            write_parquet(tmp_path / name / f"{part}.parquet", made[:, ::step, ::step], labels)
+    assert open_dataset(tmp_path / "like").classes[0] == "airplane"
+    assert open_dataset(tmp_path / "small").classes[0] == "0"
+
+
+def test_cifars_batches_are_of_one_size(tmp_path):
+    write_binary(tmp_path / "cifar-10-batches-bin", images(60), np.arange(60) % 10)
+    with pytest.raises(UsageError, match=r"--edge 16: .* 32×32 pixels; leave it out"):
+        open_dataset(tmp_path, Reading(edge=16))
+    assert open_dataset(tmp_path, Reading(edge=32)).train.images.shape[1:] == (32, 32, 3)
 
 
 def test_a_set_is_called_by_the_folder_that_the_user_gave(tmp_path, monkeypatch):

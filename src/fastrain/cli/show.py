@@ -52,7 +52,12 @@ def plain(value: Any) -> Any:
 
 def say(line: str) -> None:
     """Print a line to standard error; what a hostile file name holds cannot move the cursor or break the line."""
-    sys.stderr.write("".join(c if c.isprintable() else "?" for c in line) + "\n")
+    sys.stderr.write(clean(line) + "\n")
+
+
+def clean(text: str) -> str:
+    """Return text on one line, question marks for what a terminal would obey or cannot show."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def size(count: float) -> str:

@@ -93,14 +93,14 @@ class Table:
 
     def __init__(self, epochs: float) -> None:
         self.epochs = epochs
-        self.seed = 0
+        self.seed: int | None = None
 
     def begin(self, seed: int) -> None:
         """Start a seed."""
-        self.seed = seed
-        if seed == 0:
+        if self.seed is None:
             self._line(*self._HEAD)
             self._line(*("─" * len(head) for head in self._HEAD))
+        self.seed = seed
 
     def row(self, epoch: Epoch) -> None:
         """Show an epoch."""

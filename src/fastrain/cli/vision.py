@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastrain.cli.show import Json, duration, print_json, progress, say, size
+from fastrain.cli.show import Json, clean, duration, print_json, progress, say, size
 from fastrain.cli.speedrun import Table
 from fastrain.core.errors import SettingError, UsageError
 
@@ -26,6 +27,16 @@ app = typer.Typer(
 
 SMALLEST_EDGE = 4
 MOST_LINES = 20  # of what a person reads at once
+LARGEST_SEED = 2**32 - 1
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse what is no number: a range lets it through."""
+    if value is not None and not isfinite(value):
+        raise typer.BadParameter(f"{value}: expected a number.")
+    return value
+
+
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
 
 
@@ -46,14 +57,21 @@ def train(
         ),
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(min=0.1, help="Of the training (default: by the number of images).")
+        float | None,
+        typer.Option(min=0.1, callback=finite, help="Of the training (default: by the number of images)."),
     ] = None,
     hold_out: Annotated[
-        float, typer.Option(min=0.01, max=0.9, metavar="SHARE", help="To test on, where there is no test part.")
+        float,
+        typer.Option(
+            min=0.01, max=0.9, callback=finite, metavar="SHARE", help="To test on, where there is no test part."
+        ),
     ] = 0.2,
+    mirror: Annotated[
+        bool, typer.Option("--mirror/--no-mirror", help="Whether an image's mirror is of the same class.")
+    ] = True,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave out images that cannot be read.")] = False,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="As for speedrun (default: by device).")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of everything that is drawn.")] = 0,
     device: Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda, cuda:1 (default: the fastest).")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of a CPU (default: measured, and kept with the run).")
@@ -66,7 +84,7 @@ def train(
     from fastrain.vision.recipes import recipe_of
     from fastrain.vision.report import write_report
     from fastrain.vision.run import train_run
-    from fastrain.vision.settle import settled
+    from fastrain.vision.settle import settled, unmirrored
     from fastrain.vision.speedrun import default_recipe, device_of
 
     if edge is not None and edge > LARGEST_EDGE:
@@ -86,21 +104,32 @@ def train(
         f"{'grey' if channels == 1 else 'colour'}; recipe {name}, {on}."
     )
     recipe_here = settled(chosen, len(held.train.labels), (height, width), epochs=epochs)
+    if not mirror:
+        recipe_here = unmirrored(recipe_here)
     table = Table(recipe_here.epochs)
 
     def planned(plan: Plan) -> None:
         say(
             f"{plan.steps} steps of {recipe_here.batch} images, {plan.weights:,} weights; about "
-            f"{duration(plan.seconds)} and {size(plan.bytes)} of memory, the libraries among it."
+            f"{duration(plan.seconds)} and {size(plan.bytes)} of "
+            f"{'memory of the device' if on.type == 'cuda' else 'memory, the libraries among it'}."
         )
         table.begin(seed)
 
-    made, found, chances = train_run(
-        held, run, recipe_here, seed=seed, device=on, threads=threads, say=say, planned=planned, progress=table.row
+    page = run / "report.html"
+    made, found, _ = train_run(
+        held,
+        run,
+        recipe_here,
+        seed=seed,
+        device=on,
+        threads=threads,
+        say=say,
+        planned=planned,
+        progress=table.row,
+        report=lambda *judged: write_report(page, judged[0], held, *judged[1:]),
     )
-    report = run / "report.html"
-    write_report(report, made, held, found, chances)
-    say(f"Report: {report}")
+    say(f"Report: {page}")
     if json:
         print_json(made.facts)
     else:
@@ -153,7 +182,7 @@ def predict(
         print_json(said)
     elif to is None:
         for row in said["pictures"]:
-            typer.echo(f"{row['chance']:6.1%}  {row['class']}  {row['file']}")  # type: ignore[index]
+            typer.echo(clean(f"{row['chance']:6.1%}  {row['class']}  {row['file']}"))  # type: ignore[index]
     else:
         typer.echo(f"{to}: {len(found)} pictures.")
     if broken:
@@ -168,7 +197,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the network for other programs: ONNX and safetensors, with a model card."""
-    from fastrain.vision.export import MODEL
+    from fastrain.vision.export import CHECKED, MODEL
     from fastrain.vision.export import export as write
     from fastrain.vision.run import open_image_run
 
@@ -182,7 +211,9 @@ def export(
         return
     for name, path in files.items():
         typer.echo(
-            f"{path}: {size(path.stat().st_size)}; its chances are within {100 * apart[name]:.1g} % of the run's."
+            f"{path}: {size(path.stat().st_size)}; on {CHECKED} images its chances are within "
+            f"{100 * apart[name].relative:.1g} % of the network's, and {100 * apart[name].from_predict:.2g} points of "
+            "what `predict` says in bfloat16."
         )
     typer.echo(f"{to / 'README.md'}: the model card.")
 
@@ -198,9 +229,11 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each; intervals need two.")] = 3,
     images: Annotated[int, typer.Option(min=10, help="To train on.")] = 3000,
     tests: Annotated[int, typer.Option(min=10, help="To judge by.")] = 2000,
-    epochs: Annotated[float, typer.Option(min=0.1, help="Of a run.")] = 4.0,
+    epochs: Annotated[float, typer.Option(min=0.1, callback=finite, help="Of a run.")] = 4.0,
     batch: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 150,
-    width: Annotated[float, typer.Option(min=0.05, max=4.0, help="Of the network, a share of the recipe's.")] = 0.5,
+    width: Annotated[
+        float, typer.Option(min=0.05, max=4.0, callback=finite, help="Of the network, a share of the recipe's.")
+    ] = 0.5,
     device: Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda, cuda:1 (default: the fastest).")] = None,
     json: Json = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Write a state; what stood there before stays until all of the new one is on the disk."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     with unfinished.open("wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # The library's word for a disk that is full, among other things that can befall a write.
+            raise OSError(errno.ENOSPC, "cannot be written, is the disk full?", str(path)) from error
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

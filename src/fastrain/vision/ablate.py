@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from fastrain.core.memory import keep_all_memory
 from fastrain.engine.ablation import Gain, gain, leverage, ratios
 from fastrain.vision.datasets import Dataset, Split
 from fastrain.vision.judge import as_bytes, logits_of
-from fastrain.vision.plan import Probe, share_of_work
+from fastrain.vision.plan import Probe
 from fastrain.vision.recipes import Recipe, SgdRates
 from fastrain.vision.run import write_whole
 from fastrain.vision.svg import Chart, Line, Spot, svg
@@ -58,14 +60,14 @@ class Worth:
         accuracy: change, in points.
         time: of a run over the base's.
         leverage: points for each percent of time; None where time is the same.
-        beyond: points more than the same time would win by patience; None without that yardstick.
+        beyond: points more than the same time would win by patience.
     """
 
     switch: str
     accuracy: Gain
     time: float
     leverage: float | None
-    beyond: float | None
+    beyond: Gain
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Ablation:
 def at_scale(recipe: Recipe, scale: Scale) -> Recipe:
     """Return a recipe at the scale of the measurement."""
     widths = tuple(max(8, round(width * scale.width / 8) * 8) for width in recipe.net.widths)
-    share = scale.batch / recipe.batch
+    share, longer = scale.batch / recipe.batch, scale.epochs / recipe.epochs
+    averages = recipe.averages and replace(recipe.averages, start=recipe.averages.start * longer)
     norm = 1 - (1 - recipe.net.norm_share) ** share
     rates = recipe.rates
     if not isinstance(rates, SgdRates):
@@ -99,7 +102,8 @@ def at_scale(recipe: Recipe, scale: Scale) -> Recipe:
         epochs=scale.epochs,
         batch=scale.batch,
         rates=rates,
-        stem_bias_epochs=recipe.stem_bias_epochs * scale.epochs / recipe.epochs,
+        stem_bias_epochs=recipe.stem_bias_epochs * longer,
+        averages=averages,
     )
 
 
@@ -110,9 +114,14 @@ def fewer(data: Dataset, scale: Scale) -> Dataset:
         TooShort: there are not as many.
     """
     parts = []
-    for which, split, count in (("train", data.train, scale.images), ("test", data.test, scale.tests)):
+    for which, split, count, option in (
+        ("train", data.train, scale.images, "--images"),
+        ("test", data.test, scale.tests, "--tests"),
+    ):
         if count > len(split.labels):
-            raise TooShort(f"{data.name}: {len(split.labels)} images to {which}, {count} are asked for.")
+            raise TooShort(
+                f"{data.name}: {len(split.labels)} images to {which}, {count} are asked for; ask for fewer by {option}."
+            )
         parts.append(_share(split, count))
     return replace(data, train=parts[0], test=parts[1])
 
@@ -142,7 +151,8 @@ def ablate(
         data: see there.
         recipe: the base, at the scale of the measurement.
         folder: is made if need be; one of the same data and base is gone on with.
-        switches: names in `SWITCHES`; patience is always measured.
+        switches: names in `SWITCHES`, of which those that change nothing of the base are left out; patience is always
+            measured.
         seeds: of each.
         device: that trains.
         progress: called with runs done, runs in all, and a word.
@@ -152,17 +162,16 @@ def ablate(
     """
     keep_all_memory()
     torch.set_num_threads(1)
-    names = tuple(dict.fromkeys((PATIENCE, *switches)))
     runs = _Runs(folder, data, recipe, device)
-    recipes = {BASE: recipe, **{name: SWITCHES[name](recipe) for name in names}}
+    turned = {name: SWITCHES[name](recipe) for name in (PATIENCE, *switches)}
+    recipes = {BASE: recipe, **{name: other for name, other in turned.items() if other != recipe}}
     todo = [(name, seed) for seed in range(seeds) for name in recipes if (name, seed) not in runs.held]
     total = len(recipes) * seeds
     for i, (name, seed) in enumerate(todo):
         progress(total - len(todo) + i, total, f"{name}, seed {seed}")
         trained = train(data, recipes[name], seed=seed, device=device)
         runs.add(name, seed, trained.accuracy_views, trained.cpu_seconds)
-    progress(total, total, "the cost of each, in turns")
-    found = _ablation(runs, recipes, seeds, _times(runs, recipes, data, device))
+    found = _ablation(runs, recipes, seeds, _times(runs, recipes, data, device, progress))
     runs.write(found)
     return found
 
@@ -195,11 +204,13 @@ class _Runs:
         except FileNotFoundError:
             self._append(self.facts)
             return
+        if not lines:
+            self._append(self.facts)
         for i, line in enumerate(lines):
             try:
                 kept = json.loads(line)
             except ValueError:
-                continue  # cut off by a kill
+                kept = {}  # cut off by a kill
             if i == 0 and kept != self.facts:
                 raise RunError(
                     f"{self.folder}: holds a measurement of other images or another base; name another --to."
@@ -232,58 +243,80 @@ class _Runs:
         write_whole(self.folder / PICTURE, picture_of(found))
 
 
-def _times(runs: _Runs, recipes: dict[str, Recipe], data: Dataset, device: torch.device) -> dict[str, float]:
-    """Return the time of a run of each switch over the base's: steps and the last judgement, each taken in turns."""
-    base = recipes[BASE]
-    clock = None
-    if device.type == "cuda":
-        import time
+_JUDGED = 500  # images that a judgement is timed on
+_PHASES = (1 / 8, 3 / 8, 5 / 8, 7 / 8)  # of a run, whose steps stand for all: tricks begin and end within it
+_ROUNDS = 3
 
-        clock = time.perf_counter
-    for name, recipe in recipes.items():
+
+def _times(
+    runs: _Runs,
+    recipes: dict[str, Recipe],
+    data: Dataset,
+    device: torch.device,
+    progress: Callable[[int, int, str], None],
+) -> dict[str, float]:
+    """Return the time of a run of each switch over the base's: steps and the last judgement, each taken in turns."""
+
+    def now() -> float:
+        if device.type != "cuda":
+            return time.process_time()
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    base = recipes[BASE]
+    steps, judge = _work(base, data, device)
+    # What a base's steps and judgement take tells how much each of the ratios weighs.
+    own = ratios([steps, judge], rounds=_ROUNDS, clock=now)[1]
+    all_steps = ceil(base.epochs * (len(data.train.labels) // base.batch))
+    all_judged = own * len(_PHASES) * len(data.test.labels) / min(_JUDGED, len(data.test.labels))  # in steps
+    for i, (name, recipe) in enumerate(recipes.items()):
         if name in runs.times:
             continue
-        pair = [_work(r, data, device) for r in (base, recipe)]
-        step = ratios([work[0] for work in pair], clock=clock)[1]
-        judge = ratios([work[1] for work in pair], rounds=3, clock=clock)[1]
-        # What a base's step and judgement take tells how much each of the ratios weighs.
-        own = ratios([pair[0][0], pair[0][1]], rounds=3, clock=clock)[1]
-        a_step = len(data.train.labels) * base.epochs / base.batch
-        a_judgement = own * len(data.test.labels) / _JUDGED
-        longer = recipe.epochs / base.epochs * base.batch / recipe.batch * share_of_work(recipe)
-        runs.add_time(name, (a_step * step * longer + a_judgement * judge) / (a_step + a_judgement))
+        progress(i, len(recipes), f"time of {name}")
+        a_step = a_judgement = 1.0  # exactly, where a switch does not touch them
+        other = _work(recipe, data, device)
+        if replace(recipe, epochs=base.epochs, views=base.views) != base:
+            a_step = ratios([steps, other[0]], rounds=_ROUNDS, clock=now)[1]
+        if (recipe.net, recipe.views) != (base.net, base.views):
+            a_judgement = ratios([judge, other[1]], rounds=_ROUNDS, clock=now)[1]
+        longer = recipe.epochs / base.epochs * base.batch / recipe.batch
+        runs.add_time(name, (all_steps * a_step * longer + all_judged * a_judgement) / (all_steps + all_judged))
     return runs.times
 
 
-_JUDGED = 500  # images that a judgement is timed on
-
-
 def _work(recipe: Recipe, data: Dataset, device: torch.device) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return a step of a recipe, and the judgement of some images by it."""
+    """Return some steps of a run by a recipe, and the judgement of some images by it."""
     probe = Probe(recipe, data, device)
     images = as_bytes(data.test.images[:_JUDGED], device)
     mean = torch.full((images.shape[-1],), 0.5, device=device)
 
-    def step() -> None:
-        probe.network.train()
-        probe.step()
+    def steps() -> None:
+        for phase in _PHASES:
+            probe.step(int(phase * probe.steps))
 
-    return step, lambda: logits_of(probe.network, images, mean, mean, recipe.views)
+    def judge() -> None:
+        probe.network.eval()
+        logits_of(probe.network, images, mean, mean, recipe.views)
+
+    return steps, judge
 
 
 def _ablation(runs: _Runs, recipes: dict[str, Recipe], seeds: int, times: dict[str, float]) -> Ablation:
     def scores(name: str) -> list[float]:
         return [100 * runs.held[name, seed][0] for seed in range(seeds)]
 
-    base = scores(BASE)
-    patience = gain(scores(PATIENCE), base).mean / (times[PATIENCE] - 1)  # points for all of the base's time again
+    base, patient = scores(BASE), scores(PATIENCE)
     worths = []
     for name in recipes:
         if name == BASE:
             continue
-        won, time = gain(scores(name), base), times[name]
-        worths.append(Worth(name, won, time, leverage(won.mean, time - 1), won.mean - patience * (time - 1)))
-    worths.sort(key=lambda worth: -(worth.beyond or 0.0))
+        own, more = scores(name), times[name] - 1
+        # What the same time would have won, seed by seed: more or fewer epochs at the rate of a quarter more.
+        share = more / (times[PATIENCE] - 1)
+        instead = [b + share * (p - b) for b, p in zip(base, patient, strict=True)]
+        won = gain(own, base)
+        worths.append(Worth(name, won, times[name], leverage(won.mean, more), gain(own, instead)))
+    worths.sort(key=lambda worth: -worth.beyond.mean)
     seconds = statistics.median(runs.held[BASE, seed][1] for seed in range(seeds))
     return Ablation(statistics.fmean(base), seconds, tuple(worths), {**runs.facts, "seeds": seeds})
 
@@ -291,25 +324,34 @@ def _ablation(runs: _Runs, recipes: dict[str, Recipe], seeds: int, times: dict[s
 def table_of(found: Ablation) -> str:
     """Return the table, as Markdown."""
     rows = "\n".join(
-        f"| {w.switch} | {_signed(w.accuracy.mean)}{_half(w.accuracy)} | {100 * (w.time - 1):+.0f} % | "
-        f"{'–' if w.leverage is None else format(w.leverage, '.2f')} | {_signed(w.beyond or 0.0)} |"
+        f"| {w.switch} | {_signed(w.accuracy)} | {100 * (w.time - 1):+.0f} % | "
+        f"{'–' if w.leverage is None else format(w.leverage, '.2f')} | {_beyond(w)} |"
         for w in found.worths
     )
     images = found.facts["images"]
     return (
         f"Base: {found.base:.2f} % in {found.seconds:.1f} CPU s, {found.facts['seeds']} seeds; {images[0]} images of "
         f"{found.facts['data']} to train on, {images[1]} to judge by.\n\n"
+        "± is half an interval of 95 % over the seeds; in bold what leaves out nothing at all.\n\n"
         "| switch | accuracy, points | time | points for a percent of time | beyond patience |\n|---|---|---|---|---|\n"
         f"{rows}\n"
     )
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}"
+def _signed(won: Gain) -> str:
+    said = f"{won.mean:+.2f}" + ("" if won.half is None else f" ± {won.half:.2f}")
+    return f"**{said}**" if won.clear else said
 
 
-def _half(won: Gain) -> str:
-    return "" if won.half is None else f" ± {won.half:.2f}"
+def _beyond(worth: Worth) -> str:
+    return "0 (the yardstick)" if worth.switch == PATIENCE else _signed(worth.beyond)
+
+
+def _colour(worth: Worth) -> str:
+    """Return green for what clearly beats patience, red for what clearly loses to it, grey for what cannot be told."""
+    if not worth.beyond.clear:
+        return "#87929a"
+    return "#2b8a3e" if worth.beyond.mean > 0 else "#b5522b"
 
 
 def picture_of(found: Ablation) -> str:
@@ -319,7 +361,7 @@ def picture_of(found: Ablation) -> str:
             100 * (w.time - 1),
             w.accuracy.mean,
             w.switch,
-            "#2b8a3e" if (w.beyond or 0) > 0 else "#b5522b",
+            _colour(w),
             (0.0, w.accuracy.half or 0.0),
         )
         for w in found.worths
@@ -330,7 +372,7 @@ def picture_of(found: Ablation) -> str:
     line = Line([(low, slope * low), (high, slope * high)], "#5c6a73", "more or fewer epochs", dashed=True)
     return svg(
         Chart(
-            "What each trick is worth",
+            "What each trick is worth: green beats patience, red loses to it, grey cannot be told",
             "change of time, %",
             "change of accuracy, points",
             [line],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from numpy import ndarray
 from fastrain.core.errors import DamagedFile, SourceError, UsageError, first_line
 from fastrain.core.shapes import Int, UInt8
 from fastrain.vision.cifar import CIFAR10, batches, batches_at
-from fastrain.vision.images import SUFFIXES, Decoded, Reading, decoded, shape_of
+from fastrain.vision.images import Decoded, Reading, decoded, pictures_in, shape_of
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
+MOST_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def open_dataset(path: Path, reading: Reading | None = None) -> Dataset:
         name = _called(path)
         held_out = parts.test is None
         train, test = (parts.train, parts.test) if parts.test else _parted(parts, name, reading.hold_out)
+        train, test = _alike(train, test)
         return _checked(Dataset(name, parts.classes, train, test, held_out, parts.broken))
     raise UsageError(
         f"{path}: no data set that is known: train*.parquet and test*.parquet, CIFAR-10's data_batch_1 … test_batch "
@@ -126,6 +128,15 @@ def _checked(data: Dataset) -> Dataset:
     if train != test:
         raise DamagedFile(f"{data.name}: train is of {train}, test of {test}; both must be the same.")
     return data
+
+
+def _alike(train: Split, test: Split) -> tuple[Split, Split]:
+    """Return both in colour where one is: a split whose images all happen to be grey has one channel."""
+    if train.images.shape[3] == test.images.shape[3]:
+        return train, test
+    most = max(train.images.shape[3], test.images.shape[3])
+    wide = [replace(s, images=np.repeat(s.images, most // s.images.shape[3], axis=3)) for s in (train, test)]
+    return wide[0], wide[1]
 
 
 def _parted(parts: _Parts, name: str, hold_out: float) -> tuple[Split, Split]:
@@ -173,7 +184,11 @@ def _parquet(files: list[list[Path]], reading: Reading) -> _Parts:
             where = f"{paths[0].parent.name}/{paths[0].stem.split('-')[0]}"
             splits.append(_split(decoded(rows, where, reading), rows, labels, broken))
     count = int(max(split.labels.max() for split in splits)) + 1
-    classes = names or (CIFAR10 if count == len(CIFAR10) else tuple(map(str, range(count))))
+    if count > MOST_CLASSES:
+        raise DamagedFile(f"{files[0][0].name}: a label of {count - 1}, expected 0 to {MOST_CLASSES - 1} at most.")
+    # The copies of CIFAR-10 are often written without names; nothing else of ten classes is called so.
+    cifar = count == len(CIFAR10) and splits[0].images.shape[1:] == (32, 32, 3) and len(splits) == 2
+    classes = names or (CIFAR10 if cifar else tuple(map(str, range(count))))
     return _Parts(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(broken))
 
 
@@ -204,7 +219,7 @@ def _parquet_rows(
     try:
         pictures = table.column(image).to_pylist()
         rows: list[tuple[str, bytes | Path]] = [
-            (f"image {i}", memoryview(row["bytes"]).tobytes()) for i, row in enumerate(pictures)
+            (f"{path.name}, image {i}", memoryview(row["bytes"]).tobytes()) for i, row in enumerate(pictures)
         ]
         marks = [int(mark) for mark in table.column(label).to_pylist()]
     except (TypeError, KeyError, ValueError):
@@ -219,6 +234,8 @@ def _parquet_rows(
 
 def _batches(folder: Path, reading: Reading) -> _Parts:
     train, test = batches(folder)
+    if reading.edge not in (None, train[0].shape[1]):
+        raise UsageError(f"--edge {reading.edge}: {folder.name} holds images of one size, 32×32 pixels; leave it out.")
     return _Parts(CIFAR10, Split(*train), Split(*test))
 
 
@@ -226,19 +243,17 @@ def _folders_at(path: Path) -> list[Path] | None:
     """Return the folder to train on, and the one to test on where there is one."""
     if not path.is_dir():
         return None
-    if (path / "train").is_dir():
+    # Pictures in train/ itself make it a class that is called so.
+    if (path / "train").is_dir() and _folders_in(path / "train"):
         test = [path / name for name in TEST_FOLDERS if (path / name).is_dir()]
         return [path / "train", *test[:1]]
-    return [path] if any(_pictures(folder) for folder in _folders_in(path)) else None
+    return [path] if _folders_in(path) else None
 
 
 def _folders_in(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """Return the picture files under a folder; hidden ones are of file managers, and no pictures."""
-    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    """Return the folders in a folder that hold a picture; one without is a run, a cache, anything but a class."""
+    folders = (folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return sorted(folder for folder in folders if pictures_in(folder))
 
 
 def _folders(found: list[Path], reading: Reading) -> _Parts:
@@ -252,9 +267,9 @@ def _folders(found: list[Path], reading: Reading) -> _Parts:
     splits: list[Split] = []
     broken: list[tuple[str, str]] = []
     for folder in found:
-        files = [(f, label) for label, name in enumerate(classes) for f in _pictures(folder / name)]
+        files = [(f, label) for label, name in enumerate(classes) for f in pictures_in(folder / name)]
         rows: list[tuple[str, bytes | Path]] = [(str(file.relative_to(folder)), file) for file, _ in files]
-        where = f"{folder.parent.name}/{folder.name}" if len(found) > 1 else folder.name
+        where = f"{folder.parent.name}/{folder.name}" if len(found) > 1 else folder.resolve().name
         splits.append(_split(decoded(rows, where, reading), rows, [label for _, label in files], broken))
     return _Parts(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(broken))
 

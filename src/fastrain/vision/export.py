@@ -8,9 +8,11 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +21,12 @@ from fastrain.core.shapes import Float, UInt8
 from fastrain.engine.batches import normalised
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.judge import Views, over_views
-from fastrain.vision.run import ImageRun, write_whole
+from fastrain.vision.run import ImageRun, net_of, write_whole
 
 FORMATS = ("onnx", "safetensors")
 MODEL = {"onnx": "model.onnx", "safetensors": "model.safetensors"}
 CARD = "README.md"
+OURS = "library_name: fastrain"  # by which a card is known again
 OPSET = 18
 CHECKED = 16  # images on which the exported model must agree
 # Of the chances' logarithms, so that a chance near one hides nothing; float32 against float32, other orders of summing.
@@ -63,10 +66,21 @@ def whole_of(run: ImageRun) -> Whole:
     return Whole(run.network, facts["mean"], facts["spread"], facts["recipe"]["views"], facts["temperature"]).eval()
 
 
-def export(run: ImageRun, folder: Path, formats: tuple[str, ...] = FORMATS) -> dict[str, float]:
-    """Write a run's model and its card into a folder, and return by format how far its chances are from the run's own.
+@dataclass(frozen=True)
+class Apart:
+    """How far the chances of an exported model are from the run's, on images it was checked on.
 
-    How far: the largest difference of the chances' logarithms, which is their relative difference.
+    Attributes:
+        relative: largest relative difference from the run's network in float32, of chances above a millionth.
+        from_predict: largest difference from what the run says by itself, which computes in bfloat16.
+    """
+
+    relative: float
+    from_predict: float
+
+
+def export(run: ImageRun, folder: Path, formats: tuple[str, ...] = FORMATS) -> dict[str, Apart]:
+    """Write a run's model and its card into a folder, and return by format how far its chances are from the run's own.
 
     Args:
         run: see there.
@@ -75,25 +89,42 @@ def export(run: ImageRun, folder: Path, formats: tuple[str, ...] = FORMATS) -> d
 
     Raises:
         SettingError: an unknown format, or what writes it is not installed.
-        RunError: what was written does not say the same as the run.
+        RunError: what was written does not say the same as the run; or the folder holds a card that is not of ours, or
+            a model that would not be of this card.
     """
     for name in formats:
         if name not in FORMATS:
             raise SettingError(f"--format {name}: expected {' or '.join(FORMATS)}.")
     writers = {"onnx": _onnx, "safetensors": _safetensors}
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_others(folder, formats)
+    images = _probe(run)
+    with torch.no_grad():
+        exact, own = whole_of(run)(images), torch.from_numpy(run.chances(images.numpy()))
     apart = {}
     for name in formats:
         unfinished = folder / f".{MODEL[name]}.unfinished"
         try:
-            apart[name] = writers[name](run, unfinished)
-            if not apart[name] <= AGREE:
-                raise RunError(f"{folder / MODEL[name]}: its chances are {apart[name]:.2%} off the run's; not kept.")
+            said = writers[name](run, unfinished, images)
+            relative = float(((said + LEAST).log() - (exact + LEAST).log()).abs().max())
+            apart[name] = Apart(relative, float((said - own).abs().max()))
+            if not relative <= AGREE:
+                raise RunError(f"{folder / MODEL[name]}: its chances are {relative:.2%} off the run's; not kept.")
             unfinished.replace(folder / MODEL[name])
         finally:
             unfinished.unlink(missing_ok=True)
     write_whole(folder / CARD, _card(run, formats))
     return apart
+
+
+def _refuse_others(folder: Path, formats: tuple[str, ...]) -> None:
+    """Refuse a folder that holds something that a card written now would replace, or would say wrong things of."""
+    card = folder / CARD
+    if card.exists() and OURS not in card.read_bytes()[:200].decode("utf-8", "replace"):
+        raise RunError(f"{card}: is not a model card of ours; name another --to.")
+    for name in FORMATS:
+        if name not in formats and (folder / MODEL[name]).exists():
+            raise RunError(f"{folder / MODEL[name]}: is of an earlier export; export {name} too, or name another --to.")
 
 
 def _probe(run: ImageRun) -> UInt8[Tensor, "image y x channel"]:
@@ -106,14 +137,14 @@ def _probe(run: ImageRun) -> UInt8[Tensor, "image y x channel"]:
     return (mixed * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _onnx(run: ImageRun, path: Path) -> float:
+def _onnx(run: ImageRun, path: Path, images: UInt8[Tensor, "image y x channel"]) -> Float[Tensor, "image class"]:
+    """Write the model, and return what it says of images."""
     try:
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401  what torch writes ONNX with
     except ImportError as error:
         raise SettingError(f"--format onnx: {error.name} is not installed: pip install 'fastrain[export]'.") from None
-    images = _probe(run)
     model = whole_of(run)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -133,20 +164,15 @@ def _onnx(run: ImageRun, path: Path) -> float:
     onnx.checker.check_model(made)
     path.write_bytes(made.SerializeToString())
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    worst = 0.0
-    for count in (CHECKED, 1):  # the number of images is free
-        said = session.run(None, {"images": images[:count].numpy()})[0]
-        with torch.no_grad():
-            worst = max(worst, _apart(torch.from_numpy(said), model(images[:count])))
-    return worst
+    # The number of images is free: one alone, and the rest.
+    said = [session.run(None, {"images": part.numpy()})[0] for part in (images[:1], images[1:])]
+    return torch.from_numpy(np.concatenate(said))
 
 
-def _apart(a: Float[Tensor, "image class"], b: Float[Tensor, "image class"]) -> float:
-    return float(((a + LEAST).log() - (b + LEAST).log()).abs().max())
-
-
-def _safetensors(run: ImageRun, path: Path) -> float:
+def _safetensors(run: ImageRun, path: Path, images: UInt8[Tensor, "image y x channel"]) -> Float[Tensor, "image class"]:
+    """Write the weights, and return what a network that is built from the file alone says of images."""
     try:
+        from safetensors import safe_open
         from safetensors.torch import load_file, save
     except ImportError:
         raise SettingError(
@@ -155,16 +181,17 @@ def _safetensors(run: ImageRun, path: Path) -> float:
     facts = {key: run.facts[key] for key in ("classes", "shape", "mean", "spread", "temperature", "recipe")}
     state = {name: value.contiguous() for name, value in run.network.state_dict().items()}
     path.write_bytes(save(state, metadata={"fastrain": json.dumps(facts), "format": "pt"}))
-    again = ImageNet(run.shape[2], len(run.classes), run.network.settings)
+    with safe_open(str(path), "pt") as file:
+        kept = json.loads(file.metadata()["fastrain"])
+    again = ImageNet(kept["shape"][2], len(kept["classes"]), net_of(kept["recipe"]["net"]))
     try:
         again.load_state_dict(load_file(str(path)))
     except RuntimeError as error:
         raise RunError(f"{path}: cannot be read again ({first_line(error)}).") from None
-    images = _probe(run)
-    own = whole_of(run)
-    other = Whole(again, facts["mean"], facts["spread"], facts["recipe"]["views"], facts["temperature"]).eval()
+    other = Whole(again, kept["mean"], kept["spread"], kept["recipe"]["views"], kept["temperature"]).eval()
     with torch.no_grad():
-        return _apart(own(images), other(images))
+        out: Tensor = other(images)
+    return out
 
 
 @contextlib.contextmanager
@@ -198,9 +225,9 @@ def _card(run: ImageRun, formats: tuple[str, ...]) -> str:
         "spread of the channels, and the temperature that the logits are divided by.",
     }
     listed = "\n".join(files[name] for name in formats)
-    held = "a share of every class, held out" if facts["held_out"] else "the data set's own"
+    held = "held out" if facts["held_out"] else "the data set's own"
     return f"""---
-library_name: fastrain
+{OURS}
 pipeline_tag: image-classification
 tags: [image-classification]
 ---

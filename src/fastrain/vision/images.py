@@ -18,6 +18,9 @@ from fastrain.core.memory import available_bytes
 from fastrain.core.shapes import Int, UInt8
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+# What is decoded: others of the library's kinds are rare, and some hand the file to programs outside.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+SMALLEST_EDGE = 4  # pixels
 LARGEST_EDGE = 256  # pixels: what a small-image network is for; larger ones are brought down by `edge`
 _AT_ONCE = 200  # images that a thread decodes in one go
 
@@ -83,7 +86,10 @@ def _decoded(pictures: Sequence[tuple[str, bytes | Path]], where: str, reading: 
             f"{where}: images of {width}×{height} pixels; a small-image network takes {LARGEST_EDGE} at most: "
             "`fastrain vision train --edge 64` brings them down."
         )
-    if height * width * 3 * len(pictures) > available_bytes():
+    if min(height, width) < SMALLEST_EDGE:
+        raise DamagedFile(f"{where}: images of {width}×{height} pixels; expected {SMALLEST_EDGE} at least.")
+    # Twice: parted or left out of, they are copied.
+    if 2 * height * width * 3 * len(pictures) > available_bytes():
         raise TooBig(f"{where}: {len(pictures)} images of {shape_of(first[None])} do not fit into memory.")
     images = np.empty((len(pictures), height, width, 3), np.uint8)
     grey, good = np.zeros(len(pictures), bool), np.ones(len(pictures), bool)
@@ -121,6 +127,15 @@ def _decoded(pictures: Sequence[tuple[str, bytes | Path]], where: str, reading: 
     if len(kept) < len(images):
         images, grey = images[kept], grey[kept]
     return Decoded(np.ascontiguousarray(images[..., :1]) if grey.all() else images, kept, named)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the picture files under a folder; what is hidden is of file managers and caches, and no picture."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
 
 
 def shape_of(images: UInt8[ndarray, "image y x channel"]) -> str:
@@ -173,11 +188,11 @@ def _first(
 def _image(held: bytes | Path, shape: tuple[int, int] | None) -> UInt8[ndarray, "y x channel"]:
     try:
         data = held.read_bytes() if isinstance(held, Path) else held
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if shape is not None:
                 high, wide = shape
                 image.draft("RGB" if image.mode != "L" else "L", (2 * wide, 2 * high))  # JPEG: decoded smaller
-                pixels = np.asarray(ImageOps.fit(_plain(ImageOps.exif_transpose(image)), (wide, high)))
+                pixels = np.asarray(ImageOps.fit(_plain(image), (wide, high)))
             else:
                 pixels = np.asarray(_plain(image))
     except (
@@ -195,5 +210,12 @@ def _image(held: bytes | Path, shape: tuple[int, int] | None) -> UInt8[ndarray, 
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Return a picture in grey or in colours, without transparency or palette."""
+    """Return a picture upright, in grey or in colours of 8 bits, without transparency or palette."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"values of mode {image.mode}, expected bytes")
+    if image.mode in ("1", "LA", "La"):
+        return image.convert("L")
     return image if image.mode in ("RGB", "L") else image.convert("RGB")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import ceil
 
 import torch
 
 from fastrain.core.memory import peak_bytes
-from fastrain.engine.batches import Batch, Batches
+from fastrain.engine.batches import Batches
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset
 from fastrain.vision.recipes import Recipe
-from fastrain.vision.train import loss_of, steering_of
+from fastrain.vision.train import average_of, loss_of, share_of_edge, steering_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Plan:
         steps: in all.
         weights: of the network.
         seconds: that it is expected to take on this device, from steps that were timed.
-        bytes: of memory that the process is expected to take at its peak: what it took until now, and the images.
+        bytes: of memory that training is expected to take at its peak: what it took until now, and the images; on a
+            GPU of its memory.
     """
 
     recipe: Recipe
@@ -56,19 +58,25 @@ class Probe:
         per_epoch = max(1, len(images) // recipe.batch)
         self.steps = ceil(recipe.epochs * per_epoch)
         self.steering = steering_of(self.network, recipe, self.steps, per_epoch)
-        still = replace(recipe.augmentation, flip=None)
-        self.batch: Batch = Batches(
-            values, labels, size=recipe.batch, steps=self.steps, seed=0, augmentation=still
-        ).batch(0)
-        self.network.train()
+        self.average = average_of(self.network, recipe.averages, self.steps, per_epoch)
+        share = partial(share_of_edge, recipe.edges, self.steps) if recipe.edges else None
+        self.batches = Batches(
+            values, labels, size=some, steps=self.steps, seed=0, augmentation=recipe.augmentation, share=share
+        )
 
-    def step(self) -> None:
-        """Take one step."""
-        self.steering.prepare(0)
+    def step(self, at: int | None = None) -> None:
+        """Take a step as the run would take it, its last if not told which."""
+        at = self.steps - 1 if at is None else at
+        self.network.train()
+        batch = self.batches.batch(at)
+        self.steering.prepare(at)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            loss = loss_of(self.network, self.batch, smoothing=self.recipe.smoothing, scale=self.recipe.loss_scale)
+            loss = loss_of(self.network, batch, smoothing=self.recipe.smoothing, scale=self.recipe.loss_scale)
         loss.backward()  # type: ignore[no-untyped-call]
         self.steering.step()
+        if self.average is not None:
+            self.average.steps = at
+            self.average.update(self.network)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -81,7 +89,8 @@ class Probe:
         weights = sum(p.numel() for p in self.network.parameters())
         images = self.data.train.images
         # A step has been taken: what is to come is the images once more, with their margins.
-        needed = peak_bytes() + _image_bytes(self.recipe, images.shape)
+        taken = torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else peak_bytes()
+        needed = taken + _image_bytes(self.recipe, images.shape)
         return Plan(self.recipe, len(images), self.steps, weights, seconds, needed)
 
 

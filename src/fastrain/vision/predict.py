@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from fastrain.core.errors import DamagedFile, SourceError, UsageError
 from fastrain.core.shapes import Float
-from fastrain.vision.images import SUFFIXES, picture
+from fastrain.vision.images import SUFFIXES, picture, pictures_in
 from fastrain.vision.run import ImageRun
 
 _AT_ONCE = 256  # pictures that are held at a time, however many there are
@@ -44,7 +44,7 @@ def pictures_under(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+            files += pictures_in(path)
         elif path.exists():
             files.append(path)
         else:
@@ -105,9 +105,7 @@ def as_csv(run: ImageRun, found: Sequence[Prediction]) -> str:
     table.writerow(["file", "class", "chance", *(f"chance of {name}" for name in run.classes)])
     for one in found:
         best = int(one.chances.argmax())
-        # A file's name may hold what is no valid text: it is written with its bytes as question marks.
-        name = str(one.file).encode("utf-8", "replace").decode()
-        table.writerow([name, run.classes[best], f"{one.chances[best]:.6f}", *(f"{c:.6f}" for c in one.chances)])
+        table.writerow([one.file, run.classes[best], f"{one.chances[best]:.6f}", *(f"{c:.6f}" for c in one.chances)])
     return file.getvalue()
 
 

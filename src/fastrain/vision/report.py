@@ -24,6 +24,7 @@ MOST_CLASSES = 30  # in a table of all against all; of more, the pairs that are 
 MOST_PAIRS = 20
 SHOWN_EDGE = 128  # pixels that a mistake is shown at
 FEW = 200  # test images, under which figures are shaky
+FEW_OF_A_CLASS = 10
 
 
 def write_report(
@@ -81,13 +82,23 @@ def _caveats(run: ImageRun, data: Dataset) -> str:
             f"The classes are unbalanced: {counts.max():,} images of {run.classes[counts.argmax()]}, {counts.min():,} "
             f"of {run.classes[counts.argmin()]}. Judge by the mean over the classes."
         )
-    if data.held_out:
+    tested = np.array(run.facts["images"]["test"])
+    if rare := [name for name, count in zip(run.classes, tested, strict=True) if count < FEW_OF_A_CLASS]:
+        named = f"{', '.join(rare[:5])}{' and others' if len(rare) > 5 else ''}"
         out.append(
-            "The test images are a share of every class that was held out; no image of them has a twin in training."
+            f"{len(rare)} of {len(run.classes)} classes have under {FEW_OF_A_CLASS} test images ({named}): their "
+            "figures and the mean over the classes are shaky."
         )
-    if data.broken:
-        out.append(f"{len(data.broken)} images could not be read and were left out, the first {data.broken[0][0]}.")
-    return "".join(f"<p class='caveat'>{_escape(line)}</p>" for line in out)
+    if data.held_out:
+        out.append("The test images were held out; none of them has a twin in training.")
+    said = "".join(f"<p class='caveat'>{_escape(line)}</p>" for line in out)
+    if not data.broken:
+        return said
+    lost = "".join(f"<li>{_escape(name)}: {_escape(reason)}</li>" for name, reason in data.broken)
+    return (
+        f"{said}<details class='caveat'><summary>{len(data.broken)} images could not be read and were left out"
+        f"</summary><ul>{lost}</ul></details>"
+    )
 
 
 def _charts(run: ImageRun, data: Dataset, chances: Float[ndarray, "image class"]) -> str:

@@ -27,10 +27,13 @@ from fastrain.vision.datasets import Dataset, Split
 from fastrain.vision.judge import Judgement, as_bytes, chances_at, judged, logits_of
 from fastrain.vision.plan import Plan, Probe, needed_bytes
 from fastrain.vision.recipes import Recipe
-from fastrain.vision.train import Epoch, Trained, train
+from fastrain.vision.train import Epoch, Trained, told_plainly, train
 
 IMAGE_RUN_VERSION = 1
 FACTS, WEIGHTS, STATE, PLAN, CURVE = "run.json", "weights.pt", "training.pt", "training.json", "curve.jsonl"
+
+# What a file of torch's can throw when it is not whole.
+_UNREADABLE = (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, UnpicklingError)
 
 Say = Callable[[str], None]
 
@@ -118,7 +121,7 @@ def load_network(path: Path, channels: int, classes: int, net: dict[str, Any]) -
     try:
         network = ImageNet(channels, classes, net_of(net))
         network.load_state_dict(checkpoint.load(path / WEIGHTS))
-    except (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise RunError(f"{path}: its weights cannot be read ({first_line(error)}).") from None
     return network.eval()
 
@@ -140,6 +143,7 @@ def train_run(
     say: Say = lambda _: None,
     planned: Callable[[Plan], None] = lambda _: None,
     progress: Callable[[Epoch], None] = lambda _: None,
+    report: Callable[[ImageRun, Judgement, Float[ndarray, "image class"]], None] = lambda *_: None,
 ) -> tuple[ImageRun, Judgement, Float[ndarray, "image class"]]:
     """Train a network on a data set, keep it as a run, and return it with how right it is on the test images.
 
@@ -153,12 +157,14 @@ def train_run(
         say: takes lines for the user.
         planned: called with the plan before training begins.
         progress: called at every epoch's end.
+        report: called with what is returned, before the run counts as finished.
 
     Returns:
         The run, how right it is, and the chances of the test images.
 
     Raises:
-        RunError: the folder holds a finished run, or one of other data or settings.
+        RunError: the folder holds a finished run, one of other data or settings, or a checkpoint that cannot be read;
+            or the loss is no number any more.
         TooBig: it will not fit into memory.
     """
     if (path / FACTS).exists():
@@ -184,11 +190,18 @@ def train_run(
             progress(epoch)
 
         trained = train(data, recipe, seed=seed, device=device, look=True, state=path / STATE, progress=keep)
-    out = _test_logits(trained, data.test, recipe, device)
+    with told_plainly(data.name):
+        out = _test_logits(trained, data.test, recipe, device)
     found = judged(out, data.test.labels)
-    facts = _facts(data, recipe, seed, threads, device, trained, found, curve)
-    _keep(path, trained.network, facts)
-    return ImageRun(path, facts), found, chances_at(out, found.temperature)
+    chances = chances_at(out, found.temperature)
+    run = ImageRun(path, _facts(data, recipe, seed, threads, device, trained, found, curve))
+    # run.json comes last, so that a run that has it is whole; a kill before goes on from the checkpoint.
+    checkpoint.save(path / WEIGHTS, {name: value.cpu() for name, value in trained.network.state_dict().items()})
+    report(run, found, chances)
+    write_whole(path / FACTS, json.dumps(run.facts, indent=1) + "\n")
+    for leftover in (STATE, PLAN, CURVE):
+        (path / leftover).unlink(missing_ok=True)
+    return run, found, chances
 
 
 def _test_logits(trained: Trained, test: Split, recipe: Recipe, device: torch.device) -> Float[ndarray, "image class"]:
@@ -212,7 +225,10 @@ def _prepare(
     asked = {"data": data.identity, "recipe": asdict(recipe), "seed": seed, "device": device.type}
     marker = path / PLAN
     kept = _read(marker)
-    begun = (path / STATE).exists()
+    step = _begun(path)
+    begun = step > 0
+    if begun and kept is None:
+        raise RunError(f"{path}: holds a checkpoint, and its {PLAN} cannot be read; {_ANEW}.")
     if kept is not None and begun and {**kept, "threads": None} != {**_plain(asked), "threads": None}:
         raise RunError(
             f"{path}: holds an unfinished run of other images or settings; name another --run, or remove it."
@@ -223,25 +239,38 @@ def _prepare(
             f"{data.name}: training needs about {needed / 1e9:.1f} GB and {available_bytes() / 1e9:.1f} GB are free; "
             "smaller images (--edge) need less."
         )
-    probe = Probe(recipe, data, device)
-    if kept is not None and begun:
-        threads = int(kept["threads"])
-    elif threads is None:
-        threads = choose_threads(probe.step) if device.type == "cpu" else 1
-    torch.set_num_threads(threads)
-    plan = probe.plan()
-    del probe
+    with told_plainly(data.name):
+        probe = Probe(recipe, data, device)
+        if kept is not None and begun:
+            threads = int(kept["threads"])
+        elif threads is None:
+            threads = choose_threads(probe.step) if device.type == "cpu" else 1
+        torch.set_num_threads(threads)
+        plan = probe.plan()
+        del probe
     planned(plan)
-    marker.write_text(json.dumps({**_plain(asked), "threads": threads}, indent=1) + "\n", encoding="utf-8")
+    write_whole(marker, json.dumps({**_plain(asked), "threads": threads}, indent=1) + "\n")
     if not begun:
         (path / CURVE).unlink(missing_ok=True)
         return threads, []
-    step = int(checkpoint.load(path / STATE)["step"])
     say(f"{path}: goes on from step {step} of {plan.steps}, with {threads} thread{'s' if threads > 1 else ''}.")
     per_epoch = max(1, len(data.train.labels) // recipe.batch)
     curve = _curve(path / CURVE, step / per_epoch)
-    (path / CURVE).write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in curve), encoding="utf-8")
+    write_whole(path / CURVE, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in curve))
     return threads, curve
+
+
+_ANEW = "remove the folder to begin anew, or name another --run"
+
+
+def _begun(path: Path) -> int:
+    """Return the step that a killed run's checkpoint is of, 0 where there is none."""
+    if not (path / STATE).exists():
+        return 0
+    try:
+        return int(checkpoint.load(path / STATE)["step"])
+    except _UNREADABLE as error:
+        raise RunError(f"{path / STATE}: the checkpoint cannot be read ({first_line(error)}); {_ANEW}.") from None
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -314,18 +343,10 @@ def _facts(
     }
 
 
-def _keep(path: Path, network: ImageNet, facts: dict[str, Any]) -> None:
-    """Write the run; run.json comes last, so that a run that has it is whole."""
-    checkpoint.save(path / WEIGHTS, {name: value.cpu() for name, value in network.state_dict().items()})
-    write_whole(path / FACTS, json.dumps(facts, indent=1) + "\n")
-    for leftover in (STATE, PLAN, CURVE):
-        (path / leftover).unlink(missing_ok=True)
-
-
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all; what a file's name holds that is no valid text becomes question marks."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", encoding="utf-8") as file:
+    with unfinished.open("w", encoding="utf-8", errors="replace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -7,15 +7,16 @@ steps enough; smaller ones fewer halvings, larger ones a stem that takes wider s
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil, log2
+from math import ceil, isfinite, log2
 from typing import cast
 
-from fastrain.core.errors import TooShort
+from fastrain.core.errors import SettingError, TooShort
 from fastrain.nets.image_net import NetSettings, Pool
 from fastrain.vision.recipes import MuonRates, Recipe
 
 SMALLEST_BATCH = 32
-STEPS_AN_EPOCH = 25  # that the recipes take, of 50,000 images
+MADE_FOR = 50_000  # images
+STEPS_AN_EPOCH = 25  # that are wanted at least, where there are too few images for the recipe's batch
 FEWEST_STEPS = 300  # of a run: fewer leave a network unsettled, however few the images
 
 
@@ -30,7 +31,10 @@ def settled(recipe: Recipe, images: int, shape: tuple[int, int], *, epochs: floa
 
     Raises:
         TooShort: there are fewer than two images.
+        SettingError: the epochs are no number above nothing.
     """
+    if epochs is not None and not (isfinite(epochs) and epochs > 0):
+        raise SettingError(f"--epochs {epochs}: expected a number above 0.")
     if images < 2:
         raise TooShort(f"{images} image to train on: expected two at least.")
     batch = recipe.batch
@@ -38,7 +42,9 @@ def settled(recipe: Recipe, images: int, shape: tuple[int, int], *, epochs: floa
         batch = min(batch, images, max(SMALLEST_BATCH, 2 ** int(log2(max(1.0, images / STEPS_AN_EPOCH)))))
     per_epoch = max(1, images // batch)
     if epochs is None:
-        epochs = recipe.epochs if batch == recipe.batch else max(recipe.epochs, FEWEST_STEPS / per_epoch)
+        fewest = min(FEWEST_STEPS, recipe.epochs * MADE_FOR / recipe.batch)
+        epochs = max(recipe.epochs, fewest / per_epoch)
+    longer = epochs / recipe.epochs
     share = batch / recipe.batch
     rates = recipe.rates
     if isinstance(rates, MuonRates):
@@ -53,7 +59,23 @@ def settled(recipe: Recipe, images: int, shape: tuple[int, int], *, epochs: floa
     augmentation = replace(recipe.augmentation, translate=min(recipe.augmentation.translate, max(0, min(shape) // 8)))
     if augmentation.cutmix is not None and augmentation.cutmix > min(shape):
         augmentation = replace(augmentation, cutmix=None)
-    return replace(recipe, batch=batch, epochs=epochs, rates=rates, net=net, edges=edges, augmentation=augmentation)
+    averages = recipe.averages and replace(recipe.averages, start=recipe.averages.start * longer)
+    return replace(
+        recipe,
+        batch=batch,
+        epochs=epochs,
+        rates=rates,
+        stem_bias_epochs=recipe.stem_bias_epochs * longer,
+        averages=averages,
+        net=net,
+        edges=edges,
+        augmentation=augmentation,
+    )
+
+
+def unmirrored(recipe: Recipe) -> Recipe:
+    """Return a recipe for images whose mirrors are something else: letters, hands, street signs."""
+    return replace(recipe, augmentation=replace(recipe.augmentation, flip=None), views="one")
 
 
 def _fitting(net: NetSettings, edge: int) -> NetSettings:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +100,8 @@ def train(
 
     Raises:
         TooShort: fewer images than a batch.
-        FloatingPointError: the loss is no number any more.
+        RunError: the loss is no number any more.
+        TooBig: it does not fit into memory.
     """
     torch.manual_seed(seed)
     if len(data.train.labels) < recipe.batch:
@@ -111,21 +113,23 @@ def train(
     per_epoch = len(labels) // recipe.batch
     steps = ceil(recipe.epochs * per_epoch)
     network = ImageNet(data.train.images.shape[-1], len(data.classes), recipe.net).to(device)
-    smallest = min(round(_share(recipe.edges, steps, 0) * edge) for edge in values.shape[1:3])
+    smallest = min(round(share_of_edge(recipe.edges, steps, 0) * edge) for edge in values.shape[1:3])
     if not network.edge_left(smallest):
         raise SettingError(
             f"{data.name}: images of {smallest} pixels (the recipe's smallest) are too small for its network."
         )
     clock = _Clock(device)
-    share = partial(_share, recipe.edges, steps) if recipe.edges else None
+    share = partial(share_of_edge, recipe.edges, steps) if recipe.edges else None
     batches = Batches(
         values, labels, size=recipe.batch, steps=steps, seed=seed, augmentation=recipe.augmentation, share=share
     )
     most = max(100, FOR_WHITENING * 32 * 32 // int(values.shape[1] * values.shape[2]))
-    sample = normalised(values[: min(most, FOR_WHITENING)], batches.mean, batches.spread)
+    # Evenly spread: the images of a folder come class by class.
+    chosen = torch.linspace(0, len(values) - 1, min(most, FOR_WHITENING, len(values)), device=device).long()
+    sample = normalised(values[chosen], batches.mean, batches.spread)
     network.stem.fit(sample, recipe.net.whitening_floor)
     del sample
-    average = _average(network, recipe.averages, steps, per_epoch)
+    average = average_of(network, recipe.averages, steps, per_epoch)
     epochs: list[Epoch] = []
 
     def at(done: int, total: int, loss: float) -> None:
@@ -140,22 +144,22 @@ def train(
         progress(epochs[-1])
         clock.start()
 
-    fitted = _fit(
-        data.name,
-        network,
-        batches.batch,
-        partial(loss_of, smoothing=recipe.smoothing, scale=recipe.loss_scale),
-        steering_of(network, recipe, steps, per_epoch),
-        FitSettings(steps, bf16=True, look_every=per_epoch),
-        average=average,
-        state=state,
-        progress=at,
-    )
-    before = clock.seconds_now
-    accuracy_views = _accuracy(fitted, test, batches, recipe.views)
-    clock.stop()
-    views_seconds = clock.seconds - before
-    accuracy = _accuracy(fitted, test, batches, "one")
+    with told_plainly(data.name):
+        fitted = fit(
+            network,
+            batches.batch,
+            partial(loss_of, smoothing=recipe.smoothing, scale=recipe.loss_scale),
+            steering_of(network, recipe, steps, per_epoch),
+            FitSettings(steps, bf16=True, look_every=per_epoch),
+            average=average,
+            state=state,
+            progress=at,
+        )
+        before = clock.seconds_now
+        accuracy_views = _accuracy(fitted, test, batches, recipe.views)
+        clock.stop()
+        views_seconds = clock.seconds - before
+        accuracy = _accuracy(fitted, test, batches, "one")
     return Trained(
         network=cast(ImageNet, fitted),
         mean=batches.mean,
@@ -169,11 +173,18 @@ def train(
     )
 
 
-def _fit(name: str, *given: Any, **more: Any) -> nn.Module:
+@contextmanager
+def told_plainly(name: str) -> Iterator[None]:
+    """Say what befell a training in words of ours: it went astray, or memory is out.
+
+    Raises:
+        RunError: the loss is no number any more.
+        TooBig: it does not fit into memory.
+    """
     try:
-        return fit(*given, **more)
+        yield
     except FloatingPointError as error:
-        raise RunError(f"{name}: training went astray, {error}; try another recipe or fewer seeds.") from None
+        raise RunError(f"{name}: training went astray, {error}; try another --recipe.") from None
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
@@ -249,7 +260,8 @@ def _sgd(
     return Steering([(sgd, [rise, rise, partial(falling, steps=stem_steps)])])
 
 
-def _average(network: ImageNet, averages: Averages | None, steps: int, per_epoch: int) -> MovingAverage | None:
+def average_of(network: ImageNet, averages: Averages | None, steps: int, per_epoch: int) -> MovingAverage | None:
+    """Return the average of a recipe, None where it keeps none."""
     if averages is None:
         return None
 
@@ -261,7 +273,7 @@ def _average(network: ImageNet, averages: Averages | None, steps: int, per_epoch
     return MovingAverage(network, decay, every=averages.every, start=start, copy_back=averages.copy_back)
 
 
-def _share(edges: tuple[tuple[float, float], ...], steps: int, step: int) -> float:
+def share_of_edge(edges: tuple[tuple[float, float], ...], steps: int, step: int) -> float:
     """Return the images' edge at a step, as a share of their own."""
     return max((pair for pair in edges if pair[0] <= step / steps), default=(0.0, 1.0))[1]
 
