@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +47,50 @@ def small(recipe):
     net = replace(recipe.net, widths=tuple(w // 4 for w in recipe.net.widths))
     augmentation = replace(recipe.augmentation, flip=None, translate=1)
     return replace(recipe, net=net, batch=50, epochs=min(recipe.epochs, 8.0), augmentation=augmentation, views="one")
+
+
+COMPILED = """
+import sys, time
+from dataclasses import replace
+import torch
+import fastrain.vision.train as module
+from fastrain.vision.recipes import recipe_of
+from test_speedrun import CPU, dataset, small
+sizes = set()
+
+def backend(program, example):  # stands for the compiler, which takes minutes on a CPU
+    sizes.update(e.shape[-1] for e in example if isinstance(e, torch.Tensor) and e.ndim == 4 and len(e) == 50)
+    time.sleep(0.2)
+    return program.forward
+
+module.BACKEND = backend
+torch.set_num_threads(1)
+edges = ((0.0, 0.75), (0.5, 1.0))
+recipe = replace(small(recipe_of("airbench94")), epochs=4.0, edges=edges)
+plain = module.train(dataset(), recipe, seed=0, device=CPU)
+assert plain.compile_seconds == 0 and not sizes
+compiled = module.train(dataset(), replace(recipe, compile=True), seed=0, device=CPU)
+assert compiled.compile_seconds > 0.2 * 4, compiled.compile_seconds  # two sizes, with and without the stem's bias
+assert sizes == {12, 16}, sizes
+for a, b in zip(plain.network.state_dict().values(), compiled.network.state_dict().values(), strict=True):
+    torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
+for a, b in zip(plain.epochs, compiled.epochs, strict=True):
+    assert abs(a.loss - b.loss) < 1e-2, (a, b)
+"""
+
+
+def test_a_compiled_run_learns_the_same_with_its_compiling_off_the_clock():
+    # In a process of its own: the checks of shapes that tests run under cannot be compiled.
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

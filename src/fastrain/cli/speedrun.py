@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,10 @@ def speedrun(
         bool | None,
         typer.Option("--look/--no-look", help="Judge the test images after every epoch (default: on a GPU)."),
     ] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="By torch.compile, its time apart (default: as the recipe)."),
+    ] = None,
     to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the record, JSON.")] = None,
     json: Json = False,
 ) -> None:
@@ -44,6 +49,8 @@ def speedrun(
     on = device_of(device)
     name = recipe or default_recipe(on)
     chosen = recipe_of(name)
+    if compile is not None:
+        chosen = replace(chosen, compile=compile)
     if to is not None and not to.resolve().parent.is_dir():
         raise UsageError(f"--to {to}: there is no folder {to.resolve().parent}.")
     held = open_dataset(data)
@@ -117,6 +124,8 @@ class Table:
 
     def end(self, trained: Trained) -> None:
         """Show a seed's end."""
+        if trained.compile_seconds:
+            say(f"Compiled in {duration(trained.compile_seconds)}, which is not counted.")
         self._line(
             str(self.seed),
             "end",

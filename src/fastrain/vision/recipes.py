@@ -93,6 +93,7 @@ class Recipe:
         averages: of the weights; None keeps the last.
         edges: pairs of the run's share from which on, and the images' edge then as a share of their own.
         views: that are averaged in the end.
+        compile: the network by torch.compile, before the clock starts; gains on a GPU, loses on a CPU (LOG.md).
     """
 
     net: NetSettings = field(default_factory=NetSettings)
@@ -106,6 +107,7 @@ class Recipe:
     averages: Averages | None = None
     edges: tuple[tuple[float, float], ...] = ()
     views: Views = "mirrored and moved"
+    compile: bool = False
 
 
 # Source: cifar10-airbench, airbench94_muon.py (2024).

@@ -63,6 +63,7 @@ class Trained:
         seconds: of training and of judging with the views: the peers' rule, data on the device.
         cpu_seconds: of the same.
         views_seconds: of judging with the views alone.
+        compile_seconds: of compiling and a first step at each size, before the clock started; 0 where nothing is.
         epochs: how it went.
     """
 
@@ -74,6 +75,7 @@ class Trained:
     seconds: float
     cpu_seconds: float
     views_seconds: float
+    compile_seconds: float
     epochs: tuple[Epoch, ...]
 
 
@@ -118,6 +120,12 @@ def train(
         raise SettingError(
             f"{data.name}: images of {smallest} pixels (the recipe's smallest) are too small for its network."
         )
+    loss = partial(loss_of, smoothing=recipe.smoothing, scale=recipe.loss_scale)
+    running: nn.Module = network
+    compile_seconds = 0.0
+    if recipe.compile:
+        with told_plainly(data.name):
+            running, compile_seconds = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss)
     clock = _Clock(device)
     share = partial(share_of_edge, recipe.edges, steps) if recipe.edges else None
     batches = Batches(
@@ -148,7 +156,7 @@ def train(
         fitted = fit(
             network,
             batches.batch,
-            partial(loss_of, smoothing=recipe.smoothing, scale=recipe.loss_scale),
+            lambda _, batch: loss(running, batch),
             steering_of(network, recipe, steps, per_epoch),
             FitSettings(steps, bf16=True, look_every=per_epoch),
             average=average,
@@ -169,8 +177,53 @@ def train(
         seconds=clock.seconds,
         cpu_seconds=clock.cpu_seconds,
         views_seconds=views_seconds,
+        compile_seconds=compile_seconds,
         epochs=tuple(epochs),
     )
+
+
+BACKEND = "inductor"  # of torch.compile
+
+
+def _compiled(
+    network: ImageNet,
+    recipe: Recipe,
+    shape: tuple[int, ...],
+    loss: Callable[[nn.Module, Batch], Tensor],
+) -> tuple[nn.Module, float]:
+    """Return a network compiled for every size of batch of a run, its weights untouched, and the seconds it took.
+
+    Args:
+        network: see there.
+        recipe: see there.
+        shape: of a batch of images: (image, y, x, channel).
+        loss: of a network on a batch.
+    """
+    began = time.perf_counter()
+    running = cast(nn.Module, torch.compile(network, backend=BACKEND, dynamic=False))
+    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    device = network.head.weight.device
+    size, height, width, channels = shape
+    bias = network.stem.bias
+    network.train()
+    # With the stem's bias at first and without it later: what is not differentiated is another program.
+    for trained in (True, False):
+        bias.requires_grad_(trained)
+        for _, edge in recipe.edges or ((0.0, 1.0),):
+            values = torch.randn((size, channels, round(edge * height), round(edge * width)), device=device)
+            batch = Batch(
+                values.contiguous(memory_format=torch.channels_last),
+                torch.zeros(size, dtype=torch.long, device=device),
+            )
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                value = loss(running, batch)
+            value.backward()  # type: ignore[no-untyped-call]
+    bias.requires_grad_(True)
+    network.zero_grad(set_to_none=True)
+    network.load_state_dict(kept)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return running, time.perf_counter() - began
 
 
 @contextmanager
