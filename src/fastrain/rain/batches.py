@@ -9,8 +9,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from fastrain.core.errors import TooShort
-from fastrain.rain.inputs import InputCache
-from fastrain.samples.truth import outcomes
+from fastrain.rain.inputs import InputCache, happened
 
 BATCH = 8
 CROP = 96  # cells; a larger map is trained on in crops
@@ -39,7 +38,7 @@ class Batches:
         """
         self.cache, self.issues, self.weights, self.seed = cache, issues, weights, seed
         radar = cache.radar
-        self.truth = [outcomes(cache.frames, int(i), radar.layout, radar.first_levels) for i in issues]
+        self.truth = [happened(cache.frames, int(i), radar) for i in issues]
         if control is not None:
             self.truth = shuffled(self.truth, control)
         self.box = _truth_box(self.truth)

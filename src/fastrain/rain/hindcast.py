@@ -11,9 +11,9 @@ from numpy import ndarray
 
 from fastrain.core.errors import SettingError
 from fastrain.rain.chances import Calibration
-from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, make_inputs
+from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, happened, make_inputs, rain_rates
 from fastrain.samples.frames import Frames
-from fastrain.samples.truth import observed_now, outcomes
+from fastrain.samples.truth import observed_now
 
 BASELINES = ("climatology", "persistence", "advection", "lagrangian")
 SPREADS = (0.15, 0.3, 0.6, 1.2)  # km of smoothing a minute, of which the calibration time chooses the best
@@ -93,7 +93,7 @@ def hindcasts(
         raise SettingError(f"--against {unknown[0]}: no such baseline; known: {', '.join(BASELINES)}.")
     for issue in issues:
         inputs, moved = make_inputs(frames, int(issue), radar)
-        outcome = outcomes(frames, int(issue), radar.layout, radar.first_levels)
+        outcome = happened(frames, int(issue), radar)
         seen = observed_now(frames, int(issue))
         chances = {}
         if network is not None:
@@ -113,12 +113,13 @@ def baseline(
     if name == "climatology":
         return np.broadcast_to(reference.climatology[:, :, None, None], shape)
     if name == "persistence":
-        level = frames.maximum[frames.rows(np.array([issue]))[0]]
-        reached = np.stack([(level >= first) & (level != 255) for first in radar.first_levels])
+        highest, mean, _ = rain_rates(frames, frames.rows(np.array([issue])), radar)
+        now = (mean if radar.truth == "mean" else highest)[0].numpy()
+        reached = np.stack([now >= t * (1 - 1e-6) for t in radar.thresholds])
         return np.broadcast_to(reached[None].astype(float), shape)
     if name == "advection":
-        highest = moved.highest.numpy()[:, None]
-        return (highest >= np.array(radar.thresholds)[None, :, None, None] * (1 - 1e-6)).astype(float)
+        carried = moved.highest.numpy()[:, None]
+        return (carried >= np.array(radar.thresholds)[None, :, None, None] * (1 - 1e-6)).astype(float)
     return lagrangian(moved, radar, reference.spread)
 
 
@@ -136,7 +137,7 @@ def learn_reference(frames: Frames, train: ndarray, calibrate: ndarray, radar: R
     reached = np.zeros((len(radar.layout.periods), len(radar.thresholds)))
     cells = np.zeros(len(radar.layout.periods))
     for issue in train:
-        outcome = outcomes(frames, int(issue), radar.layout, radar.first_levels)
+        outcome = happened(frames, int(issue), radar)
         cells += (outcome >= 0).sum(axis=(1, 2))
         for k in range(len(radar.thresholds)):
             reached[:, k] += (outcome > k).sum(axis=(1, 2))
@@ -144,7 +145,7 @@ def learn_reference(frames: Frames, train: ndarray, calibrate: ndarray, radar: R
     squared = np.zeros(len(SPREADS))
     for issue in calibrate:
         _, moved = make_inputs(frames, int(issue), radar)
-        outcome = outcomes(frames, int(issue), radar.layout, radar.first_levels)
+        outcome = happened(frames, int(issue), radar)
         judged = (outcome >= 0) & moved.known.numpy()
         event = outcome[:, None] > np.arange(len(radar.thresholds))[None, :, None, None]
         for i, spread in enumerate(SPREADS):

@@ -10,11 +10,12 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from numpy import ndarray
 from torch import Tensor
 
@@ -24,6 +25,9 @@ from fastrain.motion import advect, displacements
 from fastrain.rain.baselines import MOTION_FRAMES, motion_of
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import FrameLayout
+from fastrain.samples.truth import outcomes
+
+Truth = Literal["maximum", "mean"]
 
 GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain loses its place (LOG.md)
 AGES = 3
@@ -41,6 +45,7 @@ class Radar:
         cell_km: edge of a block.
         thresholds: mm/h, rising.
         layout: of the windows, in frames.
+        truth: of which of a block's two rates a chance speaks, its maximum or its mean.
     """
 
     table: LevelTable
@@ -49,13 +54,21 @@ class Radar:
     cell_km: float
     thresholds: tuple[float, ...]
     layout: FrameLayout
+    truth: Truth = "maximum"
 
     @classmethod
-    def of(cls, schema: Schema, coarseness: int, thresholds: tuple[float, ...], layout: FrameLayout) -> Radar:
+    def of(
+        cls,
+        schema: Schema,
+        coarseness: int,
+        thresholds: tuple[float, ...],
+        layout: FrameLayout,
+        truth: Truth = "maximum",
+    ) -> Radar:
         """Return what an archive says of its radar."""
         cell_km = schema.grid.coarsened(coarseness).cell_km
         average = schema.average if coarseness > 1 else "level"
-        return cls(schema.table, average, schema.axis.cadence, cell_km, thresholds, layout)
+        return cls(schema.table, average, schema.axis.cadence, cell_km, thresholds, layout, truth)
 
     @property
     def first_levels(self) -> tuple[int, ...]:
@@ -140,13 +153,26 @@ def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved
     recent = slice(-min(MOTION_FRAMES, layout.history), None)
     flow = _motion(mean[recent], observed[recent], radar.cell_km)
     travelled = displacements(flow[None], layout.ahead + max(radar.ages))[0]
-    moved = carry(highest[-1], observed[-1], travelled, layout)
+    # What is asked for is what is carried: a block's maximum says little of when its mean is reached.
+    spoken = mean if radar.truth == "mean" else highest
+    moved = carry(spoken[-1], observed[-1], travelled, layout)
     guess, chance = first_guesses(moved, radar)
     x = torch.stack(
         [_channels(highest, mean, observed, moved, travelled, chance, p, radar) for p in range(len(moved.known))]
     )
     known = torch.tensor([_conditions(a, b, radar) for a, b in layout.periods])
     return Inputs(x.half(), guess.half(), known), moved
+
+
+def happened(frames: Frames, issue: int, radar: Radar) -> Int8[ndarray, "period y x"]:
+    """Return how many of a radar's thresholds were reached in each period after a slot, −1 where there is no truth."""
+
+    def reached(rows: ndarray) -> Int8[ndarray, "rows y x"]:
+        _, mean, _ = rain_rates(frames, rows, radar)
+        return sum((mean >= t * (1 - 1e-6)).to(torch.int8) for t in radar.thresholds).numpy()  # type: ignore[union-attr]
+
+    of = reached if radar.truth == "mean" else None
+    return outcomes(frames, issue, radar.layout, radar.first_levels, of)
 
 
 def carry(highest: Tensor, observed: Tensor, travelled: Tensor, layout: FrameLayout) -> Moved:

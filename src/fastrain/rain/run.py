@@ -22,7 +22,7 @@ from fastrain.core.time import parse_time
 from fastrain.engine import checkpoint
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.chances import Calibration
-from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Inputs, Radar, channels_of
+from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Inputs, Radar, Truth, channels_of
 from fastrain.samples.layout import Layout
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ class Run:
         return int(self.facts["coarseness"])
 
     @property
+    def truth(self) -> Truth:
+        """Of which of a block's two rates its chances speak: the maximum or the mean."""
+        kept: Truth = self.facts["settings"].get("truth", "maximum")
+        return kept
+
+    @property
     def identity(self) -> str:
         """Digest of the weights."""
         return str(self.facts["network"]["identity"])
@@ -104,7 +110,7 @@ class Run:
     def radar(self, archive: Archive) -> Radar:
         """Return what inputs are made from, for an archive."""
         cadence = archive.schema.axis.cadence
-        return Radar.of(archive.schema, self.coarseness, self.thresholds, self.layout.frames(cadence))
+        return Radar.of(archive.schema, self.coarseness, self.thresholds, self.layout.frames(cadence), self.truth)
 
     @cached_property
     def network(self) -> RainNet:

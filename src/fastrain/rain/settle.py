@@ -11,12 +11,11 @@ from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import shuffled
 from fastrain.rain.chances import Calibration, isotonic, pooled_temperature
 from fastrain.rain.hindcast import Network, Reference, hindcasts
-from fastrain.rain.inputs import InputCache, Radar
+from fastrain.rain.inputs import InputCache, Radar, happened
 from fastrain.rain.run import predict, predict_parts
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import LONG
 from fastrain.samples.split import Split
-from fastrain.samples.truth import outcomes
 from fastrain.verification.tally import Decider
 
 SHARES_KEPT = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the learned correction, of which the calibration time chooses one
@@ -33,7 +32,7 @@ def calibrate(
     """
     issues = split.issues["calibrate"]
     chosen = issues[np.linspace(0, len(issues) - 1, min(len(issues), MOST_WINDOWS)).astype(int)]
-    truth = [outcomes(cache.frames, int(i), radar.layout, radar.first_levels) for i in chosen]
+    truth = [happened(cache.frames, int(i), radar) for i in chosen]
     if control is not None:
         truth = shuffled(truth, control + 1)
     parts = [predict_parts(network, cache[int(i)]) for i in chosen]

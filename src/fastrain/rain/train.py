@@ -29,7 +29,7 @@ from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import BATCH, Batch, Batches
 from fastrain.rain.chances import ordinal_loss
 from fastrain.rain.hindcast import learn_reference
-from fastrain.rain.inputs import InputCache, Radar
+from fastrain.rain.inputs import InputCache, Radar, Truth, happened
 from fastrain.rain.run import (
     FACTS,
     RUN_VERSION,
@@ -44,7 +44,7 @@ from fastrain.rain.settle import calibrate, decide
 from fastrain.rain.straight import CELLS, fit_straight
 from fastrain.samples.frames import Frames, load_frames, window_slots
 from fastrain.samples.split import Split, split_archive
-from fastrain.samples.truth import outcomes, thin, wet_share
+from fastrain.samples.truth import thin, wet_share
 
 FEWEST_EVENTS = 500  # cells and periods of the training time that must reach a threshold for it to be learned
 PLAN = "plan.json"  # of a run that is not finished
@@ -66,6 +66,7 @@ class TrainSettings:
         keep_dry: share of the dry windows that are trained on.
         dry_below: wet share of the history under which a window is dry.
         memory: bytes that frames and inputs may take; half of what is free if None.
+        truth: of which of a block's rates a chance speaks: its maximum or its mean.
         shuffle_truth: train on truth of other windows and places, as a control that must not learn.
     """
 
@@ -78,6 +79,7 @@ class TrainSettings:
     keep_dry: float = 0.2
     dry_below: float = 0.005
     memory: int | None = None
+    truth: Truth = "maximum"
     shuffle_truth: bool = False
 
 
@@ -117,7 +119,7 @@ def train(
     issues = np.sort(np.concatenate(list(split.issues.values())))
     memory = settings.memory or available_bytes() // 2
     frames = load_frames(archive, coarseness, window_slots(issues, layout), memory // 2)
-    radar = Radar.of(archive.schema, coarseness, _edges(archive, settings, say), layout)
+    radar = Radar.of(archive.schema, coarseness, _edges(archive, settings, say), layout, settings.truth)
     radar = _learnable(frames, split, radar, say)
     _say_choices(archive, coarseness, split, radar, say)
     most = _most_windows(run_path, radar, frames, memory // 8)
@@ -211,7 +213,7 @@ def _learnable(frames: Frames, split: Split, radar: Radar, say: Say) -> Radar:
     """Return the radar with those thresholds only that the training time reaches often enough."""
     reached = np.zeros(len(radar.thresholds), dtype=int)
     for issue in split.issues["train"]:
-        outcome = outcomes(frames, int(issue), radar.layout, radar.first_levels)
+        outcome = happened(frames, int(issue), radar)
         reached += [int((outcome > k).sum()) for k in range(len(reached))]
     kept = tuple(t for t, n in zip(radar.thresholds, reached, strict=True) if n >= FEWEST_EVENTS)
     if not kept:
@@ -225,7 +227,7 @@ def _learnable(frames: Frames, split: Split, radar: Radar, say: Say) -> Radar:
                 f"Threshold {threshold:g} mm/h is left out: {n} cells reach it in the training time, "
                 f"{FEWEST_EVENTS} are needed."
             )
-    return Radar(radar.table, radar.average, radar.cadence, radar.cell_km, kept, radar.layout)
+    return Radar(radar.table, radar.average, radar.cadence, radar.cell_km, kept, radar.layout, radar.truth)
 
 
 def _say_choices(archive: Archive, coarseness: int, split: Split, radar: Radar, say: Say) -> None:

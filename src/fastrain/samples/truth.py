@@ -1,13 +1,15 @@
 """What happened: for each cell and period, how many thresholds the rain reached.
 
-Truth is the block maximum over the period, from observed pixels only. Where under three quarters of the cell's pixels
-and frames were observed, decided before looking at rain, there is no truth.
+Truth is the block maximum, or the block mean, at its highest over the period, from observed pixels only. Where under
+three quarters of the cell's pixels and frames were observed, decided before looking at rain, there is no truth.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from jaxtyping import Bool, Float, Int8
+from jaxtyping import Bool, Float, Int, Int8
 from numpy import ndarray
 
 from fastrain.core.levels import NOT_OBSERVED, WET, LevelTable, wet_from
@@ -19,7 +21,11 @@ NO_TRUTH = -1
 
 
 def outcomes(
-    frames: Frames, issue: int, layout: FrameLayout, first_levels: tuple[int, ...]
+    frames: Frames,
+    issue: int,
+    layout: FrameLayout,
+    first_levels: tuple[int, ...],
+    reached: Callable[[Int[ndarray, rows]], Int8[ndarray, "rows y x"]] | None = None,
 ) -> Int8[ndarray, "period y x"]:
     """Return the number of thresholds reached in each period, −1 where there is no truth.
 
@@ -28,15 +34,19 @@ def outcomes(
         issue: slot of the issue.
         layout: of the windows.
         first_levels: the lowest level that reaches each threshold, rising.
+        reached: gives the thresholds that each cell reaches in some of the frames; the blocks' maxima if None.
     """
     out = np.empty((len(layout.periods), *frames.maximum.shape[1:]), np.int8)
     for i, (a, b) in enumerate(layout.periods):
         rows = frames.rows(np.arange(issue + a + 1, issue + b + 1))
-        level = frames.maximum[rows]
-        highest = np.where(level == NOT_OBSERVED, 0, level).max(axis=0)
-        reached = sum((highest >= first).astype(np.int8) for first in first_levels)
+        if reached is None:
+            level = frames.maximum[rows]
+            highest = np.where(level == NOT_OBSERVED, 0, level).max(axis=0)
+            count = sum((highest >= first).astype(np.int8) for first in first_levels)
+        else:
+            count = reached(rows).max(axis=0)
         seen = frames.observed[rows].sum(axis=0, dtype=np.int64) >= OBSERVED_SHARE * frames.pixels * len(rows)
-        out[i] = np.where(seen, reached, NO_TRUTH)
+        out[i] = np.where(seen, count, NO_TRUTH)
     return out
 
 

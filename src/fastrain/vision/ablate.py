@@ -25,7 +25,7 @@ from fastrain.vision.judge import as_bytes, logits_of
 from fastrain.vision.plan import Probe
 from fastrain.vision.recipes import Recipe, SgdRates
 from fastrain.vision.run import write_whole
-from fastrain.vision.svg import Chart, Line, Spot, svg
+from fastrain.vision.svg import Row, rows_svg
 from fastrain.vision.switches import BASE, PATIENCE, SWITCHES
 from fastrain.vision.train import train
 
@@ -245,7 +245,7 @@ class _Runs:
 
 _JUDGED = 500  # images that a judgement is timed on
 _PHASES = (1 / 8, 3 / 8, 5 / 8, 7 / 8)  # of a run, whose steps stand for all: tricks begin and end within it
-_ROUNDS = 3
+_ROUNDS = 7
 
 
 def _times(
@@ -355,28 +355,14 @@ def _colour(worth: Worth) -> str:
 
 
 def picture_of(found: Ablation) -> str:
-    """Return the picture: change of accuracy over change of time, and what patience would give, dashed."""
-    spots = [
-        Spot(
-            100 * (w.time - 1),
-            w.accuracy.mean,
-            w.switch,
-            _colour(w),
-            (0.0, w.accuracy.half or 0.0),
-        )
+    """Return the picture: what each switch wins beyond patience, with its interval, and what it takes of time."""
+    rows = [
+        Row(w.switch, w.beyond.mean, w.beyond.half or 0.0, _colour(w), f"{100 * (w.time - 1):+.0f} %")
         for w in found.worths
     ]
-    patience = next(w for w in found.worths if w.switch == PATIENCE)
-    slope = patience.accuracy.mean / (100 * (patience.time - 1))
-    low, high = min(spot.x for spot in spots), max(spot.x for spot in spots)
-    line = Line([(low, slope * low), (high, slope * high)], "#5c6a73", "more or fewer epochs", dashed=True)
-    return svg(
-        Chart(
-            "What each trick is worth: green beats patience, red loses to it, grey cannot be told",
-            "change of time, %",
-            "change of accuracy, points",
-            [line],
-            spots,
-            size=(900, 620),
-        )
+    return rows_svg(
+        "What each trick is worth: green beats patience, red loses to it, grey cannot be told",
+        "points of accuracy beyond what the same time would win by more or fewer epochs",
+        rows,
+        note="time",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 420, 260
@@ -24,14 +24,14 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Spot:
-    """A point with a name and the spans of its uncertainty, half their length along x and y."""
+class Row:
+    """A row of a chart of rows: its name, a value with half its interval, a colour, and a note at the right."""
 
-    x: float
-    y: float
     label: str
-    colour: str = "#2b8cbe"
-    about: tuple[float, float] = (0.0, 0.0)
+    value: float
+    half: float
+    colour: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class Chart:
         along: name of the x axis.
         up: name of the y axis.
         lines: see `Line`.
-        spots: see `Spot`.
         x_range: from, to.
         y_range: from, to.
         size: width and height.
@@ -53,7 +52,6 @@ class Chart:
     along: str
     up: str
     lines: Sequence[Line] = field(default_factory=tuple)
-    spots: Sequence[Spot] = field(default_factory=tuple)
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
     size: tuple[int, int] = (WIDTH, HEIGHT)
@@ -72,11 +70,7 @@ def svg(chart: Chart) -> str:
             height - BOTTOM - (y - y0) / (y1 - y0) * (height - TOP - BOTTOM),
         )
 
-    out = [
-        f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}' role='img' "
-        f"xmlns='http://www.w3.org/2000/svg' font-family='system-ui, sans-serif' font-size='12'>"
-        f"<title>{_escape(chart.title)}</title><rect width='100%' height='100%' fill='#fff'/>"
-    ]
+    out = [_head(chart.title, chart.size)]
     for value in ticks(x0, x1):
         x, _ = at(value, y0)
         out.append(_stroke((x, TOP), (x, height - BOTTOM), LINE))
@@ -99,29 +93,39 @@ def svg(chart: Chart) -> str:
             out += [_dot(*at(x, y), line.colour, line.label) for x, y in line.points]
         if line.label:
             out.append(_text(width - RIGHT - 4, TOP + 14 + 15 * i, line.label, "end", line.colour))
-    out += _spots(chart, at)
     return "".join(out) + "</svg>"
 
 
-def _spots(chart: Chart, at: Callable[[float, float], tuple[float, float]]) -> list[str]:
-    """Return named points; a name goes to the left where the right has no room, and lower where one stands already."""
-    out: list[str] = []
-    taken: list[tuple[float, float, float]] = []  # (left, right, y) of each name
-    for spot in sorted(chart.spots, key=lambda spot: -spot.y):
-        x, y = at(spot.x, spot.y)
-        for dx, dy in ((spot.about[0], 0.0), (0.0, spot.about[1])):
-            if dx or dy:
-                out.append(_stroke(at(spot.x - dx, spot.y - dy), at(spot.x + dx, spot.y + dy), spot.colour, 0.45))
-        out.append(_dot(x, y, spot.colour, spot.label))
-        wide = 6.6 * len(spot.label)
-        to_left = x + 8 + wide > chart.size[0] - RIGHT
-        left = x - 8 - wide if to_left else x + 8
-        low = y + 4
-        while any(left < b and a < left + wide and abs(low - other) < 13 for a, b, other in taken):
-            low += 13
-        taken.append((left, left + wide, low))
-        out.append(_text(x - 8 if to_left else x + 8, low, spot.label, "end" if to_left else "start", INK))
-    return out
+def rows_svg(title: str, along: str, rows: Sequence[Row], *, note: str = "", width: int = 900) -> str:
+    """Return a chart of rows as SVG: a dot each with its interval over a common axis, and a line at nothing.
+
+    Args:
+        title: read aloud to those who do not see it.
+        along: name of the axis.
+        rows: from top to bottom.
+        note: what stands over the notes.
+        width: of the whole, pixels.
+    """
+    left, right, high = 250, 110, 24
+    height = TOP + high * (len(rows) + 1) + BOTTOM
+    low, top = _around([v for row in rows for v in (row.value - row.half, row.value + row.half, 0.0)])
+
+    def at(x: float) -> float:
+        return left + (x - low) / (top - low) * (width - left - right)
+
+    out = [_head(title, (width, height))]
+    for value in ticks(low, top):
+        out.append(_stroke((at(value), TOP + high), (at(value), height - BOTTOM), INK if value == 0 else LINE))
+        out.append(_text(at(value), height - BOTTOM + 16, f"{value:g}", "middle", SOFT))
+    out.append(_text((left + width - right) / 2, height - 8, along, "middle", INK))
+    out.append(_text(width - RIGHT, TOP + 14, note, "end", SOFT))
+    for i, row in enumerate(rows):
+        y = TOP + high * (i + 1.5)
+        out.append(_text(left - 12, y + 4, row.label, "end", INK))
+        out.append(_stroke((at(row.value - row.half), y), (at(row.value + row.half), y), row.colour))
+        out.append(_dot(at(row.value), y, row.colour, row.label))
+        out.append(_text(width - RIGHT, y + 4, row.note, "end", SOFT))
+    return "".join(out) + "</svg>"
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -135,9 +139,6 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 def _values(chart: Chart) -> tuple[list[float], list[float]]:
     xs = [x for line in chart.lines for x, _ in line.points]
     ys = [y for line in chart.lines for _, y in line.points]
-    for spot in chart.spots:
-        xs += [spot.x - spot.about[0], spot.x + spot.about[0]]
-        ys += [spot.y - spot.about[1], spot.y + spot.about[1]]
     return xs, ys
 
 
@@ -149,11 +150,17 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _stroke(a: tuple[float, float], b: tuple[float, float], colour: str, opacity: float = 1.0) -> str:
+def _head(title: str, size: tuple[int, int]) -> str:
+    width, height = size
     return (
-        f"<line x1='{a[0]:.1f}' y1='{a[1]:.1f}' x2='{b[0]:.1f}' y2='{b[1]:.1f}' stroke='{colour}' "
-        f"stroke-opacity='{opacity:g}'/>"
+        f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}' role='img' "
+        f"xmlns='http://www.w3.org/2000/svg' font-family='system-ui, sans-serif' font-size='12'>"
+        f"<title>{_escape(title)}</title><rect width='100%' height='100%' fill='#fff'/>"
     )
+
+
+def _stroke(a: tuple[float, float], b: tuple[float, float], colour: str) -> str:
+    return f"<line x1='{a[0]:.1f}' y1='{a[1]:.1f}' x2='{b[0]:.1f}' y2='{b[1]:.1f}' stroke='{colour}'/>"
 
 
 def _dot(x: float, y: float, colour: str, label: str) -> str:
