@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import synthetic
@@ -10,7 +12,15 @@ import torch
 from fastrain.archive.store import Archive
 from fastrain.rain.batches import shuffled, turn
 from fastrain.rain.hindcast import BASELINES, Reference, hindcasts
-from fastrain.rain.inputs import InputCache, Radar, channels_of, exceedance_chance, make_inputs, rain_rates
+from fastrain.rain.inputs import (
+    InputCache,
+    Radar,
+    channels_of,
+    exceedance_chance,
+    happened,
+    make_inputs,
+    rain_rates,
+)
 from fastrain.samples.frames import load_frames
 from fastrain.samples.layout import FrameLayout
 
@@ -53,6 +63,35 @@ def test_block_rates_are_the_rates_of_the_pixels(held, moving):
     np.testing.assert_allclose(highest[0].numpy(), rates.max(axis=(1, 3)), rtol=1e-5)
     top = rates.max(axis=(1, 3))
     assert (np.abs(mean[0].numpy() - rates.mean(axis=(1, 3))) <= top / 510 + 1e-6).all()
+
+
+def test_truth_by_the_mean_is_the_highest_mean_of_the_block_in_the_period(held):
+    archive, frames, radar, start = held
+    by_mean = replace(radar, truth="mean")
+    pixels = synthetic.TABLE.rates[archive.level(start, start + len(frames.slots))]
+    means = pixels.reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4))
+    top = pixels.reshape(-1, 32, 2, 32, 2).max(axis=(2, 4))
+    judged = 0
+    for issue in (10, 30):
+        found = happened(frames, start + issue, by_mean)
+        for p, (a, b) in enumerate(LAYOUT.periods):
+            span = slice(issue + a + 1, issue + b + 1)
+            highest = means[span].max(axis=0)
+            # A mean is kept as a share of the maximum in 255 steps: what is nearer to a threshold cannot be told.
+            clear = np.all([np.abs(means[span] - t) > top[span] / 255 for t in THRESHOLDS], axis=(0, 1))
+            expected = sum((highest >= t).astype(int) for t in THRESHOLDS)
+            np.testing.assert_array_equal(found[p][clear], expected[clear])
+            judged += int(clear.sum())
+    assert judged > 4000
+    assert (happened(frames, start + 10, radar) >= happened(frames, start + 10, by_mean)).all()
+
+
+def test_chances_of_the_mean_come_from_the_mean_carried_along(held):
+    _, frames, radar, start = held
+    _, of_mean = make_inputs(frames, start + 20, replace(radar, truth="mean"))
+    _, of_maximum = make_inputs(frames, start + 20, radar)
+    assert (of_mean.highest <= of_maximum.highest + 1e-5).all()
+    assert (of_mean.highest < of_maximum.highest - 1e-3).any()
 
 
 def test_the_lagrangian_probability_is_the_share_of_cells_around():

@@ -117,15 +117,16 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
     import xarray as xr
 
     radar = run.radar(archive)
+    coarseness = run.coarseness_on(archive)
     slot = issue_slot(archive, at)
     require_history(archive, slot, radar.layout)
     history = np.arange(slot - radar.layout.history + 1, slot + 1)
-    frames = load_frames(archive, run.coarseness, history)
+    frames = load_frames(archive, coarseness, history)
     inputs, _ = make_inputs(frames, slot, radar)
     chance = run.calibration.chances(run.logits(inputs)).astype(np.float32)
     chance[:, :, ~observed_now(frames, slot)] = np.nan
     issue = frame_time(archive, slot)
-    grid = archive.schema.grid.coarsened(run.coarseness)
+    grid = archive.schema.grid.coarsened(coarseness)
     periods = run.layout.periods
     reference = np.datetime64(issue.replace(tzinfo=None), "ns")
     minutes = np.array(periods) * np.timedelta64(60, "s").astype("timedelta64[ns]")
@@ -150,7 +151,7 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
         coords={
             "threshold": (
                 "threshold",
-                list(run.thresholds),
+                list(radar.thresholds),
                 {"long_name": "rain rate reached", "units": "mm h-1"},
             ),
             "lead_time": (
@@ -177,7 +178,7 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
             "network": run.identity,
             "archive": archive.schema.identity,
             "credit": archive.schema.credit,
-            "coarseness": run.coarseness,
+            "coarseness": coarseness,
         },
     )
 

@@ -197,12 +197,19 @@ def _caveat(found: Verification, occasion: str) -> str:
 
 def _choices(run: Run) -> str:
     facts = run.facts
-    split, periods, network = facts["split"], facts["layout"]["periods"], facts["network"]
+    periods, network = facts["layout"]["periods"], facts["network"]
+    of = f"{facts['coarseness']}×{facts['coarseness']} pixels" if facts["coarseness"] else "about 4 km"
+    if run.is_base:
+        learned = [f"trained on {', '.join(facts['events'])}; of no one radar"]
+    else:
+        learned = [
+            f"{name}: {a} to {b}, {facts['issues'][name]} issue times" for name, (a, b) in facts["split"].items()
+        ]
     lines = [
         f"history {facts['layout']['history']} min, {len(periods)} periods up to {periods[-1][1]} min ahead",
         f"thresholds {', '.join(f'{t:g}' for t in facts['thresholds'])} mm/h",
-        f"truth: the maximum of the cell, {facts['coarseness']}×{facts['coarseness']} pixels, over the period",
-        *(f"{name}: {a} to {b}, {facts['issues'][name]} issue times" for name, (a, b) in split.items()),
+        f"truth: the {run.truth} of the cell, {of}, at its highest over the period",
+        *learned,
         f"network of {network['weights']:,} weights, {network['steps']} steps; of its correction to smoothed advection "
         f"the calibration time keeps {network['share_kept']:.0%}; temperature {facts['calibration']['temperature']:g}",
     ]

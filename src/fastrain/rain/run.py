@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 RUN_VERSION = 1
 FACTS, WEIGHTS, STATE = "run.json", "weights.pt", "training.pt"
+SHIPPED_WEIGHTS = "weights.safetensors"
+BASE = "base"  # name of the run that ships in the package
+CELL_KM = 4.0  # the coarseness whose blocks come nearest to this is the default
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,14 @@ class Run:
         return Layout(kept["history"], tuple((a, b) for a, b in kept["periods"]), kept["guard"])
 
     @property
-    def coarseness(self) -> int:
-        """Edge of its cells, in pixels of the archive it was trained on."""
-        return int(self.facts["coarseness"])
+    def is_base(self) -> bool:
+        """Whether it is of no one radar: the network that ships in the package."""
+        return bool(self.facts["archive"] is None)
+
+    def coarseness_on(self, archive: Archive) -> int:
+        """Return the edge of its cells, in pixels; a run of no one radar takes that nearest to 4 km."""
+        kept = self.facts["coarseness"]
+        return default_coarseness(archive) if kept is None else int(kept)
 
     @property
     def truth(self) -> Truth:
@@ -76,9 +85,10 @@ class Run:
         return str(self.facts["network"]["identity"])
 
     @property
-    def grid(self) -> Grid:
-        """Grid, at coarseness 1, of the archive it was trained on."""
-        return Grid.from_attributes(self.facts["grid"])
+    def grid(self) -> Grid | None:
+        """Grid, at coarseness 1, of the archive it was trained on; None of a run of no one radar."""
+        kept = self.facts["grid"]
+        return None if kept is None else Grid.from_attributes(kept)
 
     def place_on(self, grid: Grid) -> tuple[int, int] | None:
         """Return the pixel, on a grid, of the place it was trained for; None where there is no such place.
@@ -87,17 +97,21 @@ class Run:
             PlaceError: the place lies outside that grid.
         """
         pixel = self.facts["place"]
-        if pixel is None or grid.identity == self.grid.identity:
-            return None if pixel is None else (int(pixel[0]), int(pixel[1]))
+        if pixel is None or self.grid is None:
+            return None
+        if grid.identity == self.grid.identity:
+            return int(pixel[0]), int(pixel[1])
         return grid.pixel(*self.grid.place(*pixel))
 
     def archive(self, path: str | Path | None = None) -> Archive:
         """Open an archive, by default the one the run was trained on.
 
         Raises:
-            RunError: the archive is not where it was.
+            RunError: the archive is not where it was, or the run is of none.
         """
         if path is None:
+            if self.is_base:
+                raise RunError(f"The run {BASE} is of no archive; name yours with --archive.")
             path = Path(self.facts["archive"]["path"])
             # The two are often moved together: then the archive is where it was as seen from the run.
             if not path.exists():
@@ -109,15 +123,24 @@ class Run:
 
     def radar(self, archive: Archive) -> Radar:
         """Return what inputs are made from, for an archive."""
-        cadence = archive.schema.axis.cadence
-        return Radar.of(archive.schema, self.coarseness, self.thresholds, self.layout.frames(cadence), self.truth)
+        layout = self.layout.frames(archive.schema.axis.cadence)
+        thresholds = self.thresholds
+        if self.is_base:
+            thresholds = tuple(archive.schema.table.nearest_edge(t) for t in thresholds)
+            if len(set(thresholds)) < len(thresholds):
+                asked = ", ".join(f"{t:g}" for t in self.thresholds)
+                raise RunError(
+                    f"{archive.path}: its levels do not tell {asked} mm/h apart, which the run {BASE} speaks of; train "
+                    "a run on it."
+                )
+        return Radar.of(archive.schema, self.coarseness_on(archive), thresholds, layout, self.truth)
 
     @cached_property
     def network(self) -> RainNet:
         """The network, ready to be asked."""
         network = make_network(len(self.thresholds), self.facts["network"]["width"])
         try:
-            network.load_state_dict(checkpoint.load(self.path / WEIGHTS))
+            network.load_state_dict(_weights(self.path))
         except (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, UnpicklingError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise RunError(f"{self.path}: its weights cannot be read ({said}).") from None
@@ -140,13 +163,35 @@ class Run:
         return forecast_grid(self, self.archive(archive), time)
 
 
+def default_coarseness(archive: Archive) -> int:
+    """Return the coarseness of an archive whose cells come nearest to 4 km."""
+    pixel = archive.schema.grid.cell_km
+    return min((1, *archive.schema.coarseness), key=lambda c: (abs(np.log(c * pixel / CELL_KM)), c))
+
+
+def base_path() -> Path:
+    """Return the folder of the run that ships in the package."""
+    return Path(str(files("fastrain.rain") / BASE))
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    if not (path / SHIPPED_WEIGHTS).exists():
+        return checkpoint.load(path / WEIGHTS)
+    from safetensors.torch import load_file
+
+    held: dict[str, torch.Tensor] = load_file(str(path / SHIPPED_WEIGHTS))
+    return held
+
+
 def open_run(path: str | Path) -> Run:
-    """Open a run.
+    """Open a run; `base` is the one that ships in the package, unless a folder of that name is there.
 
     Raises:
         RunError: there is none at the path, it is unfinished, or newer than this program.
     """
     path = Path(path)
+    if str(path) == BASE and not path.exists():
+        path = base_path()
     try:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -36,6 +36,7 @@ from fastrain.rain.run import (
     STATE,
     WEIGHTS,
     Run,
+    default_coarseness,
     make_network,
     network_identity,
     open_run,
@@ -49,7 +50,6 @@ from fastrain.samples.truth import thin, wet_share
 FEWEST_EVENTS = 500  # cells and periods of the training time that must reach a threshold for it to be learned
 PLAN = "plan.json"  # of a run that is not finished
 FEWEST_WINDOWS = 64  # that are taken whatever the memory
-CELL_KM = 4.0  # the coarseness whose blocks come nearest to this is the default
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _fit(network: RainNet, batches: Batches, steps: int, run_path: Path, progres
         fitted = fit(
             network,
             batches.batch,
-            _loss,
+            loss_of,
             adamw(network, steps),
             FitSettings(steps=steps, clip=1.0),
             average=Average(network, max(20, steps // 8)),
@@ -188,15 +188,10 @@ def _fit(network: RainNet, batches: Batches, steps: int, run_path: Path, progres
     return cast(RainNet, fitted)
 
 
-def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+def loss_of(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Return the loss of a network on a batch."""
     x, guess, known, outcome, weight = batch
     return ordinal_loss(model(x, guess, known), outcome, weight)
-
-
-def default_coarseness(archive: Archive) -> int:
-    """Return the coarseness of an archive whose cells come nearest to 4 km."""
-    pixel = archive.schema.grid.cell_km
-    return min((1, *archive.schema.coarseness), key=lambda c: (abs(np.log(c * pixel / CELL_KM)), c))
 
 
 def _edges(archive: Archive, settings: TrainSettings, say: Say) -> tuple[float, ...]:

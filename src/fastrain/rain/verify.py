@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from numpy import ndarray
 
 from fastrain.archive.store import Archive
@@ -17,6 +17,7 @@ from fastrain.core.time import parse_time
 from fastrain.rain.hindcast import BASELINES, Network, Reference, hindcasts
 from fastrain.rain.run import Run
 from fastrain.samples.frames import load_frames, window_slots
+from fastrain.samples.layout import FrameLayout
 from fastrain.samples.split import issue_slots
 from fastrain.verification.tally import Tally
 
@@ -105,7 +106,7 @@ def verify(
     network = Network(run.logits, run.calibration)
     done = 0
     for part in np.array_split(issues, -(-len(issues) // BATCH_OF_WINDOWS)):
-        frames = load_frames(archive, run.coarseness, window_slots(part, radar.layout))
+        frames = load_frames(archive, run.coarseness_on(archive), window_slots(part, radar.layout))
         for cast in hindcasts(frames, part, radar, reference, against=against, network=network):
             event = cast.event()
             for name, tally in tallies.items():
@@ -122,7 +123,7 @@ def verify(
         first=axis.time(int(issues[0])),
         last=axis.time(int(issues[-1])),
         periods=run.layout.periods,
-        thresholds=run.thresholds,
+        thresholds=radar.thresholds,
         tallies=tallies,
         hours=spanned,
     )
@@ -132,7 +133,7 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
     """Return the issue slots whose whole window lies outside the time that the run was trained and calibrated on.
 
     The guard of half an hour counts with that time. A radar that sees none of the same ground has all its time to
-    itself.
+    itself. Of the run that ships in the package, windows are left out that hold a frame it learned from.
 
     Raises:
         TooShort: there is none.
@@ -141,7 +142,9 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
     layout = run.layout.frames(axis.cadence)
     start, stop = archive.span or (0, 0)
     issues = start + issue_slots(archive.observed(start, stop), layout, 0, stop - start)
-    if run.grid.overlaps(archive.schema.grid):
+    if run.is_base:
+        issues = issues[~_learned_from(run, archive, issues, layout)]
+    elif run.grid is not None and run.grid.overlaps(archive.schema.grid):
         learned = [parse_time(run.facts["split"][name][end]) for name, end in (("train", 0), ("calibrate", 1))]
         first, last = (axis.slot(time)[0] for time in learned)
         before = issues + layout.ahead < first - layout.guard
@@ -150,3 +153,18 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
     if len(issues) == 0:
         raise TooShort(f"{archive.path}: no issue time is left that the run has not seen; ingest later pictures.")
     return issues
+
+
+def _learned_from(run: Run, archive: Archive, issues: ndarray, layout: FrameLayout) -> Bool[ndarray, issues]:
+    start, _ = archive.span or (0, 0)
+    seen = set(run.facts["seen"])
+    known = np.array([digest in seen for digest in digests(archive)], dtype=bool)
+    before = np.concatenate([[0], np.cumsum(known)])
+    first, last = issues - layout.history + 1 - start, issues + layout.ahead + 1 - start
+    return np.asarray(before[last] > before[first])
+
+
+def digests(archive: Archive) -> list[str]:
+    """Return what tells each frame of an archive from others, slot by slot."""
+    start, stop = archive.span or (0, 0)
+    return [bytes(digest).hex() for digest in archive.slots("digest", start, stop)]
