@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import SPREADS, Reference, baseline, lagrangian
 from fastrain.rain.inputs import InputCache, happened, make_inputs
 from fastrain.rain.joint import Event, events_of, fit_joint, varied_layout
-from fastrain.rain.run import predict_parts
+from fastrain.rain.run import predict, predict_parts
 from fastrain.samples.truth import observed_now
 from fastrain.verification.tally import Tally
 
@@ -51,7 +52,7 @@ EVENTS = {
 THRESHOLDS = (0.1, 1.0, 5.0)
 TILES = 2  # of a large map
 WINDOWS = 16  # of an event, trained on; as many backwards
-SCORED = 24  # of an event, at most
+SCORED = 16  # of an event, at most
 WIDTH = 24
 CACHE = 2**30  # bytes of inputs of an event
 FORECASTERS = ("network", "straight", "lagrangian", "advection", "persistence")
@@ -71,21 +72,31 @@ def main() -> None:
     events = [(EVENTS[name][0], event) for name in EVENTS for event in read(name, asked.work, asked.truth)]
     caches: dict[str, InputCache] = {}
     record = asked.to or asked.work / f"skill_{asked.truth}.json"
-    folds = json.loads(record.read_text())["folds"] if record.exists() else {}
+    settings = {
+        "truth": asked.truth,
+        "thresholds_mm_h": list(THRESHOLDS),
+        "width": WIDTH,
+        "cells": int(asked.cells),
+        "windows": WINDOWS,
+        "scored": SCORED,
+    }
+    kept = json.loads(record.read_text()) if record.exists() else {"settings": settings, "folds": {}}
+    if kept["settings"] != settings:
+        sys.exit(f"{record}: holds folds of {kept['settings']}; name another --to.")
+    folds = kept["folds"]
     for left_out in dict.fromkeys(group for group, _ in events):
         if left_out in folds or (asked.only and asked.only != left_out):
             continue
         folds[left_out] = fold(left_out, events, caches, int(asked.cells))
         said = {
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "truth": asked.truth,
-            "thresholds_mm_h": THRESHOLDS,
-            "width": WIDTH,
-            "cells": int(asked.cells),
+            "settings": settings,
             "folds": folds,
             "summary": summary(folds),
         }
-        record.write_text(json.dumps(said, indent=1) + "\n")
+        unfinished = record.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(said, indent=1) + "\n")
+        unfinished.replace(record)
         show(folds)
     show(folds)
 
@@ -97,9 +108,12 @@ def read(name: str, work: Path, truth: str) -> list[Event]:
     if not path.exists():
         command = "from fastrain.cli.main import run; run()"
         more = ["--coarseness", str(coarseness), "--average", "rain_rate", "--workers", "1"]
+        # Under another name until it is whole.
+        unfinished = path.with_name(f"{path.name}.unfinished")
         subprocess.run(
-            [sys.executable, "-c", command, "ingest", DATA / name, "--archive", path, *more], check=True, timeout=600
+            [sys.executable, "-c", command, "ingest", DATA / name, "--archive", unfinished, *more], check=True
         )
+        unfinished.replace(path)
     archive = Archive.open(path)
     start, stop = archive.span or (0, 0)
     cadence = archive.schema.axis.cadence
@@ -123,13 +137,13 @@ def fold(left_out: str, events: list[tuple[str, Event]], caches: dict[str, Input
     began, spent = time.monotonic(), time.process_time()
     parts = batches_of([event for group, event in events if group != left_out], caches, WINDOWS)
     prepared = time.process_time() - spent
-    network = fit_joint(
+    network, straight = fit_joint(
         parts, thresholds=len(THRESHOLDS), width=WIDTH, cells=cells, seed=0, progress=_progress(left_out)
     )
     trained = time.process_time() - spent
     del parts
     spread = smoothing([event for group, event in events if group != left_out])
-    rows = [row for group, event in events if group == left_out for row in score(event, network, spread)]
+    rows = [row for group, event in events if group == left_out for row in score(event, network, straight, spread)]
     return {
         "rows": rows,
         "spread": spread,
@@ -170,7 +184,7 @@ def smoothing(events: list[Event]) -> float:
     return SPREADS[int(np.mean([_ERRORS[event.name] / _ERRORS[event.name].min() for event in events], axis=0).argmin())]
 
 
-def score(event: Event, network: Any, spread: float) -> list[dict[str, Any]]:
+def score(event: Event, network: Any, line: Any, spread: float) -> list[dict[str, Any]]:
     """Return a row a period and threshold: counts, and Brier score, mean chance and calibration error of each."""
     radar = event.radar
     shape = (len(radar.layout.periods), len(THRESHOLDS))
@@ -179,11 +193,12 @@ def score(event: Event, network: Any, spread: float) -> list[dict[str, Any]]:
     even = Calibration()
     for issue in event.issues(SCORED):
         inputs, moved = make_inputs(event.frames, int(issue), radar)
-        straight, learned = predict_parts(network, inputs)
+        # The line as it was fitted: while the network learns, the line moves with what is learned.
+        straight, _ = predict_parts(line, inputs)
         outcome = happened(event.frames, int(issue), radar)
         judged = (outcome >= 0) & observed_now(event.frames, int(issue))[None] & moved.known.numpy()
         reached = outcome[:, None] > np.arange(len(THRESHOLDS))[None, :, None, None]
-        chances = {"network": even.chances(straight + learned), "straight": even.chances(straight)}
+        chances = {"network": even.chances(predict(network, inputs)), "straight": even.chances(straight)}
         for name in FORECASTERS[2:]:
             chances[name] = baseline(name, event.frames, int(issue), moved, radar, reference)
         for name, tally in tallies.items():
@@ -217,7 +232,7 @@ def score(event: Event, network: Any, spread: float) -> list[dict[str, Any]]:
 
 def summary(folds: dict[str, Any]) -> list[dict[str, Any]]:
     """Return, by period and threshold, the mean over events of the network's Brier score over each other's."""
-    rows = [row for one in folds.values() for row in one["rows"] if row["events"] >= 500]
+    rows = [{**row, "group": group} for group, one in folds.items() for row in one["rows"] if row["events"] >= 500]
     out = []
     kinds = sorted({(row["period_min"][1], row["moment"], *row["period_min"]) for row in rows})
     for key in dict.fromkeys((end, moment, None if moment else start) for end, moment, start, _ in kinds):
@@ -235,37 +250,51 @@ def summary(folds: dict[str, Any]) -> list[dict[str, Any]]:
             ]
             if not chosen:
                 continue
-            ratio = {name: [row["network"]["brier"] / row[name]["brier"] for row in chosen] for name in FORECASTERS[1:]}
-            area = [row["network"]["mean_chance"] * row["cells"] / row["events"] for row in chosen]
+            # Tiles of one map, and both events of one radar family, count as one.
+            groups = sorted({row["group"] for row in chosen})
+            mean = {
+                name: [
+                    _mean(chosen, group, lambda r, n=name: r["network"]["brier"] / r[n]["brier"]) for group in groups
+                ]
+                for name in FORECASTERS[1:]
+            }
+            area = [
+                _mean(chosen, group, lambda r: r["network"]["mean_chance"] * r["cells"] / r["events"])
+                for group in groups
+            ]
+            error = [_mean(chosen, group, lambda r: r["network"]["calibration_error"]) for group in groups]
             out.append(
                 {
                     "period_min": "at" if moment else start,
                     "until_min": end,
                     "threshold_mm_h": threshold,
-                    "events": len(chosen),
-                    **{f"over_{name}": round(float(np.mean(values)), 4) for name, values in ratio.items()},
+                    "radars": groups,
+                    **{f"over_{name}": round(float(np.mean(values)), 4) for name, values in mean.items()},
                     "worst_over_best": round(
-                        max(
-                            row["network"]["brier"] / min(row[name]["brier"] for name in FORECASTERS[1:])
-                            for row in chosen
-                        ),
+                        max(r["network"]["brier"] / min(r[name]["brier"] for name in FORECASTERS[1:]) for r in chosen),
                         4,
                     ),
                     "area": [round(min(area), 2), round(float(np.mean(area)), 2), round(max(area), 2)],
-                    "calibration_error": round(float(np.mean([r["network"]["calibration_error"] for r in chosen])), 4),
+                    "calibration_error": round(float(np.mean(error)), 4),
                 }
             )
     return out
 
 
+def _mean(rows: list[dict[str, Any]], group: str, value: Callable[[dict[str, Any]], float]) -> float:
+    return float(np.mean([value(row) for row in rows if row["group"] == group]))
+
+
 def show(folds: dict[str, Any]) -> None:
-    """Print the table: the network's Brier score over the others', a mean over the events left out so far."""
+    """Print the table: the network's Brier score over the others', a mean over the radars left out so far."""
     print(f"{', '.join(folds)}: the network's Brier score over", flush=True)
-    print(" period   mm/h events straight lagrangian advection persistence  worst/best   area ratio        calibration")
+    print(
+        " period   mm/h radars   straight lagrangian advection persistence  worst/best   area ratio        calibration"
+    )
     for row in summary(folds):
         when = f"at {row['until_min']}" if row["period_min"] == "at" else f"{row['period_min']}–{row['until_min']}"
         print(
-            f"{when:>8} {row['threshold_mm_h']:>5g} {row['events']:>5} "
+            f"{when:>8} {row['threshold_mm_h']:>5g} {len(row['radars']):>6} "
             + " ".join(f"{row[f'over_{name}']:>10.3f}" for name in FORECASTERS[1:])
             + f" {row['worst_over_best']:>10.3f}   {row['area']}   {row['calibration_error']:.4f}"
         )

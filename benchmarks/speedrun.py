@@ -25,7 +25,7 @@ from fastrain.engine.batches import Batches, normalised
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
-from fastrain.vision.train import _share, loss_of, steering_of
+from fastrain.vision.train import loss_of, share_of_edge, steering_of
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ class _Steps:
         self.recipe, self.per_epoch = recipe, len(labels) // recipe.batch
         self.steps = ceil(recipe.epochs * self.per_epoch)
         self.network = ImageNet(3, len(data.classes), recipe.net).train()
-        share = partial(_share, recipe.edges, self.steps) if recipe.edges else None
+        share = partial(share_of_edge, recipe.edges, self.steps) if recipe.edges else None
         self.batches = Batches(
             values,
             labels,

@@ -5,6 +5,7 @@ python benchmarks/year.py FOLDER [PICTURES]
 
 from __future__ import annotations
 
+import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -107,4 +108,8 @@ def _palette() -> list[int]:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else YEAR)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("frames", type=int, nargs="?", default=YEAR)
+    asked = parser.parse_args()
+    make(asked.folder, asked.frames)

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/archive.md", "docs/rain.md", "docs/own-images.md"]
-TALK = ["docs/sources.md", "docs/your-radar.md", "docs/format.md", "docs/speedrun.md"]  # pages without examples to run
+# Pages without examples to run.
+TALK = ["docs/sources.md", "docs/your-radar.md", "docs/format.md", "docs/speedrun.md", "docs/how-it-got-fast.md"]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -79,6 +79,8 @@ def test_of_a_large_map_the_wettest_tiles_are_taken(tmp_path):
     assert [int((e.frames.maximum[0] > 0).sum()) for e in found] == [400, 60]
     assert found[0].frames.pixels.shape == (LARGEST_TILE, 60)
     assert found[1].name.endswith("tile 2")
+    whole = events_of(Archive.open(tmp_path / "a"), LAYOUT, THRESHOLDS, coarseness=1, tiles=9)
+    assert sum(int((e.frames.maximum[0] > 0).sum()) for e in whole) >= 460 and len(whole) == 3
 
 
 def test_every_event_is_asked_as_often_and_a_batch_is_told_by_its_number(tmp_path):
@@ -97,13 +99,13 @@ def test_every_event_is_asked_as_often_and_a_batch_is_told_by_its_number(tmp_pat
 def test_what_is_learned_of_some_radars_holds_on_another(tmp_path):
     known = [event(tmp_path / str(seed), seed) for seed in range(3)]
     parts = [batches(one, 12) for e in known for one in (e, e.backwards())]
-    network = fit_joint(parts, thresholds=2, width=8, cells=600_000, seed=0)
+    network, line = fit_joint(parts, thresholds=2, width=8, cells=600_000, seed=0)
     other = event(tmp_path / "other", 7)
     squared = {"network": 0.0, "straight": 0.0, "frequency": 0.0}
     reached, cells = 0, 0
     for issue in other.issues(8):
         inputs, _ = make_inputs(other.frames, int(issue), other.radar)
-        straight, _ = predict_parts(network, inputs)
+        straight, _ = predict_parts(line, inputs)
         rain = happened(other.frames, int(issue), other.radar) > 0
         for name, logits in (("network", predict(network, inputs)), ("straight", straight)):
             squared[name] += float(((1 / (1 + np.exp(-logits[:, 0])) - rain) ** 2).sum())

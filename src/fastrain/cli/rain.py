@@ -31,9 +31,14 @@ def train(
         typer.Option(metavar="SIZE", help="That frames and inputs may take (default: half of what is free)."),
     ] = None,
     width: Annotated[int, typer.Option(min=4, max=256, help="Of the network, its one dial.")] = 24,
+    truth: Annotated[
+        str, typer.Option(metavar="maximum|mean", help="Which rate of a cell the chances speak of.")
+    ] = "maximum",
     json: Json = False,
 ) -> None:
     """Train a network on an archive."""
+    if truth not in ("maximum", "mean"):
+        raise SettingError(f"--truth {truth}: expected maximum or mean.")
     from fastrain.archive.store import Archive
     from fastrain.core.memory import parse_size
     from fastrain.rain.train import TrainSettings
@@ -46,6 +51,7 @@ def train(
         seed=seed,
         width=width,
         memory=parse_size(memory) if memory else None,
+        truth="mean" if truth == "mean" else "maximum",
     )
     with progress("train") as move:
         made = fit(archive, run, settings, say=say, progress=move)
@@ -60,7 +66,7 @@ def train(
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="R", help="The run.")],
+    run: Annotated[Path, typer.Argument(metavar="R", help="The run; `base` is the one in the package.")],
     archive: Annotated[Path | None, typer.Option(help="To score on (default: its own, the time held out).")] = None,
     against: Annotated[
         str, typer.Option(metavar="LIST", help="Baselines: climatology, persistence, advection, lagrangian.")
@@ -99,7 +105,7 @@ def verify(
 
 
 def forecast(
-    run: Annotated[Path, typer.Argument(metavar="R", help="The run.")],
+    run: Annotated[Path, typer.Argument(metavar="R", help="The run; `base` is the one in the package.")],
     archive: Annotated[Path | None, typer.Option(help="With the last frames (default: the run's own).")] = None,
     at: Annotated[
         str | None, typer.Option(metavar="ISO-TIME", help="Issue time, UTC (default: the last frame).")

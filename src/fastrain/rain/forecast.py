@@ -136,10 +136,10 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
                 ("period", "threshold", "y", "x"),
                 chance,
                 {
-                    "long_name": "chance that the rain rate reaches the threshold in the cell during the period",
+                    "long_name": f"chance that the cell's {run.truth} rain rate reaches the threshold in the period",
                     "units": "1",
                     "grid_mapping": "crs",
-                    "cell_methods": "y: x: maximum valid_time: maximum",
+                    "cell_methods": f"y: x: {run.truth} valid_time: maximum",
                 },
             ),
             "lead_bounds": (
@@ -179,6 +179,7 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
             "archive": archive.schema.identity,
             "credit": archive.schema.credit,
             "coarseness": coarseness,
+            "truth": run.truth,
         },
     )
 

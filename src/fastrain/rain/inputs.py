@@ -20,6 +20,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from fastrain.archive.schema import Schema
+from fastrain.core.errors import SettingError
 from fastrain.core.levels import LevelTable
 from fastrain.motion import advect, displacements
 from fastrain.rain.baselines import MOTION_FRAMES, motion_of
@@ -67,6 +68,11 @@ class Radar:
     ) -> Radar:
         """Return what an archive says of its radar."""
         cell_km = schema.grid.coarsened(coarseness).cell_km
+        if truth == "mean" and coarseness > 1 and schema.average != "rain_rate":
+            raise SettingError(
+                "Chances of a cell's mean need an archive of mean rain rates; its means are of levels: ingest anew "
+                "with --average rain_rate."
+            )
         average = schema.average if coarseness > 1 else "level"
         return cls(schema.table, average, schema.axis.cadence, cell_km, thresholds, layout, truth)
 

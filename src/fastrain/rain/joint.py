@@ -6,6 +6,7 @@ forwards and backwards in time, for rain that decays one way grows the other.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -118,11 +119,16 @@ def _tiles(frames: Frames, most: int) -> list[tuple[slice, slice]]:
     level = frames.maximum
     wet = ((level > 0) & (level != NOT_OBSERVED)).sum(axis=0)
     found = []
-    for top in range(0, max(1, rows - LARGEST_TILE // 2), LARGEST_TILE):
-        for left in range(0, max(1, columns - LARGEST_TILE // 2), LARGEST_TILE):
+    for top in _starts(rows):
+        for left in _starts(columns):
             box = slice(top, min(rows, top + LARGEST_TILE)), slice(left, min(columns, left + LARGEST_TILE))
             found.append((-int(wet[box].sum()), top, left, box))
     return [box for *_, box in sorted(found, key=lambda f: f[:3])[:most]]
+
+
+def _starts(size: int) -> list[int]:
+    """Return where tiles begin, the last one at the map's end."""
+    return sorted({*range(0, max(1, size - LARGEST_TILE), LARGEST_TILE), max(0, size - LARGEST_TILE)})
 
 
 def _cut(frames: Frames, box: tuple[slice, slice]) -> Frames:
@@ -157,8 +163,8 @@ def fit_joint(
     cells: int,
     seed: int,
     progress: Callable[[int, int, float], None] | None = None,
-) -> RainNet:
-    """Return a network fitted to several events.
+) -> tuple[RainNet, RainNet]:
+    """Return a network fitted to several events, and what it began from: the straight line through the guesses.
 
     Args:
         parts: batches of each event, all of as many thresholds.
@@ -176,6 +182,7 @@ def fit_joint(
     network = make_network(thresholds, width)
     network.stem.fit(joint.sample())
     fit_straight(network, *joint.scattered(STRAIGHT_CELLS))
+    straight = copy.deepcopy(network).eval()
     steps = joint.steps(cells)
     fitted = fit(
         network,
@@ -186,7 +193,7 @@ def fit_joint(
         average=Average(network, max(20, steps // 8)),
         progress=progress,
     )
-    return cast(RainNet, fitted)
+    return cast(RainNet, fitted), straight
 
 
 class Joint:
@@ -208,9 +215,10 @@ class Joint:
     def sample(self) -> Tensor:
         """Return patches of every event's inputs, as many of each, for the whitening."""
         out = []
+        edge = min(PATCH, *(size for part in self.parts for size in part.crop))
         for part in self.parts:
             maps = part.sample()
-            patches = maps.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (map, channel, row, column, y, x)
+            patches = maps.unfold(2, edge, edge).unfold(3, edge, edge)  # (map, channel, row, column, y, x)
             patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
             out.append(patches[torch.linspace(0, len(patches) - 1, 200).long()])
         return torch.cat(out)

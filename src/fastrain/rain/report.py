@@ -78,7 +78,7 @@ def write_report(
         caveat=_caveat(found, occasion),
         stages=_stages(stages),
         forecast=_forecast(archive, chances, place) if chances is not None else "",
-        choices=_choices(run),
+        choices=_choices(run, found, archive.schema.grid.coarsened(run.coarseness_on(archive)).cell_km),
         reliability=_image(figure_png(reliability_figure(found)), "Reliability diagrams, one for each threshold"),
         brier=_image(figure_png(brier_figure(found)), "Brier scores by lead, one panel for each threshold"),
         scores=_scores(found),
@@ -86,7 +86,7 @@ def write_report(
             f"<figure><img src='{src}' alt=''><figcaption>{_escape(c)}</figcaption></figure>"
             for c, src in pictures or []
         ),
-        credit=_escape(archive.schema.credit),
+        credit=_escape(archive.schema.credit + (f"; the network: {run.facts['credit']}" if run.is_base else "")),
         identity=_escape(
             f"network {run.identity}, archive {archive.schema.identity}, fastrain {run.facts['fastrain']}"
         ),
@@ -195,20 +195,19 @@ def _caveat(found: Verification, occasion: str) -> str:
     return f"<p>The scores below come from {cases} that training did not see.</p>"
 
 
-def _choices(run: Run) -> str:
+def _choices(run: Run, found: Verification, cell_km: float) -> str:
     facts = run.facts
     periods, network = facts["layout"]["periods"], facts["network"]
-    of = f"{facts['coarseness']}×{facts['coarseness']} pixels" if facts["coarseness"] else "about 4 km"
     if run.is_base:
-        learned = [f"trained on {', '.join(facts['events'])}; of no one radar"]
+        learned = [f"trained on {', '.join(one['name'] for one in facts['events'])}; of no one radar"]
     else:
         learned = [
             f"{name}: {a} to {b}, {facts['issues'][name]} issue times" for name, (a, b) in facts["split"].items()
         ]
     lines = [
         f"history {facts['layout']['history']} min, {len(periods)} periods up to {periods[-1][1]} min ahead",
-        f"thresholds {', '.join(f'{t:g}' for t in facts['thresholds'])} mm/h",
-        f"truth: the {run.truth} of the cell, {of}, at its highest over the period",
+        f"thresholds {', '.join(f'{t:g}' for t in found.thresholds)} mm/h",
+        f"truth: the {run.truth} of the cell of {cell_km:.3g} km at its highest over the period",
         *learned,
         f"network of {network['weights']:,} weights, {network['steps']} steps; of its correction to smoothed advection "
         f"the calibration time keeps {network['share_kept']:.0%}; temperature {facts['calibration']['temperature']:g}",

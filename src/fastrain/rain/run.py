@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import ArchiveError, RunError
+from fastrain.core.errors import ArchiveError, RunError, first_line
 from fastrain.core.grid import Grid
 from fastrain.core.time import parse_time
 from fastrain.engine import checkpoint
@@ -89,6 +89,14 @@ class Run:
         """Grid, at coarseness 1, of the archive it was trained on; None of a run of no one radar."""
         kept = self.facts["grid"]
         return None if kept is None else Grid.from_attributes(kept)
+
+    @property
+    def learned(self) -> list[tuple[Grid, tuple[str, str]]]:
+        """Where and when it was trained and calibrated: grids, and the first and last time on each."""
+        if self.grid is None:
+            return [(Grid.from_attributes(one["grid"]), tuple(one["times"])) for one in self.facts["events"]]
+        split = self.facts["split"]
+        return [(self.grid, (split["train"][0], split["calibrate"][1]))]
 
     def place_on(self, grid: Grid) -> tuple[int, int] | None:
         """Return the pixel, on a grid, of the place it was trained for; None where there is no such place.
@@ -177,9 +185,15 @@ def base_path() -> Path:
 def _weights(path: Path) -> dict[str, torch.Tensor]:
     if not (path / SHIPPED_WEIGHTS).exists():
         return checkpoint.load(path / WEIGHTS)
-    from safetensors.torch import load_file
-
-    held: dict[str, torch.Tensor] = load_file(str(path / SHIPPED_WEIGHTS))
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise RunError(f"{path}: needs safetensors: pip install 'fastrain[rain]'.") from None
+    try:
+        held: dict[str, torch.Tensor] = load_file(str(path / SHIPPED_WEIGHTS))
+    except SafetensorError as error:
+        raise RunError(f"{path}: its weights cannot be read ({first_line(error)}).") from None
     return held
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from numpy import ndarray
 
 from fastrain.archive.store import Archive
@@ -17,7 +17,6 @@ from fastrain.core.time import parse_time
 from fastrain.rain.hindcast import BASELINES, Network, Reference, hindcasts
 from fastrain.rain.run import Run
 from fastrain.samples.frames import load_frames, window_slots
-from fastrain.samples.layout import FrameLayout
 from fastrain.samples.split import issue_slots
 from fastrain.verification.tally import Tally
 
@@ -133,7 +132,7 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
     """Return the issue slots whose whole window lies outside the time that the run was trained and calibrated on.
 
     The guard of half an hour counts with that time. A radar that sees none of the same ground has all its time to
-    itself. Of the run that ships in the package, windows are left out that hold a frame it learned from.
+    itself.
 
     Raises:
         TooShort: there is none.
@@ -142,29 +141,13 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
     layout = run.layout.frames(axis.cadence)
     start, stop = archive.span or (0, 0)
     issues = start + issue_slots(archive.observed(start, stop), layout, 0, stop - start)
-    if run.is_base:
-        issues = issues[~_learned_from(run, archive, issues, layout)]
-    elif run.grid is not None and run.grid.overlaps(archive.schema.grid):
-        learned = [parse_time(run.facts["split"][name][end]) for name, end in (("train", 0), ("calibrate", 1))]
-        first, last = (axis.slot(time)[0] for time in learned)
-        before = issues + layout.ahead < first - layout.guard
-        after = issues - layout.history + 1 > last + layout.guard
-        issues = issues[before | after]
+    for grid, times in run.learned:
+        if grid.overlaps(archive.schema.grid):
+            # Of an archive whose time axis begins later, the slots are before its first.
+            first, last = ((parse_time(time) - axis.time(0)) / axis.cadence for time in times)
+            before = issues + layout.ahead < first - layout.guard
+            after = issues - layout.history + 1 > last + layout.guard
+            issues = issues[before | after]
     if len(issues) == 0:
         raise TooShort(f"{archive.path}: no issue time is left that the run has not seen; ingest later pictures.")
     return issues
-
-
-def _learned_from(run: Run, archive: Archive, issues: ndarray, layout: FrameLayout) -> Bool[ndarray, issues]:
-    start, _ = archive.span or (0, 0)
-    seen = set(run.facts["seen"])
-    known = np.array([digest in seen for digest in digests(archive)], dtype=bool)
-    before = np.concatenate([[0], np.cumsum(known)])
-    first, last = issues - layout.history + 1 - start, issues + layout.ahead + 1 - start
-    return np.asarray(before[last] > before[first])
-
-
-def digests(archive: Archive) -> list[str]:
-    """Return what tells each frame of an archive from others, slot by slot."""
-    start, stop = archive.span or (0, 0)
-    return [bytes(digest).hex() for digest in archive.slots("digest", start, stop)]

@@ -324,7 +324,7 @@ def _ablation(runs: _Runs, recipes: dict[str, Recipe], seeds: int, times: dict[s
 def table_of(found: Ablation) -> str:
     """Return the table, as Markdown."""
     rows = "\n".join(
-        f"| {w.switch} | {_signed(w.accuracy)} | {100 * (w.time - 1):+.0f} % | "
+        f"| {w.switch} | {_signed(w.accuracy)} | {round(100 * (w.time - 1)):+d} % | "
         f"{'–' if w.leverage is None else format(w.leverage, '.2f')} | {_beyond(w)} |"
         for w in found.worths
     )
@@ -357,7 +357,7 @@ def _colour(worth: Worth) -> str:
 def picture_of(found: Ablation) -> str:
     """Return the picture: what each switch wins beyond patience, with its interval, and what it takes of time."""
     rows = [
-        Row(w.switch, w.beyond.mean, w.beyond.half or 0.0, _colour(w), f"{100 * (w.time - 1):+.0f} %")
+        Row(w.switch, w.beyond.mean, w.beyond.half or 0.0, _colour(w), f"{round(100 * (w.time - 1)):+d} %")
         for w in found.worths
     ]
     return rows_svg(

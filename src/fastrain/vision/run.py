@@ -234,9 +234,10 @@ def _prepare(
             f"{path}: holds an unfinished run of other images or settings; name another --run, or remove it."
         )
     needed = needed_bytes(recipe, data.train.images.shape)
-    if device.type == "cpu" and needed > available_bytes():
+    free = available_bytes() if device.type == "cpu" else int(torch.cuda.mem_get_info(device)[0])
+    if needed > free:
         raise TooBig(
-            f"{data.name}: training needs about {needed / 1e9:.1f} GB and {available_bytes() / 1e9:.1f} GB are free; "
+            f"{data.name}: training needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "smaller images (--edge) need less."
         )
     with told_plainly(data.name):

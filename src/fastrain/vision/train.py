@@ -105,6 +105,19 @@ def train(
         RunError: the loss is no number any more.
         TooBig: it does not fit into memory.
     """
+    with told_plainly(data.name):
+        return _train(data, recipe, seed, device, look, state, progress)
+
+
+def _train(
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    look: bool,
+    state: Path | None,
+    progress: Callable[[Epoch], None],
+) -> Trained:
     torch.manual_seed(seed)
     if len(data.train.labels) < recipe.batch:
         raise TooShort(
@@ -124,8 +137,7 @@ def train(
     running: nn.Module = network
     compile_seconds = 0.0
     if recipe.compile:
-        with told_plainly(data.name):
-            running, compile_seconds = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss)
+        running, compile_seconds = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss)
     clock = _Clock(device)
     share = partial(share_of_edge, recipe.edges, steps) if recipe.edges else None
     batches = Batches(
@@ -152,22 +164,21 @@ def train(
         progress(epochs[-1])
         clock.start()
 
-    with told_plainly(data.name):
-        fitted = fit(
-            network,
-            batches.batch,
-            lambda _, batch: loss(running, batch),
-            steering_of(network, recipe, steps, per_epoch),
-            FitSettings(steps, bf16=True, look_every=per_epoch),
-            average=average,
-            state=state,
-            progress=at,
-        )
-        before = clock.seconds_now
-        accuracy_views = _accuracy(fitted, test, batches, recipe.views)
-        clock.stop()
-        views_seconds = clock.seconds - before
-        accuracy = _accuracy(fitted, test, batches, "one")
+    fitted = fit(
+        network,
+        batches.batch,
+        lambda _, batch: loss(running, batch),
+        steering_of(network, recipe, steps, per_epoch),
+        FitSettings(steps, bf16=True, look_every=per_epoch),
+        average=average,
+        state=state,
+        progress=at,
+    )
+    before = clock.seconds_now
+    accuracy_views = _accuracy(fitted, test, batches, recipe.views)
+    clock.stop()
+    views_seconds = clock.seconds - before
+    accuracy = _accuracy(fitted, test, batches, "one")
     return Trained(
         network=cast(ImageNet, fitted),
         mean=batches.mean,
