@@ -1,0 +1,77 @@
+"""The run that ships in the package: it forecasts on radars before any training, and is not judged on what it saw."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from program import ok, refused
+
+from fastrain.archive.store import Archive
+from fastrain.core.errors import RunError, TooShort
+from fastrain.ingest.ingest import IngestSettings, ingest
+from fastrain.rain.forecast import forecast_grid
+from fastrain.rain.run import base_path, network_identity, open_run
+from fastrain.rain.verify import verify
+
+
+@pytest.fixture(scope="module")
+def base():
+    return open_run("base")
+
+
+def test_it_is_small_whole_and_says_what_it_is(base):
+    assert sum(path.stat().st_size for path in base_path().iterdir()) < 3e6
+    assert network_identity(base.network) == base.identity
+    card = (base_path() / "README.md").read_text(encoding="utf-8")
+    for word in ("KNMI", "Finnish Meteorological Institute", "MRMS", "CC BY 4.0", base.identity):
+        assert word in card
+    for name in base.facts["events"]:
+        assert name["name"] in card
+
+
+def test_it_forecasts_on_a_radar_that_it_never_saw(base, moving):
+    archive = Archive.open(moving)
+    chances = forecast_grid(base, archive)
+    assert chances["chance"].dims == ("period", "threshold", "y", "x")
+    assert chances.attrs["coarseness"] == 1  # cells of 4 km
+    values = chances["chance"].values
+    assert np.isfinite(values).all() and (np.diff(values, axis=1) <= 0).all()
+    assert [int(m) for m in chances["lead_time"].values / np.timedelta64(1, "m")] == [30, 60, 90]
+
+
+def test_its_thresholds_are_called_by_what_the_radar_tells_apart(base, franktown, tmp_path):
+    pictures = sorted(franktown.glob("*2013_08_08*"))
+    ingest(pictures, tmp_path / "a", IngestSettings())
+    said = json.loads(ok("forecast", "base", "--archive", tmp_path / "a", "--pixel", "240,240", "--json").stdout)
+    assert said["thresholds"] == [0.1, 1.0, 4.0]  # the legend has no 5 mm/h
+    assert said["network"] == base.identity and len(said["periods"]) == 3
+    for period in said["periods"]:
+        chances = list(period["chances"].values())
+        assert chances == sorted(chances, reverse=True)
+
+
+def test_it_has_skill_before_any_training(base, moving):
+    found = verify(base, Archive.open(moving))
+    assert (found.skill("persistence")[:, 0] > 0).all()
+    # What grows and fades here does so within half an hour: the last period cannot be known.
+    assert (found.skill("climatology")[:2, 0] > 0.2).all()
+
+
+def test_it_is_not_judged_on_frames_that_it_learned_from(base, night):
+    archive = Archive.open(night)  # a part of the map that it learned from
+    with pytest.raises(TooShort, match="no issue time is left that the run has not seen"):
+        verify(base, archive)
+
+
+def test_it_wants_an_archive():
+    with pytest.raises(RunError, match="of no archive; name yours with --archive"):
+        open_run("base").archive()
+    assert "--archive" in refused(1, "forecast", "base", "--pixel", "1,1")
+
+
+def test_a_folder_of_the_name_goes_first(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").symlink_to(run.path)
+    assert open_run("base").identity == run.identity
