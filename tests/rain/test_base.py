@@ -47,6 +47,9 @@ def test_its_thresholds_are_called_by_what_the_radar_tells_apart(base, franktown
     said = json.loads(ok("forecast", "base", "--archive", tmp_path / "a", "--pixel", "240,240", "--json").stdout)
     assert said["thresholds"] == [0.1, 1.0, 4.0]  # the legend has no 5 mm/h
     assert said["network"] == base.identity and len(said["periods"]) == 3
+    assert "holds no 30 min of frames with 90 min after them" in refused(
+        1, "verify", "base", "--archive", tmp_path / "a"
+    )
     for period in said["periods"]:
         chances = list(period["chances"].values())
         assert chances == sorted(chances, reverse=True)

@@ -154,7 +154,7 @@ def test_the_scores_are_those_of_the_chances_cell_by_cell(run):
     archive = run.archive()
     found = verify(run, archive)
     layout = run.layout.frames(archive.schema.axis.cadence)
-    c = run.coarseness
+    c = run.coarseness_on(archive)
     squared = np.zeros((len(layout.periods), len(run.thresholds)))
     cells = np.zeros_like(squared)
     from fastrain.rain.hindcast import Reference, hindcasts

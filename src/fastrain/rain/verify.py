@@ -141,6 +141,12 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
     layout = run.layout.frames(axis.cadence)
     start, stop = archive.span or (0, 0)
     issues = start + issue_slots(archive.observed(start, stop), layout, 0, stop - start)
+    if len(issues) == 0:
+        past, ahead = (frames * axis.cadence.total_seconds() / 60 for frames in (layout.history, layout.ahead))
+        raise TooShort(
+            f"{archive.path}: holds no {past:g} min of frames with {ahead:g} min after them, without a gap; ingest "
+            "more pictures."
+        )
     for grid, times in run.learned:
         if grid.overlaps(archive.schema.grid):
             # Of an archive whose time axis begins later, the slots are before its first.
