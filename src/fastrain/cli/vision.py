@@ -144,9 +144,10 @@ def predict(
     json: Json = False,
 ) -> None:
     """Say of pictures which class they are of, with the chance of each."""
+    from fastrain.core.files import write_whole
     from fastrain.vision.predict import as_attributes, as_csv, pictures_under, refuse_none
     from fastrain.vision.predict import predict as ask
-    from fastrain.vision.run import open_image_run, write_whole
+    from fastrain.vision.run import open_image_run
 
     if to is not None and to.suffix not in (".csv", ".json"):
         raise UsageError(f"--to {to}: expected a name that ends in .csv or .json.")

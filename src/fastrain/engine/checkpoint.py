@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+
+# What `load` and taking over what it gives can throw where a file is not whole, or of something else.
+UNREADABLE = (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, UnpicklingError)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

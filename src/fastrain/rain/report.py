@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrain.archive.store import Archive
+from fastrain.core.files import write_whole
 from fastrain.core.time import show_time, utc_of
 from fastrain.rain.forecast import PlaceForecast
 from fastrain.rain.pictures import (
@@ -91,9 +92,7 @@ def write_report(
             f"network {run.identity}, archive {archive.schema.identity}, fastrain {run.facts['fastrain']}"
         ),
     )
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, page)
 
 
 def data_address(picture: bytes, kind: str = "png") -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,9 +148,8 @@ class Run:
         network = make_network(len(self.thresholds), self.facts["network"]["width"])
         try:
             network.load_state_dict(_weights(self.path))
-        except (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, UnpicklingError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise RunError(f"{self.path}: its weights cannot be read ({said}).") from None
+        except checkpoint.UNREADABLE as error:
+            raise RunError(f"{self.path}: its weights cannot be read ({first_line(error)}).") from None
         return network.eval()
 
     def logits(self, inputs: Inputs) -> Float[ndarray, "period threshold y x"]:

@@ -19,6 +19,7 @@ from torch import nn
 from fastrain import __version__
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, SettingError, TooShort
+from fastrain.core.files import write_whole
 from fastrain.core.memory import available_bytes, peak_bytes
 from fastrain.core.time import show_time
 from fastrain.engine import checkpoint
@@ -316,8 +317,6 @@ def _thinned(frames: Frames, issues: ndarray, radar: Radar, settings: TrainSetti
 def _keep(run_path: Path, network: RainNet, facts: dict[str, Any]) -> None:
     """Write the run; run.json comes last, so that a run that has it is whole."""
     checkpoint.save(run_path / WEIGHTS, network.state_dict())
-    unfinished = run_path / f".{FACTS}.unfinished"
-    unfinished.write_text(json.dumps(facts, indent=1, default=list) + "\n", encoding="utf-8")
-    unfinished.replace(run_path / FACTS)
+    write_whole(run_path / FACTS, json.dumps(facts, indent=1, default=list) + "\n")
     for leftover in (STATE, PLAN):
         (run_path / leftover).unlink(missing_ok=True)

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from fastrain.core.errors import RunError, TooShort
+from fastrain.core.files import write_whole
 from fastrain.core.memory import keep_all_memory
 from fastrain.engine.ablation import Gain, gain, leverage, ratios
 from fastrain.vision.datasets import Dataset, Split
 from fastrain.vision.judge import as_bytes, logits_of
 from fastrain.vision.plan import Probe
 from fastrain.vision.recipes import Recipe, SgdRates
-from fastrain.vision.run import write_whole
 from fastrain.vision.svg import Row, rows_svg
 from fastrain.vision.switches import BASE, PATIENCE, SWITCHES
 from fastrain.vision.train import train

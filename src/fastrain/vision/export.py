@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from fastrain.core.errors import RunError, SettingError, first_line
+from fastrain.core.files import write_whole
 from fastrain.core.shapes import Float, UInt8
 from fastrain.engine.batches import normalised
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.judge import Views, over_views
-from fastrain.vision.run import ImageRun, net_of, write_whole
+from fastrain.vision.run import ImageRun, net_of
 
 FORMATS = ("onnx", "safetensors")
 MODEL = {"onnx": "model.onnx", "safetensors": "model.safetensors"}

@@ -13,10 +13,11 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
+from fastrain.core.files import write_whole
 from fastrain.core.shapes import Float, UInt8
 from fastrain.vision.datasets import Dataset
 from fastrain.vision.judge import BINS, Judgement
-from fastrain.vision.run import ImageRun, write_whole
+from fastrain.vision.run import ImageRun
 from fastrain.vision.svg import Chart, Line, svg
 
 MOST_MISTAKES = 48

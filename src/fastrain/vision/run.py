@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 from numpy import ndarray
 
 from fastrain.core.errors import RunError, TooBig, first_line
+from fastrain.core.files import write_whole
 from fastrain.core.memory import available_bytes, keep_all_memory, peak_bytes
 from fastrain.core.shapes import Float, UInt8
 from fastrain.core.version import version
@@ -31,9 +30,6 @@ from fastrain.vision.train import Epoch, Trained, told_plainly, train
 
 IMAGE_RUN_VERSION = 1
 FACTS, WEIGHTS, STATE, PLAN, CURVE = "run.json", "weights.pt", "training.pt", "training.json", "curve.jsonl"
-
-# What a file of torch's can throw when it is not whole.
-_UNREADABLE = (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, UnpicklingError)
 
 Say = Callable[[str], None]
 
@@ -121,7 +117,7 @@ def load_network(path: Path, channels: int, classes: int, net: dict[str, Any]) -
     try:
         network = ImageNet(channels, classes, net_of(net))
         network.load_state_dict(checkpoint.load(path / WEIGHTS))
-    except _UNREADABLE as error:
+    except checkpoint.UNREADABLE as error:
         raise RunError(f"{path}: its weights cannot be read ({first_line(error)}).") from None
     return network.eval()
 
@@ -270,7 +266,7 @@ def _begun(path: Path) -> int:
         return 0
     try:
         return int(checkpoint.load(path / STATE)["step"])
-    except _UNREADABLE as error:
+    except checkpoint.UNREADABLE as error:
         raise RunError(f"{path / STATE}: the checkpoint cannot be read ({first_line(error)}); {_ANEW}.") from None
 
 
@@ -342,13 +338,3 @@ def _facts(
         "cpu_seconds": curve[-1].cpu_seconds if curve else trained.cpu_seconds,
         "peak_bytes": peak_bytes(),
     }
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; what a file's name holds that is no valid text becomes question marks."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", encoding="utf-8", errors="replace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

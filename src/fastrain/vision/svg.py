@@ -14,11 +14,10 @@ INK, SOFT, LINE = "#1d2429", "#5c6a73", "#dfe4e7"
 
 @dataclass(frozen=True)
 class Line:
-    """Points that are joined: (x, y), a colour and what they are."""
+    """Points that are joined: (x, y), and a colour."""
 
     points: Sequence[tuple[float, float]]
     colour: str
-    label: str = ""
     dashed: bool = False
     dots: bool = False
 
@@ -45,7 +44,6 @@ class Chart:
         lines: see `Line`.
         x_range: from, to.
         y_range: from, to.
-        size: width and height.
     """
 
     title: str
@@ -54,12 +52,11 @@ class Chart:
     lines: Sequence[Line] = field(default_factory=tuple)
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
-    size: tuple[int, int] = (WIDTH, HEIGHT)
 
 
 def svg(chart: Chart) -> str:
     """Return the chart as SVG."""
-    width, height = chart.size
+    width, height = WIDTH, HEIGHT
     xs, ys = _values(chart)
     x0, x1 = chart.x_range or _around(xs)
     y0, y1 = chart.y_range or _around(ys)
@@ -70,7 +67,7 @@ def svg(chart: Chart) -> str:
             height - BOTTOM - (y - y0) / (y1 - y0) * (height - TOP - BOTTOM),
         )
 
-    out = [_head(chart.title, chart.size)]
+    out = [_head(chart.title, (width, height))]
     for value in ticks(x0, x1):
         x, _ = at(value, y0)
         out.append(_stroke((x, TOP), (x, height - BOTTOM), LINE))
@@ -85,14 +82,12 @@ def svg(chart: Chart) -> str:
         f"<text x='14' y='{middle:.1f}' transform='rotate(-90 14 {middle:.1f})' text-anchor='middle' "
         f"fill='{INK}'>{_escape(chart.up)}</text>"
     )
-    for i, line in enumerate(chart.lines):
+    for line in chart.lines:
         points = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y in line.points)
         dashes = " stroke-dasharray='4 4'" if line.dashed else ""
         out.append(f"<polyline points='{points}' fill='none' stroke='{line.colour}' stroke-width='2'{dashes}/>")
         if line.dots:
-            out += [_dot(*at(x, y), line.colour, line.label) for x, y in line.points]
-        if line.label:
-            out.append(_text(width - RIGHT - 4, TOP + 14 + 15 * i, line.label, "end", line.colour))
+            out += [_dot(*at(x, y), line.colour, "") for x, y in line.points]
     return "".join(out) + "</svg>"
 
 
