@@ -1,11 +1,12 @@
-"""Make the run that ships in the package, `base`: a network trained on the radars whose licence allows it.
+"""Make the run that ships in the package, `base`: trained on the radars whose licence allows it, and on synthetic ones.
 
     python benchmarks/make_base.py --work FOLDER [--to src/fastrain/rain/base]
     python benchmarks/make_base.py --work FOLDER --score records/base.json
 
-Each of the radars is left out once, to choose how much of what is learned to keep, one temperature for the chances and
-the chance from which on a forecast counts as yes, on weather that the network did not see; then one network is trained
-on all of them. The second call scores it, as `fastrain verify` does, on radars that it never saw, and writes its card.
+Each of the real radars is left out once, to choose how much of what is learned to keep, one temperature for the chances
+and the chance from which on a forecast counts as yes, on weather that the network did not see; then one network is
+trained on all of them. It speaks of maxima and of means. The second call scores it, as `fastrain verify` does, on
+radars that it never saw, and writes its card.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from skill import EVENTS, THRESHOLDS, TILES, WIDTH, WINDOWS, batches_of, read, smoothing
+from skill import MADE, THRESHOLDS, WIDTH, read_all, scored_on, smoothing
 
 from fastrain.archive.store import Archive
 from fastrain.cli.show import plain
@@ -29,10 +31,11 @@ from fastrain.core.memory import keep_all_memory
 from fastrain.core.time import show_time
 from fastrain.core.version import version
 from fastrain.nets.rain_net import RainNet
+from fastrain.rain.adapt import Adapter
 from fastrain.rain.chances import Calibration, pooled_temperature
-from fastrain.rain.hindcast import Reference, baseline
-from fastrain.rain.inputs import InputCache, happened, make_inputs
-from fastrain.rain.joint import HISTORY, Event, Joint, fit_joint
+from fastrain.rain.hindcast import Network, Reference, baseline
+from fastrain.rain.inputs import Truth, happened, make_inputs
+from fastrain.rain.joint import HISTORY, Draws, Event, fit_joint
 from fastrain.rain.run import FACTS, RUN_VERSION, SHIPPED_WEIGHTS, network_identity, open_run, predict_parts
 from fastrain.rain.settle import SHARES_KEPT
 from fastrain.rain.verify import verify
@@ -51,13 +54,15 @@ UNSEEN = ("mch_2015-05-15", "mch_2016-07-11", "bom_2020-10-31", "openmrg_2015-08
 KEPT = ("forecaster", "period_min", "threshold_mm_h", "brier", "csi", "decide_at", "cells", "events", "mean_chance")
 CARD = "README.md"
 SCORED = 12  # windows of each event that are left out
+TRUTHS: tuple[Truth, ...] = ("maximum", "mean")
 SHAPE = (len(LAYOUT.periods), len(THRESHOLDS))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--cells", type=float, default=30e6)
+    parser.add_argument("--cells", type=float, default=60e6)
+    parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--to", type=Path, default=Path(__file__).parents[1] / "src/fastrain/rain/base")
     parser.add_argument("--score", type=Path, metavar="RECORD")
     asked = parser.parse_args()
@@ -66,35 +71,37 @@ def main() -> None:
     if asked.score:
         score(asked.to, asked.work, asked.score)
         return
-    began = time.monotonic()
+    began, spent = time.monotonic(), time.process_time()
     asked.work.mkdir(parents=True, exist_ok=True)
-    events = [(EVENTS[name][0], event) for name in ALLOWED for event in read(name, asked.work, "maximum")]
-    caches: dict[str, InputCache] = {}
-    parts = {group: batches_of([e for g, e in events if g == group], caches, WINDOWS) for group, _ in events}
+    radars = read_all(asked.work, tuple(ALLOWED))
+    real = [group for group in radars if group != MADE]
 
-    def trained(groups: list[str]) -> tuple[RainNet, int]:
-        chosen = [part for group in groups for part in parts[group]]
-
+    def trained(groups: list[str]) -> RainNet:
         def said(done: int, total: int, loss: float) -> None:
             if done % 100 == 0:
                 print(f"{', '.join(groups)}: {done} of {total}, loss {loss:.4f}", file=sys.stderr, flush=True)
 
         network, _ = fit_joint(
-            chosen, thresholds=len(THRESHOLDS), width=WIDTH, cells=int(asked.cells), seed=0, progress=said
+            [radars[group] for group in groups], width=asked.width, cells=int(asked.cells), seed=0, progress=said
         )
-        return network, Joint(chosen, 0).steps(int(asked.cells))
+        return network
 
-    unseen: list[Unseen] = []
-    for left_out in parts:
-        network, _ = trained([group for group in parts if group != left_out])
-        unseen += [row for group, event in events if group == left_out for row in forecasts(event, network)]
-    share, temperature = pooled(unseen)
-    deciders: dict[str, Decider] = {}
-    for period, straight, learned, truth, others in unseen:
-        others["network"] = Calibration(temperature).chances((straight + share * learned)[None])[0]
-        for name, chance in others.items():
-            add(deciders.setdefault(name, Decider(SHAPE)), period, chance, truth)
-    network, steps = trained(list(parts))
+    unseen: dict[Truth, list[list[Unseen]]] = {truth: [] for truth in TRUTHS}
+    for left_out in real:
+        network = trained([group for group in radars if group != left_out])
+        for event in scored_on(radars, left_out):
+            for truth in TRUTHS:
+                unseen[truth].append(forecasts(asked_of(event, truth), network))
+    share, temperature = pooled([one for truth in TRUTHS for event in unseen[truth] for one in event])
+    all_scored = [event for group in real for event in scored_on(radars, group)]
+    of_truth = {}
+    for truth in TRUTHS:
+        mine = [asked_of(event, truth) for event in all_scored]
+        of_truth[truth] = {
+            "reference": {"climatology": climatology(mine).round(5).tolist(), "spread": smoothing(mine)},
+            "decide": deciders(unseen[truth], share, temperature),
+        }
+    network = trained(list(radars))
     network.shrink(share)
     facts: dict[str, Any] = {
         "fastrain_run": RUN_VERSION,
@@ -114,46 +121,58 @@ def main() -> None:
             "guard": int(GUARD.total_seconds() // 60),
         },
         "calibration": Calibration(round(temperature, 4)).as_attributes(),
-        "reference": {
-            "climatology": climatology([event for _, event in events]).round(5).tolist(),
-            "spread": smoothing([event for _, event in events]),
-        },
-        "decide": {name: decider.best().tolist() for name, decider in deciders.items()},
+        **of_truth["maximum"],
+        "means": of_truth["mean"],
         "network": {
             "identity": network_identity(network),
-            "width": WIDTH,
+            "width": asked.width,
             "weights": sum(p.numel() for p in network.parameters()),
-            "steps": steps,
+            "steps": Draws.steps(int(asked.cells)),
             "share_kept": share,
         },
-        "settings": {"truth": "maximum", "cells": int(asked.cells), "tiles": TILES, "windows": WINDOWS},
+        "settings": {"truth": "maximum", "cells": int(asked.cells)},
         "seconds": round(time.monotonic() - began, 1),
+        "cpu_seconds": round(time.process_time() - spent, 1),
     }
     asked.to.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().contiguous().clone() for name, value in network.state_dict().items()}
     save_file(state, str(asked.to / SHIPPED_WEIGHTS))
-    (asked.to / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (asked.to / FACTS).write_text(json.dumps(plain(facts), indent=1) + "\n", encoding="utf-8")
     print(f"{asked.to}: keeps {share:.0%}, temperature {temperature:.3f}, yes from {facts['decide']['network']}")
+
+
+def asked_of(event: Event, truth: Truth) -> Event:
+    """Return an event with those of the periods of the run that it is long enough for."""
+    furthest = event.layout.periods[-1][1]
+    layout = Layout(HISTORY, tuple(period for period in LAYOUT.periods if period[1] <= furthest))
+    radar = replace(event.radar, layout=layout.frames(event.radar.cadence), truth=truth)
+    return replace(event, radar=radar, layout=layout)
 
 
 def score(path: Path, work: Path, record: Path) -> None:
     """Score the run on radars that it never saw; write the record, and the card with its table."""
     run = open_run(path)
-    found: dict[str, Any] = {}
+    found: dict[tuple[str, Truth], Any] = {}
     for name in UNSEEN:
         archive = Archive.open(work / name.removesuffix(".nc"))
-        found[name] = verify(run, archive, progress=_said(name))
-        print(name, found[name].skill("lagrangian").round(3).tolist(), flush=True)
+        for truth in TRUTHS:
+            one = verify(run.speaking_of(truth), archive, progress=_said(name))
+            print(name, truth, one.skill("lagrangian").round(3).tolist(), flush=True)
+            found[name, truth] = one
     facts = run.facts
-    rows = [{"event": name, **{key: row[key] for key in KEPT}} for name, one in found.items() for row in one.rows()]
+    rows = [
+        {"event": name, "truth": truth, **{key: row[key] for key in KEPT}}
+        for (name, truth), one in found.items()
+        for row in one.rows()
+    ]
     said = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "network": run.identity, "rows": rows}
     record.write_text(json.dumps(plain(said), indent=1) + "\n")
     table = "\n".join(
-        f"| {name} | {one.issues} | {a}–{b} | {threshold:g} | {int(one.tallies['network'].events[p, k]):,} of "
-        f"{int(one.tallies['network'].cells[p, k]):,} | "
+        f"| {name} | {truth} | {one.issues} | {a}–{b} | {threshold:g} "
+        f"| {int(one.tallies['network'].events[p, k]):,} of {int(one.tallies['network'].cells[p, k]):,} | "
         + " | ".join(f"{one.tallies[other].brier[p, k]:.4f}" for other in ("network", "lagrangian", "persistence"))
         + " |"
-        for name, one in found.items()
+        for (name, truth), one in found.items()
         for p, (a, b) in enumerate(one.periods)
         for k, threshold in enumerate(one.thresholds)
         if one.tallies["network"].events[p, k] >= 500
@@ -165,17 +184,22 @@ def score(path: Path, work: Path, record: Path) -> None:
         f"""# The run `base`
 
 A network of {facts["network"]["weights"]:,} weights that says, for cells of about 4 km, the chance that
-{", ".join(f"{t:g}" for t in facts["thresholds"])} mm/h are reached somewhere in the cell within 0–30, 30–60 and 60–90
-minutes, from half an hour of radar frames. Made by `benchmarks/make_base.py`; identity {run.identity}.
+{", ".join(f"{t:g}" for t in facts["thresholds"])} mm/h are reached within 0–30, 30–60 and 60–90 minutes, from half an
+hour of radar frames: somewhere in the cell (truth: maximum), or by the cell's mean (`--truth mean`). Made by
+`benchmarks/make_base.py`; identity {run.identity}.
 
 ## What it learned from
 
 {learned_from}
 
-Three afternoons and nights, forwards and backwards in time; of MRMS 70 minutes only, so that the second and third half
-hour rest on KNMI and FMI. It keeps {facts["network"]["share_kept"]:.0%} of what was learned beyond smoothed advection,
-and its logits are divided by {facts["calibration"]["temperature"]:g}: both chosen on each radar while that was left
-out.
+and synthetic radar of 32 kinds of weather (`fastrain.sources.synthetic`), as often as each of the real ones. Three
+afternoons and nights, forwards and backwards in time, at cells of about 2, 4 and 8 km, several cadences, weaker and
+stronger; of MRMS 70 minutes only, so that the second and third half hour rest on KNMI, FMI and made rain. It keeps
+{facts["network"]["share_kept"]:.0%} of what was learned beyond smoothed advection, and its logits are divided by
+{facts["calibration"]["temperature"]:g}: both chosen on each real radar while that was left out.
+
+A forecast with it also looks at what it would have said in the last four hours, as far as that has come due, and
+corrects its chances by what came (`fastrain.rain.adapt`); so do the scores below, issue time by issue time.
 
 ## Limits
 
@@ -188,8 +212,8 @@ Brier scores (lower is better; {record.name} in the repository's records has all
 same cells for each. `lagrangian` is advection smoothed the more the longer the lead; how much, the radars above decide.
 Nothing was tuned on these events.
 
-| event | issues | minutes ahead | mm/h | reached, of cells | base | lagrangian | persistence |
-|---|---|---|---|---|---|---|---|
+| event | truth | issues | minutes ahead | mm/h | reached, of cells | base | lagrangian | persistence |
+|---|---|---|---|---|---|---|---|---|
 {table}
 """,
         encoding="utf-8",
@@ -204,42 +228,55 @@ def _said(name: str) -> Any:
     return said
 
 
-def places_of(event: Event) -> dict[int, int]:
-    """Return where the periods of `LAYOUT` stand among an event's."""
-    minutes = [(round(a * event.radar.minutes), round(b * event.radar.minutes)) for a, b in event.radar.layout.periods]
-    return {i: minutes.index(period) for i, period in enumerate(LAYOUT.periods) if period in minutes}
+@dataclass(frozen=True)
+class Unseen:
+    """One window of a radar that the network did not learn from, all its periods.
 
+    Attributes:
+        issue: slot.
+        event: that it is of.
+        straight, learned: both summands of the logits.
+        truth: thresholds reached, −1 where not judged.
+        others: chances of the baselines.
+    """
 
-Unseen = tuple[int, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]
+    issue: int
+    event: Event
+    straight: np.ndarray
+    learned: np.ndarray
+    truth: np.ndarray
+    others: dict[str, np.ndarray]
 
 
 def forecasts(event: Event, network: RainNet) -> list[Unseen]:
-    """Return period, both summands of the logits, truth (−1 where not judged) and the baselines' chances."""
+    """Return forecasts of windows spread over an event."""
     out: list[Unseen] = []
     reference = Reference(np.zeros(0), smoothing([event]))
-    for issue in event.issues(SCORED):
+    every = Adapter(event.radar.layout.periods, event.radar.minutes, len(THRESHOLDS), event.radar.cell_km).every
+    learned_from = [issue for issue in event.issues() if issue % every == 0]
+    for issue in sorted({*event.issues(SCORED).tolist(), *learned_from}):
         inputs, moved = make_inputs(event.frames, int(issue), event.radar)
         straight, learned = predict_parts(network, inputs)
         outcome = happened(event.frames, int(issue), event.radar)
         judged = observed_now(event.frames, int(issue))[None] & moved.known.numpy()
-        truth = np.where(judged, outcome, -1).astype(np.int8)
         others = {
             name: baseline(name, event.frames, int(issue), moved, event.radar, reference)
             for name in ("persistence", "advection", "lagrangian")
         }
-        out += [
-            (period, straight[at], learned[at], truth[at], {name: chance[at] for name, chance in others.items()})
-            for period, at in places_of(event).items()
-        ]
+        truth = np.where(judged, outcome, -1).astype(np.int8)
+        out.append(Unseen(int(issue), event, straight, learned, truth, others))
     return out
 
 
 def pooled(unseen: list[Unseen]) -> tuple[float, float]:
     """Return the share of what is learned and the temperature of the least loss, over windows of all sizes."""
-    straight, learned = (
-        np.concatenate([one[i].reshape(1, len(THRESHOLDS), 1, -1) for one in unseen], axis=3) for i in (1, 2)
-    )
-    truth = np.concatenate([one[3].reshape(1, 1, -1) for one in unseen], axis=2)
+
+    def flat(field: str) -> np.ndarray:
+        parts = [getattr(one, field).swapaxes(0, 1).reshape(1, len(THRESHOLDS), 1, -1) for one in unseen]
+        return np.concatenate(parts, axis=3)
+
+    straight, learned = flat("straight"), flat("learned")
+    truth = np.concatenate([one.truth.reshape(1, 1, -1) for one in unseen], axis=2)
     found = []
     for share in SHARES_KEPT:
         temperature, loss = pooled_temperature([straight + share * learned], [truth])
@@ -248,13 +285,26 @@ def pooled(unseen: list[Unseen]) -> tuple[float, float]:
     return min(found)[1:]
 
 
-def add(decider: Decider, period: int, chance: np.ndarray, truth: np.ndarray) -> None:
-    """Add one period of a window."""
-    chances = np.zeros((*SHAPE, *truth.shape))
-    judged = np.zeros((SHAPE[0], *truth.shape), bool)
-    chances[period], judged[period] = chance, truth >= 0
-    happens = np.broadcast_to(truth[None, None] > np.arange(SHAPE[1])[None, :, None, None], chances.shape)
-    decider.add(chances, happens, judged)
+def deciders(unseen: list[list[Unseen]], share: float, temperature: float) -> dict[str, Any]:
+    """Return, for each forecaster, from which chance on yes gives the highest CSI; the network's learn as they go."""
+    out: dict[str, Decider] = {}
+    for event in unseen:
+        radar = event[0].event.radar
+        adapter = Adapter(radar.layout.periods, radar.minutes, len(THRESHOLDS), radar.cell_km)
+        network = Network(lambda _: NotImplemented, Calibration(temperature), adapter)
+        for one in event:
+            parts = one.straight, share * one.learned
+            chances = {"network": network.chances(parts, one.issue), **one.others}
+            network.remember(one.issue, parts, one.truth)
+            for name, chance in chances.items():
+                # An event may be too short for the later periods.
+                whole, seen = np.zeros((*SHAPE, *chance.shape[2:])), np.zeros((SHAPE[0], *chance.shape[2:]), bool)
+                whole[: len(chance)], seen[: len(chance)] = chance, one.truth >= 0
+                truth = np.zeros(seen.shape, np.int8)
+                truth[: len(chance)] = one.truth
+                happens = truth[:, None] > np.arange(SHAPE[1])[None, :, None, None]
+                out.setdefault(name, Decider(SHAPE)).add(whole, happens, seen)
+    return {name: decider.best().tolist() for name, decider in out.items()}
 
 
 def climatology(events: list[Event]) -> np.ndarray:
@@ -263,9 +313,9 @@ def climatology(events: list[Event]) -> np.ndarray:
     for event in events:
         for issue in event.issues(SCORED):
             outcome = happened(event.frames, int(issue), event.radar)
-            for period, at in places_of(event).items():
-                seen = outcome[at] >= 0
-                shares[period].append(np.array([(outcome[at] > k)[seen].mean() for k in range(len(THRESHOLDS))]))
+            for period, of_period in enumerate(outcome):
+                seen = of_period >= 0
+                shares[period].append(np.array([(of_period > k)[seen].mean() for k in range(len(THRESHOLDS))]))
     return np.stack([np.mean(of_period, axis=0) for of_period in shares])
 
 

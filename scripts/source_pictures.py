@@ -20,6 +20,7 @@ FILES = {
     "eccc": ("eccc", "radar/eccc_other/202508292100_CASFT_CAPPI_1.5_RAIN.gif"),
     "eccc_accessible": ("eccc", "radar/eccc_other/202508210954_CASFT_CAPPI_1.5_RAIN_A11Y.gif"),
     "eccc_snow": ("eccc", "radar/eccc_other/202508210954_CASFT_CAPPI_1.0_SNOW_A11Y.gif"),
+    "synthetic": ("synthetic", str(ROOT / "docs" / "rain.toml")),
     "rpbin": ("rpbin", "rpbin/franktown_201206031700.bin"),
 }
 EDGES = (0.1, 0.5, 1, 2, 5, 10, 20, 50)

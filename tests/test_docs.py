@@ -14,7 +14,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/archive.md", "docs/rain.md", "docs/own-images.md"]
 # Pages without examples to run.
-TALK = ["docs/sources.md", "docs/your-radar.md", "docs/format.md", "docs/speedrun.md", "docs/how-it-got-fast.md"]
+TALK = [
+    "docs/sources.md",
+    "docs/your-radar.md",
+    "docs/format.md",
+    "docs/speedrun.md",
+    "docs/how-it-got-fast.md",
+    "docs/what-to-expect.md",
+]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

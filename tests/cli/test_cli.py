@@ -103,7 +103,28 @@ def test_verify_prints_one_object_with_scores_and_counts(run):
         assert row["cells"] >= row["events"] >= 0
         assert row["hits"] + row["misses"] == row["events"]
         assert row["hits"] + row["misses"] + row["false_alarms"] + row["correct_negatives"] == row["cells"]
+    for row in found["scores"]:
+        assert 0 <= row["roc_area"] <= 1 and set(row["fss"]) == {f"{4 * n} km" for n in (1, 3, 5, 9, 17)}
+        # Every cell is dry or wet at issue, and is asked for the one or the other change.
+        assert row["start"]["cells"] + row["stop"]["cells"] == row["cells"]
+        if row["forecaster"] == "network":
+            assert "network_skill" not in row
+        else:
+            network = next(
+                r
+                for r in found["scores"]
+                if r["forecaster"] == "network"
+                and (r["period_min"], r["threshold_mm_h"]) == (row["period_min"], row["threshold_mm_h"])
+            )
+            assert row["network_skill"] == pytest.approx(1 - network["brier"] / row["brier"])
     assert "Brier" in ok("verify", run.path, "--against", "climatology").stdout
+
+
+def test_a_run_of_one_truth_does_not_speak_of_the_other(run):
+    assert "its chances speak of the cells' maximum; train a run with --truth mean" in refused(
+        1, "forecast", run.path, "--truth", "mean", "--pixel", "5,5"
+    )
+    assert "--truth median: expected maximum or mean" in refused(2, "verify", run.path, "--truth", "median")
 
 
 def test_forecast_says_the_same_as_json_as_text_as_file_and_in_python(run, tmp_path):

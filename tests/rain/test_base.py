@@ -9,11 +9,16 @@ import pytest
 from program import ok, refused
 
 from fastrain.archive.store import Archive
+from fastrain.archive.writer import writing
 from fastrain.core.errors import RunError, TooShort
+from fastrain.core.frame import Frame
 from fastrain.ingest.ingest import IngestSettings, ingest
 from fastrain.rain.forecast import forecast_grid
+from fastrain.rain.hindcast import Network, Reference, hindcasts
+from fastrain.rain.inputs import make_inputs
 from fastrain.rain.run import base_path, network_identity, open_run
-from fastrain.rain.verify import verify
+from fastrain.rain.verify import held_out, verify
+from fastrain.samples.frames import load_frames
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +83,43 @@ def test_a_folder_of_the_name_goes_first(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base").symlink_to(run.path)
     assert open_run("base").identity == run.identity
+
+
+def test_a_forecast_and_its_hindcast_learn_the_same_from_the_last_hours(base, moving):
+    archive = Archive.open(moving)
+    radar = base.radar(archive)
+    start, stop = archive.span
+    issues = held_out(base, archive)
+    frames = load_frames(archive, 1, np.arange(start, stop))
+    reference = Reference(np.zeros((3, 3)), 0.6)
+    casts = {
+        cast.issue: cast.chances["network"]
+        for cast in hindcasts(frames, issues, radar, reference, against=(), network=Network.of(base, radar))
+    }
+    plain = Network(base.parts, base.calibration)
+    differ = 0
+    for issue in issues[:: len(issues) // 4]:
+        chance = forecast_grid(base, archive, archive.schema.axis.time(int(issue)))["chance"].values
+        np.testing.assert_allclose(chance, casts[issue], atol=1e-5)
+        inputs, _ = make_inputs(frames, int(issue), radar)
+        differ += not np.allclose(plain.chances(plain.parts(inputs), int(issue)), chance, atol=1e-3)
+    assert differ >= 2  # it does learn something
+
+
+def test_a_forecast_of_the_last_frame_looks_at_no_later_one(base, moving, tmp_path):
+    archive = Archive.open(moving)
+    start, stop = archive.span
+    at = archive.schema.axis.time(stop - 30)
+    short = tmp_path / "short"
+    axis = archive.schema.axis
+    with writing(short, archive.schema) as writer:
+        blocks = archive.blocks(1, start, stop - 29)
+        writer.write(
+            [
+                Frame(level, axis.time(start + i), archive.schema.grid, archive.schema.table, "again")
+                for i, level in enumerate(blocks["max"])
+            ]
+        )
+        writer.commit("again")
+    one, other = (forecast_grid(base, a, at)["chance"].values for a in (archive, Archive.open(short)))
+    np.testing.assert_array_equal(one, other)

@@ -93,3 +93,53 @@ def test_the_decision_is_the_chance_of_the_best_csi():
 
     assert csi(best) == pytest.approx(max(csi(i / 50) for i in range(1, 50)))
     assert Decider((1, 1)).best()[0, 0] == 0.5
+
+
+def test_the_roc_area_is_the_chance_that_rain_was_given_the_higher_one():
+    draw = np.random.default_rng(2)
+    honest = np.floor(draw.random((1, 1, 60, 60)) * 10) / 10 + 0.05
+    event = draw.random(honest.shape) < honest
+    one = tally(0.5)
+    one.add(honest, event, np.ones((1, 60, 60), bool))
+    wet, dry = honest[event], honest[~event]
+    higher = (wet[:, None] > dry[None]).mean() + 0.5 * (wet[:, None] == dry[None]).mean()
+    assert one.roc_area[0, 0] == pytest.approx(higher, abs=1e-6)
+
+
+def test_the_penalty_of_few_members_is_what_few_members_cost():
+    draw = np.random.default_rng(3)
+    true = draw.random((1, 1, 300, 300))
+    event = draw.random(true.shape) < true
+    few = Tally(np.array([[0.5]]), members=5)
+    few.add(draw.binomial(5, true) / 5, event, np.ones((1, 300, 300), bool))
+    best = ((true - event) ** 2).mean()
+    row = few.row(0, 0)
+    assert row["brier"] > best + 0.02
+    assert row["brier_of_endless_members"] == pytest.approx(best, abs=0.003)
+    assert "brier_of_endless_members" not in tally(0.5).row(0, 0)
+
+
+def test_scores_and_counts_are_those_of_the_library_scores():
+    import xarray as xr
+    from scores.categorical import BinaryContingencyManager
+    from scores.probability import brier_score
+
+    draw = np.random.default_rng(6)
+    shape = (2, 3, 20, 30)
+    decide = draw.random((2, 3))
+    found = Tally(decide)
+    squared, cells, counts = np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((4, 2, 3))
+    for _ in range(3):
+        chance, event, judged = draw.random(shape), draw.random(shape) < 0.3, draw.random((2, 20, 30)) < 0.7
+        found.add(chance, event, judged)
+        where, dims = np.broadcast_to(judged[:, None], shape), ("p", "k", "y", "x")
+        said = xr.DataArray(np.where(where, chance, np.nan), dims=dims)
+        came = xr.DataArray(np.where(where, event, np.nan).astype(float), dims=dims)
+        squared += brier_score(said, came, preserve_dims=["p", "k"]).to_numpy() * where.sum(axis=(2, 3))
+        cells += where.sum(axis=(2, 3))
+        yes = (said >= decide[:, :, None, None]).astype(float).where(said.notnull())
+        table = BinaryContingencyManager(yes, came).transform(preserve_dims=["p", "k"]).get_counts()
+        counts += np.stack([table[f"{name}_count"].to_numpy() for name in ("tp", "fp", "fn", "tn")])
+    np.testing.assert_allclose(found.brier, squared / cells)
+    np.testing.assert_array_equal(found.contingency, counts)
+    np.testing.assert_allclose(found.csi, counts[0] / (counts[0] + counts[1] + counts[2]))

@@ -13,9 +13,15 @@ from fastrain.core.time import parse_time, show_time
 
 if TYPE_CHECKING:
     from fastrain.rain.forecast import PlaceForecast
+    from fastrain.rain.inputs import Truth
+    from fastrain.rain.start import Start
     from fastrain.rain.verify import Verification
 
 Place = Annotated[str | None, typer.Option(metavar="LAT,LON", help="The place, in degrees.")]
+Of = Annotated[
+    str | None,
+    typer.Option("--truth", metavar="maximum|mean", help="Of which rate of a cell (the run `base`: either)."),
+]
 Pixel = Annotated[str | None, typer.Option(metavar="ROW,COL", help="The place, as a pixel of the picture.")]
 
 
@@ -34,11 +40,14 @@ def train(
     truth: Annotated[
         str, typer.Option(metavar="maximum|mean", help="Which rate of a cell the chances speak of.")
     ] = "maximum",
+    start: Annotated[
+        str,
+        typer.Option("--from", metavar="auto|base|nothing", help="What to start from (auto: base for under a day)."),
+    ] = "auto",
     json: Json = False,
 ) -> None:
     """Train a network on an archive."""
-    if truth not in ("maximum", "mean"):
-        raise SettingError(f"--truth {truth}: expected maximum or mean.")
+    spoken = _truth(truth)
     from fastrain.archive.store import Archive
     from fastrain.core.memory import parse_size
     from fastrain.rain.train import TrainSettings
@@ -51,7 +60,8 @@ def train(
         seed=seed,
         width=width,
         memory=parse_size(memory) if memory else None,
-        truth="mean" if truth == "mean" else "maximum",
+        truth=spoken or "maximum",
+        start=_start(start),
     )
     with progress("train") as move:
         made = fit(archive, run, settings, say=say, progress=move)
@@ -69,16 +79,18 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="R", help="The run; `base` is the one in the package.")],
     archive: Annotated[Path | None, typer.Option(help="To score on (default: its own, the time held out).")] = None,
     against: Annotated[
-        str, typer.Option(metavar="LIST", help="Baselines: climatology, persistence, advection, lagrangian.")
+        str,
+        typer.Option(metavar="LIST", help="Of climatology, persistence, advection, lagrangian, pysteps, steps, sprog."),
     ] = "climatology,persistence,advection,lagrangian",
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write DIR/report.html.")] = None,
+    truth: Of = None,
     json: Json = False,
 ) -> None:
     """Score a run on time it was not trained on, beside the baselines."""
     from fastrain.rain.run import open_run
     from fastrain.rain.verify import verify as score
 
-    opened = open_run(run)
+    opened = open_run(run).speaking_of(_truth(truth))
     held = opened.archive(archive)
     names = tuple(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
     with progress("verify") as move:
@@ -115,6 +127,7 @@ def forecast(
     to: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write the map: .nc, .png, or a place's .json.")
     ] = None,
+    truth: Of = None,
     json: Json = False,
 ) -> None:
     """Say the chances of rain: at a place, or as a map."""
@@ -123,7 +136,7 @@ def forecast(
 
     if to is not None and to.suffix not in (".nc", ".png", ".json"):
         raise UsageError(f"--to {to}: expected a name that ends in .nc, .png or .json.")
-    opened = open_run(run)
+    opened = open_run(run).speaking_of(_truth(truth))
     held = opened.archive(archive)
     asked = _pixel(held.schema.grid, place, pixel)
     where = pixel_of(opened, held.schema.grid, None, asked)
@@ -156,6 +169,21 @@ def _latest(run: Any, archive: Any) -> tuple[Any, PlaceForecast | None]:
     except (GapError, NotObserved, PlaceError) as error:
         say(f"The report shows no {'forecast' if chances is None else 'place'}: {error}")
         return chances, None
+
+
+def _start(said: str) -> Start:
+    from fastrain.rain.start import STARTS
+
+    for start in STARTS:
+        if said == start:
+            return start
+    raise SettingError(f"--from {said}: expected {', '.join(STARTS)}.")
+
+
+def _truth(said: str | None) -> Truth | None:
+    if said is None or said == "maximum" or said == "mean":
+        return said  # type: ignore[return-value]
+    raise SettingError(f"--truth {said}: expected maximum or mean.")
 
 
 def _pixel(grid: Any, place: str | None, pixel: str | None) -> tuple[int, int] | None:
@@ -232,6 +260,7 @@ def _show_place(there: PlaceForecast) -> None:
 
 
 def _show_scores(found: Verification) -> None:
+    import numpy as np
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -239,18 +268,30 @@ def _show_scores(found: Verification) -> None:
     console = Console()
     for k, threshold in enumerate(found.thresholds):
         table = Table(title=f"≥ {threshold:g} mm/h", title_justify="left", title_style="bold", box=SIMPLE)
-        table.add_column("minutes ahead")
+        table.add_column("minutes ahead", no_wrap=True, min_width=15)
         for start, end in found.periods:
             table.add_column(f"{start}–{end}", justify="right", no_wrap=True)
-        for label, pick in (("Brier score", "brier"), ("CSI", "csi")):
+        for label, pick in (("Brier score", "brier"), ("CSI", "csi"), ("ROC area", "roc_area")):
             table.add_row(f"[dim]{label}[/]")
             for name, tally in found.tallies.items():
                 cells = (f"{value:.3f}" for value in getattr(tally, pick)[:, k])
                 table.add_row(f"  {name}", *cells, style="bold" if name == "network" else None)
+        table.add_row("[dim]skill, % over[/]")
+        for name in found.tallies:
+            if name != "network":
+                skill, (low, high) = found.skill(name)[:, k], found.intervals[name]
+                table.add_row(f"  {name}", *(f"{100 * value:+.0f}" for value in skill))
+                if not np.isnan(low[:, k]).all():
+                    ends = zip(low[:, k], high[:, k], strict=True)
+                    table.add_row("", *(f"{100 * a:+.0f} to {100 * b:+.0f}" for a, b in ends), style="dim")
         tally = found.tallies["network"]
         for label, counts in (("cells judged", tally.cells), ("of which rain", tally.events)):
             table.add_row(label, *(f"{int(count):,}" for count in counts[:, k]), style="dim")
         console.print(table)
+    if any(not np.isnan(found.intervals[name][0]).all() for name in found.tallies if name != "network"):
+        console.print(
+            "Skill: by how much the network's Brier score is lower; below, in 90 of 100 resamples of the time."
+        )
     span = f"{found.issues} issue times, {show_time(found.first)} to {show_time(found.last)}"
     short = ": one spell of weather; the scores illustrate, they do not rank." if found.hours < 24 else "."
     console.print(span + short, highlight=False)

@@ -138,6 +138,10 @@ class LevelTable:
             return min(self.lower, key=lambda edge: abs(float(np.log(edge / threshold))))
         return threshold
 
+    def scaled(self, factor: float) -> LevelTable:
+        """Return the table of the same levels standing for `factor` times as much rain."""
+        return LevelTable(*(tuple(factor * rate for rate in field) for field in (self.lower, self.upper, self.rate)))
+
     def as_attributes(self) -> dict[str, Any]:
         """Return the table as plain lists, as an archive or a checkpoint keeps it; an open end is None."""
         upper = [None if np.isinf(u) else u for u in self.upper]

@@ -15,6 +15,7 @@ from fastrain.archive.store import Archive, frame_time
 from fastrain.core.errors import GapError, NotObserved, PlaceError
 from fastrain.core.grid import Grid
 from fastrain.core.time import show_time, utc_of
+from fastrain.rain.hindcast import Network, learn_from_past
 from fastrain.rain.inputs import make_inputs
 from fastrain.rain.run import Run
 from fastrain.samples.frames import load_frames, require_history
@@ -59,6 +60,7 @@ class PlaceForecast:
         periods: in time order.
         run, network, archive: what made it.
         credit: whom to thank for the data.
+        truth: which rate of the cell the chances speak of, its maximum or its mean.
     """
 
     latitude: float
@@ -73,6 +75,7 @@ class PlaceForecast:
     network: str
     archive: str
     credit: str
+    truth: str
 
 
 def issue_slot(archive: Archive, at: datetime | None) -> int:
@@ -123,7 +126,9 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
     history = np.arange(slot - radar.layout.history + 1, slot + 1)
     frames = load_frames(archive, coarseness, history)
     inputs, _ = make_inputs(frames, slot, radar)
-    chance = run.calibration.chances(run.logits(inputs)).astype(np.float32)
+    network = Network.of(run, radar)
+    learn_from_past(network, archive, coarseness, radar, slot)
+    chance = network.chances(network.parts(inputs), slot).astype(np.float32)
     chance[:, :, ~observed_now(frames, slot)] = np.nan
     issue = frame_time(archive, slot)
     grid = archive.schema.grid.coarsened(coarseness)
@@ -252,6 +257,7 @@ def at_place(chances: xr.Dataset, grid: Grid, pixel: tuple[int, int]) -> PlaceFo
         network=chances.attrs["network"],
         archive=chances.attrs["archive"],
         credit=chances.attrs["credit"],
+        truth=chances.attrs["truth"],
     )
 
 

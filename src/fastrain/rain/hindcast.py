@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8
 from numpy import ndarray
 
+from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError
+from fastrain.rain.adapt import Adapter
 from fastrain.rain.chances import Calibration
 from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, happened, make_inputs, rain_rates
-from fastrain.samples.frames import Frames
+from fastrain.rain.peers import PEERS, peer
+from fastrain.rain.run import Run
+from fastrain.samples.frames import Frames, load_frames
+from fastrain.samples.split import issue_slots
 from fastrain.samples.truth import observed_now
 
 BASELINES = ("climatology", "persistence", "advection", "lagrangian")
@@ -41,12 +46,14 @@ class Hindcast:
         chances: name of the forecaster to (period, threshold, y, x).
         outcome: (period, y, x) thresholds reached, −1 without truth.
         judged: (period, y, x) where there is truth and every forecaster says something.
+        now: (threshold, y, x) where each threshold is reached at issue.
     """
 
     issue: int
     chances: dict[str, Float[ndarray, "period threshold y x"]]
     outcome: Int8[ndarray, "period y x"]
     judged: Bool[ndarray, "period y x"]
+    now: Bool[ndarray, "threshold y x"]
 
     def event(self) -> Bool[ndarray, "period threshold y x"]:
         """Return whether each threshold was reached."""
@@ -56,14 +63,39 @@ class Hindcast:
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its calibration, as a forecaster."""
+    """A network with its calibration, as a forecaster.
 
-    logits: Callable[[Inputs], ndarray]
+    Attributes:
+        parts: gives both summands of a window's logits: the straight line, and what was learned.
+        calibration: of its chances.
+        adapter: of a network that never saw the radar: what forecasts that came due say of it.
+    """
+
+    parts: Callable[[Inputs], tuple[ndarray, ndarray]]
     calibration: Calibration
+    adapter: Adapter | None = None
 
-    def chances(self, inputs: Inputs) -> Float[ndarray, "period threshold y x"]:
-        """Return the calibrated chances of a window."""
-        return self.calibration.chances(self.logits(inputs))
+    @classmethod
+    def of(cls, run: Run, radar: Radar) -> Network:
+        """Return a run's network, for a radar; that of no one radar learns from the radar's last hours."""
+        adapter = (
+            Adapter(radar.layout.periods, radar.minutes, len(radar.thresholds), radar.cell_km) if run.is_base else None
+        )
+        return cls(run.parts, run.calibration, adapter)
+
+    def chances(self, parts: tuple[ndarray, ndarray], now: int) -> Float[ndarray, "period threshold y x"]:
+        """Return the chances of a window that is issued at a slot, from its two summands."""
+        straight, learned = parts
+        if self.adapter is None:
+            return self.calibration.chances(straight + learned)
+        heat = self.calibration.temperature
+        return Calibration().chances(self.adapter.logits(straight / heat, learned / heat, self.adapter.weights(now)))
+
+    def remember(self, issue: int, parts: tuple[ndarray, ndarray], outcome: Int8[ndarray, "period y x"]) -> None:
+        """Keep a forecast with what came, for later ones to learn from once it is due; see `Adapter.add`."""
+        if self.adapter is not None:
+            straight, learned = (part / self.calibration.temperature for part in parts)
+            self.adapter.add(issue, straight, learned, outcome)
 
 
 def hindcasts(
@@ -88,21 +120,51 @@ def hindcasts(
     Raises:
         SettingError: a baseline is unknown.
     """
-    unknown = [name for name in against if name not in BASELINES]
+    unknown = [name for name in against if name not in (*BASELINES, *PEERS)]
     if unknown:
-        raise SettingError(f"--against {unknown[0]}: no such baseline; known: {', '.join(BASELINES)}.")
+        raise SettingError(f"--against {unknown[0]}: no such baseline; known: {', '.join((*BASELINES, *PEERS))}.")
     for issue in issues:
         inputs, moved = make_inputs(frames, int(issue), radar)
         outcome = happened(frames, int(issue), radar)
-        seen = observed_now(frames, int(issue))
+        seen = observed_now(frames, int(issue))[None]
         chances = {}
         if network is not None:
-            chances["network"] = network.chances(inputs)
+            parts = network.parts(inputs)
+            chances["network"] = network.chances(parts, int(issue))
         for name in against:
-            chances[name] = baseline(name, frames, int(issue), moved, radar, reference)
+            if name in PEERS:
+                chances[name] = peer(name, frames, int(issue), radar)
+                seen = seen & np.isfinite(chances[name]).all(axis=1)
+            else:
+                chances[name] = baseline(name, frames, int(issue), moved, radar, reference)
         # All are judged on the same cells: where there is truth, the radar sees the cell, and advection reaches it.
-        judged = (outcome >= 0) & seen[None] & moved.known.numpy()
-        yield Hindcast(int(issue), chances, outcome, judged)
+        judged = (outcome >= 0) & seen & moved.known.numpy()
+        yield Hindcast(int(issue), chances, outcome, judged, reached_now(frames, int(issue), radar))
+        if network is not None:
+            network.remember(int(issue), parts, np.where(judged, outcome, -1).astype(np.int8))
+
+
+def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: Radar, now: int) -> None:
+    """Let a network's adapter learn from forecasts of an archive's last hours, as far as they are over by a slot."""
+    adapter = network.adapter
+    if adapter is None or archive.span is None:
+        return
+    layout = radar.layout
+    first = max(archive.span[0], now - adapter.reach - layout.history)
+    held = archive.observed(first, now + 1)
+    for count in range(len(layout.periods), 0, -1):
+        # Of the latest forecasts only the first periods are over.
+        short = replace(radar, layout=replace(layout, periods=layout.periods[:count]))
+        last = now - layout.periods[count][1] if count < len(layout.periods) else -1
+        issues = first + issue_slots(held, short.layout, 0, len(held))
+        issues = issues[(issues > last) & (issues % adapter.every == 0) & (issues >= now - adapter.reach)]
+        for issue in issues:
+            slots = np.arange(issue - layout.history + 1, issue + short.layout.ahead + 1)
+            frames = load_frames(archive, coarseness, slots)
+            inputs, moved = make_inputs(frames, int(issue), short)
+            outcome = happened(frames, int(issue), short)
+            judged = observed_now(frames, int(issue))[None] & moved.known.numpy()
+            network.remember(int(issue), network.parts(inputs), np.where(judged, outcome, -1).astype(np.int8))
 
 
 def baseline(
@@ -113,14 +175,18 @@ def baseline(
     if name == "climatology":
         return np.broadcast_to(reference.climatology[:, :, None, None], shape)
     if name == "persistence":
-        highest, mean, _ = rain_rates(frames, frames.rows(np.array([issue])), radar)
-        now = (mean if radar.truth == "mean" else highest)[0].numpy()
-        reached = np.stack([now >= t * (1 - 1e-6) for t in radar.thresholds])
-        return np.broadcast_to(reached[None].astype(float), shape)
+        return np.broadcast_to(reached_now(frames, issue, radar)[None].astype(float), shape)
     if name == "advection":
         carried = moved.highest.numpy()[:, None]
         return (carried >= np.array(radar.thresholds)[None, :, None, None] * (1 - 1e-6)).astype(float)
     return lagrangian(moved, radar, reference.spread)
+
+
+def reached_now(frames: Frames, issue: int, radar: Radar) -> Bool[ndarray, "threshold y x"]:
+    """Return where each threshold is reached at a slot, by the rate of which the chances speak."""
+    highest, mean, _ = rain_rates(frames, frames.rows(np.array([issue])), radar)
+    now = (mean if radar.truth == "mean" else highest)[0].numpy()
+    return np.stack([now >= t * (1 - 1e-6) for t in radar.thresholds])
 
 
 def lagrangian(moved: Moved, radar: Radar, spread: float) -> Float[ndarray, "period threshold y x"]:

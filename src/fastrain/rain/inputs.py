@@ -32,7 +32,7 @@ Truth = Literal["maximum", "mean"]
 
 GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain loses its place (LOG.md)
 AGES = 3
-CONDITIONS = 5
+CONDITIONS = 6
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,19 @@ class Radar:
     ) -> Radar:
         """Return what an archive says of its radar."""
         cell_km = schema.grid.coarsened(coarseness).cell_km
-        if truth == "mean" and coarseness > 1 and schema.average != "rain_rate":
+        average = schema.average if coarseness > 1 else "level"
+        radar = cls(schema.table, average, schema.axis.cadence, cell_km, thresholds, layout, truth)
+        if truth == "mean" and coarseness > 1 and not radar.speaks_of_means:
             raise SettingError(
                 "Chances of a cell's mean need an archive of mean rain rates; its means are of levels: ingest anew "
                 "with --average rain_rate."
             )
-        average = schema.average if coarseness > 1 else "level"
-        return cls(schema.table, average, schema.axis.cadence, cell_km, thresholds, layout, truth)
+        return radar
+
+    @property
+    def speaks_of_means(self) -> bool:
+        """Whether the blocks' means are of rain rates, so that chances of them have a meaning in mm/h."""
+        return self.average == "rain_rate"
 
     @property
     def first_levels(self) -> tuple[int, ...]:
@@ -163,8 +169,9 @@ def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved
     spoken = mean if radar.truth == "mean" else highest
     moved = carry(spoken[-1], observed[-1], travelled, layout)
     guess, chance = first_guesses(moved, radar)
+    speed = travelled[0].square().sum(dim=0).sqrt() * radar.cell_km / radar.minutes  # km per minute
     x = torch.stack(
-        [_channels(highest, mean, observed, moved, travelled, chance, p, radar) for p in range(len(moved.known))]
+        [_channels(highest, mean, observed, moved, speed, chance, p, radar) for p in range(len(moved.known))]
     )
     known = torch.tensor([_conditions(a, b, radar) for a, b in layout.periods])
     return Inputs(x.half(), guess.half(), known), moved
@@ -205,14 +212,14 @@ def exceedance_chance(
         radius: of the neighbourhood, cells; the share of a disc-like weight.
     Source: Germann and Zawadzki (2004), doi:10.1175/1520-0450(2004)043<0074:SDOTPO>2.0.CO;2.
     """
-    weight = known.float()[None, None]
-    events = torch.stack([(highest >= t * (1 - 1e-6)).float() for t in thresholds])[:, None] * weight
+    seen = known.float()
+    events = torch.stack([*((highest >= t * (1 - 1e-6)).float() * seen for t in thresholds), seen])
     if radius >= 0.5:
         # Three boxes make nearly a round hill, at the price of a few additions a cell.
         edge = 2 * max(1, round(radius / math.sqrt(3))) + 1
         for _ in range(3):
-            events, weight = _box(events, edge), _box(weight, edge)
-    return (events / weight.clamp(min=1e-6))[:, 0].clamp(0, 1)
+            events = _box(events, edge)
+    return (events[:-1] / events[-1].clamp(min=1e-6)).clamp(0, 1)
 
 
 def first_guesses(moved: Moved, radar: Radar) -> tuple[Tensor, Tensor]:
@@ -251,7 +258,7 @@ def _channels(
     mean: Tensor,
     observed: Tensor,
     moved: Moved,
-    travelled: Tensor,
+    speed: Tensor,
     chance: Tensor,
     period: int,
     radar: Radar,
@@ -263,9 +270,8 @@ def _channels(
     still = torch.stack([signal(highest[shown]), signal(mean[shown])], dim=1) * observed[shown][:, None]
     both = torch.stack([highest[shown], mean[shown]], dim=1)  # (age, 2, y, x)
     # A frame of some age has to travel that much longer to reach the period.
-    carried, known = advect(both, observed[shown][:, None].expand_as(both), travelled[middle + ages - 1])
+    carried, known = advect(both, observed[shown][:, None].expand_as(both), moved.travelled[middle + ages - 1])
     carried = signal(torch.where(known, carried, 0.0))
-    speed = travelled[0].norm(dim=0) * radar.cell_km / radar.minutes  # km per minute
     extra = torch.stack(
         [signal(moved.highest[period]), observed[-1].float(), moved.known[period].float(), speed.clamp(max=3)]
     )
@@ -282,13 +288,18 @@ def _conditions(a: int, b: int, radar: Radar) -> list[float]:
         math.log2(radar.minutes / 5) / 2,
         math.log2(radar.cell_km / 4) / 2,
         lead / 60 - 0.5,
+        1.0 if radar.truth == "mean" else 0.0,
     ]
 
 
-def _box(field: Tensor, edge: int) -> Tensor:
-    # Along one axis, then the other: torch's own square window costs the square of its edge.
-    along = F.avg_pool2d(field, (edge, 1), stride=1, padding=(edge // 2, 0))
-    return F.avg_pool2d(along, (1, edge), stride=1, padding=(0, edge // 2))
+def _box(field: Float[Tensor, "channel y x"], edge: int) -> Float[Tensor, "channel y x"]:
+    """Return the mean over a square of an odd edge, zero beyond the map; its cost does not grow with the square."""
+    half = edge // 2
+    for _ in range(2):  # along one axis, then, turned, along the other
+        # From the sums up to each cell; in float64, so that what is left of nothing is nothing.
+        up_to = F.pad(field, (half + 1, half)).cumsum(dim=-1, dtype=torch.float64)
+        field = ((up_to[..., edge:] - up_to[..., :-edge]) / edge).float().transpose(-1, -2)
+    return field
 
 
 class InputCache:

@@ -1,13 +1,15 @@
-"""Training on several radars' events at once, for a network that holds on radars it never saw.
+"""Training on several radars at once, for a network that holds on radars it never saw.
 
-Variety of events is what limits such a network, not their length: every event is asked for as often as every other,
-forwards and backwards in time, for rain that decays one way grows the other.
+Variety is what limits such a network, not the length of events: every radar is asked for as often as every other, on
+tiles all over a large map, with finer and coarser cells, at slower cadences, with stronger and weaker rain, forwards
+and backwards in time. Windows are made as they are needed, so that memory does not grow with what is drawn from.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import ceil
@@ -15,6 +17,7 @@ from typing import cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from numpy import ndarray
 from torch import Tensor
@@ -26,20 +29,30 @@ from fastrain.engine.averaging import Average
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import adamw
 from fastrain.nets.rain_net import RainNet
-from fastrain.rain.batches import BATCH, Batch, Batches
-from fastrain.rain.inputs import Radar, Truth
+from fastrain.rain.batches import BATCH, CROP, Batch, turn
+from fastrain.rain.inputs import Radar, Truth, happened, make_inputs
 from fastrain.rain.run import make_network
 from fastrain.rain.straight import fit_straight
 from fastrain.rain.train import loss_of
 from fastrain.samples.frames import Frames, load_frames
-from fastrain.samples.layout import Layout
+from fastrain.samples.layout import FrameLayout, Layout
 from fastrain.samples.split import issue_slots
 
 LARGEST_TILE = 256  # cells; of a larger map those tiles are taken that hold most rain
-PATCH = 16  # cells, that the whitening looks at: maps of events differ in size
 HISTORY = 30  # minutes
 ISSUES_OVER = 60  # minutes, at least
 STRAIGHT_CELLS = 512  # of each map, that the straight line is fitted to
+
+WINDOWS = 32  # made for a block of batches, which are then dealt anew
+PERIODS, CROPS = 3, 4  # taken of each
+CANDIDATES = 6  # crops, of which one is drawn by the rain it shows
+DRY_SHARE = 0.2  # a dry crop is drawn this much, beside 1 + this for a wet one
+SCALES = (0.5, 2.0)  # rain is made weaker and stronger between these
+SCALED, SLOWER, BACKWARDS = 0.5, 0.3, 0.5  # shares of the windows
+MEANS = 0.5  # share of the windows whose chances are of the cells' means
+SLOWEST = timedelta(minutes=15)
+LARGEST_WEIGHT = 4.0  # of a cell of a small map
+FIRST_BLOCKS = 2  # that whitening and straight line look at
 
 
 @dataclass(frozen=True)
@@ -51,12 +64,16 @@ class Event:
         frames: all of it, slot by slot, cut to a tile where the map is large.
         held: whether the archive holds each frame.
         radar: what inputs are made from.
+        layout: of the windows, in minutes.
+        coarseness: of its cells.
     """
 
     name: str
     frames: Frames
     held: Bool[ndarray, slot]
     radar: Radar
+    layout: Layout
+    coarseness: int = 1
 
     def issues(self, most: int | None = None) -> Int[ndarray, issues]:
         """Return the slots that windows can be issued at; evenly spaced ones where there are more than `most`."""
@@ -71,6 +88,21 @@ class Event:
         f = self.frames
         turned = Frames(f.slots, f.maximum[::-1], f.ratio[::-1], f.observed[::-1], f.pixels)
         return replace(self, name=f"{self.name}, backwards", frames=turned, held=self.held[::-1])
+
+    def scaled(self, factor: float) -> Event:
+        """Return the event as if it had rained `factor` times as much; thresholds move to the nearest edges."""
+        table = self.radar.table.scaled(factor)
+        thresholds = tuple(table.nearest_edge(t) for t in self.radar.thresholds)
+        return replace(self, radar=replace(self.radar, table=table, thresholds=thresholds))
+
+    def slower(self, times: int, phase: int = 0) -> Event:
+        """Return the event as a radar would see it that scans `times` as seldom."""
+        f, part = self.frames, slice(phase, None, times)
+        seldom = Frames(np.arange(len(f.slots[part])), f.maximum[part], f.ratio[part], f.observed[part], f.pixels)
+        cadence = self.radar.cadence * times
+        layout = varied_layout(cadence, len(f.slots) * self.radar.cadence)
+        radar = replace(self.radar, cadence=cadence, layout=layout.frames(cadence))
+        return replace(self, frames=seldom, held=self.held[part], radar=radar, layout=layout)
 
 
 def events_of(
@@ -106,7 +138,7 @@ def events_of(
     frames = load_frames(archive, coarseness, np.arange(start, stop))
     name = archive.path.name if hasattr(archive.path, "name") else str(archive.path)
     return [
-        Event(f"{name}, tile {i + 1}" if i else name, _cut(frames, box), held, radar)
+        Event(f"{name}, tile {i + 1}" if i else name, _cut(frames, box), held, radar, layout, coarseness)
         for i, box in enumerate(_tiles(frames, tiles))
     ]
 
@@ -132,9 +164,10 @@ def _starts(size: int) -> list[int]:
 
 
 def _cut(frames: Frames, box: tuple[slice, slice]) -> Frames:
-    return Frames(
-        frames.slots, frames.maximum[:, *box], frames.ratio[:, *box], frames.observed[:, *box], frames.pixels[box]
+    maximum, ratio, observed = (
+        np.ascontiguousarray(field[:, *box]) for field in (frames.maximum, frames.ratio, frames.observed)
     )
+    return Frames(frames.slots, maximum, ratio, observed, frames.pixels[box])
 
 
 def varied_layout(cadence: timedelta, span: timedelta) -> Layout:
@@ -156,19 +189,17 @@ def varied_layout(cadence: timedelta, span: timedelta) -> Layout:
 
 
 def fit_joint(
-    parts: Sequence[Batches],
+    radars: Sequence[Sequence[Event]],
     *,
-    thresholds: int,
     width: int,
     cells: int,
     seed: int,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> tuple[RainNet, RainNet]:
-    """Return a network fitted to several events, and what it began from: the straight line through the guesses.
+    """Return a network fitted to several radars, and what it began from: the straight line through the guesses.
 
     Args:
-        parts: batches of each event, all of as many thresholds.
-        thresholds: how many.
+        radars: the events of each, all of as many thresholds.
         width: of the network.
         cells: that it sees, all steps together.
         seed: of everything that is drawn.
@@ -178,62 +209,179 @@ def fit_joint(
         FloatingPointError: the loss is no number any more.
     """
     torch.manual_seed(seed)
-    joint = Joint(parts, seed)
-    network = make_network(thresholds, width)
-    network.stem.fit(joint.sample())
-    fit_straight(network, *joint.scattered(STRAIGHT_CELLS))
-    straight = copy.deepcopy(network).eval()
-    steps = joint.steps(cells)
-    fitted = fit(
-        network,
-        joint.batch,
-        loss_of,
-        adamw(network, steps),
-        FitSettings(steps=steps, clip=1.0, look_every=20),
-        average=Average(network, max(20, steps // 8)),
-        progress=progress,
-    )
+    with Draws(radars, seed) as draws:
+        network = make_network(len(radars[0][0].radar.thresholds), width)
+        network.stem.fit(draws.sample())
+        fit_straight(network, *draws.scattered(STRAIGHT_CELLS))
+        straight = copy.deepcopy(network).eval()
+        steps = draws.steps(cells)
+        fitted = fit(
+            network,
+            draws.batch,
+            loss_of,
+            adamw(network, steps),
+            FitSettings(steps=steps, clip=1.0, look_every=20),
+            average=Average(network, max(20, steps // 8)),
+            progress=progress,
+        )
     return cast(RainNet, fitted), straight
 
 
-class Joint:
-    """Draws batches from several events by turns, each batch told by its number alone.
+@dataclass(frozen=True)
+class Sample:
+    """A crop of one period of one window; where it reaches beyond the map, nothing is observed."""
+
+    x: Tensor
+    guess: Tensor
+    known: Tensor
+    outcome: Tensor
+    weight: float
+
+
+class Draws:
+    """Draws batches of varied windows, each told by its number alone.
+
+    Windows come in blocks; the next one is made in a thread of its own while the network learns from this one.
 
     Args:
-        parts: batches of each event.
-        seed: of the order.
+        radars: the events of each.
+        seed: of everything that is drawn.
     """
 
-    def __init__(self, parts: Sequence[Batches], seed: int) -> None:
-        self.parts, self.seed = list(parts), seed
+    def __init__(self, radars: Sequence[Sequence[Event]], seed: int) -> None:
+        self.radars, self.seed = [list(events) for events in radars], seed
+        self.batches_a_block = WINDOWS * PERIODS * CROPS // BATCH
+        self._worker = ThreadPoolExecutor(1)
+        self._made: dict[int, Future[list[Sample]]] = {}
 
-    def steps(self, cells: int) -> int:
+    def __enter__(self) -> Draws:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown(cancel_futures=True)
+
+    @staticmethod
+    def steps(cells: int) -> int:
         """Return how many steps are worth a number of cells."""
-        a_step = BATCH * float(np.mean([part.crop[0] * part.crop[1] for part in self.parts]))
-        return max(40, round(cells / a_step))
-
-    def sample(self) -> Tensor:
-        """Return patches of every event's inputs, as many of each, for the whitening."""
-        out = []
-        edge = min(PATCH, *(size for part in self.parts for size in part.crop))
-        for part in self.parts:
-            maps = part.sample()
-            patches = maps.unfold(2, edge, edge).unfold(3, edge, edge)  # (map, channel, row, column, y, x)
-            patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-            out.append(patches[torch.linspace(0, len(patches) - 1, 200).long()])
-        return torch.cat(out)
-
-    def scattered(self, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return what `Batches.scattered` does, of all events; each event weighs the same."""
-        found = [part.scattered(cells) for part in self.parts]
-        maps = [len(of_event[3]) for of_event in found]
-        even = [(*f[:3], f[3] * (sum(maps) / len(maps) / n)) for f, n in zip(found, maps, strict=True)]
-        guess, known, outcome, weight = (torch.cat(field) for field in zip(*even, strict=True))
-        return guess, known, outcome, weight
+        return max(40, round(cells / (BATCH * CROP * CROP)))
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step: of each event once, in a fresh order, before any comes again."""
-        turn, at = divmod(step, len(self.parts))
-        order = np.random.default_rng([self.seed, 11, turn]).permutation(len(self.parts))
-        drawn: Batch = self.parts[int(order[at])].batch(turn)
-        return drawn
+        """Return inputs, guesses, conditions, outcomes and weights of a step's batch."""
+        number, at = divmod(step, self.batches_a_block)
+        samples = self._block(number, ahead=True)
+        draw = np.random.default_rng([self.seed, 13, number])
+        order = draw.permutation(len(samples))[at * BATCH : (at + 1) * BATCH]
+        way = int(np.random.default_rng([self.seed, 17, step]).integers(8))
+        return _stacked([samples[i] for i in order], way)
+
+    def sample(self) -> Tensor:
+        """Return inputs of some crops, for the whitening."""
+        return torch.stack([one.x for one in self._first()[::4]]).float()
+
+    def scattered(self, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return guesses, conditions, outcomes and weights of cells drawn from every crop, for the straight line."""
+        draw = np.random.default_rng([self.seed, 3])
+        samples = self._first()
+        at = torch.from_numpy(draw.integers(0, CROP * CROP, (len(samples), cells)))
+        guess = torch.stack([one.guess.flatten(-2)[..., i].float() for one, i in zip(samples, at, strict=True)])
+        outcome = torch.stack([one.outcome.flatten()[i] for one, i in zip(samples, at, strict=True)])
+        known = torch.stack([one.known for one in samples])
+        return guess, known, outcome, torch.tensor([one.weight for one in samples])
+
+    def _first(self) -> list[Sample]:
+        return [one for number in range(FIRST_BLOCKS) for one in self._block(number)]
+
+    def _block(self, number: int, ahead: bool = False) -> list[Sample]:
+        wanted = (number, number + 1) if ahead else (number,)
+        for i in wanted:
+            if i not in self._made:
+                self._made[i] = self._worker.submit(self._make, i)
+        for i in [i for i in self._made if i < number and ahead]:
+            del self._made[i]
+        return self._made[number].result()
+
+    def _make(self, number: int) -> list[Sample]:
+        out: list[Sample] = []
+        for i in range(WINDOWS):
+            draw = np.random.default_rng([self.seed, 19, number, i])
+            turn_of = (number * WINDOWS + i) % len(self.radars)
+            out += self._window(self.radars[turn_of], draw)
+        return out
+
+    def _window(self, events: list[Event], draw: np.random.Generator) -> list[Sample]:
+        event = varied(events[int(draw.integers(len(events)))], draw)
+        issues = event.issues()
+        issue = int(issues[draw.integers(len(issues))])
+        every = event.radar.layout
+        chosen = sorted(draw.choice(len(every.periods), min(PERIODS, len(every.periods)), replace=False))
+        layout = FrameLayout(every.history, tuple(every.periods[i] for i in chosen), every.guard)
+        radar = replace(event.radar, layout=layout)
+        inputs, moved = make_inputs(event.frames, issue, radar)
+        outcome = torch.from_numpy(happened(event.frames, issue, radar))
+        wet = (moved.highest >= radar.thresholds[0] * (1 - 1e-6)) & moved.known
+        out = []
+        for i in range(PERIODS * CROPS):
+            p = i % len(chosen)
+            (top, left), weight = _crop(wet[p], (outcome[p] >= 0) & moved.known[p], draw)
+            box = slice(top, top + CROP), slice(left, left + CROP)
+            out.append(
+                Sample(
+                    _padded(inputs.x[p][:, *box], 0.0),
+                    _padded(inputs.guess[p][:, :, *box], 0.0),
+                    inputs.known[p],
+                    _padded(outcome[p][box], -1),
+                    weight,
+                )
+            )
+        return out
+
+
+def varied(event: Event, draw: np.random.Generator) -> Event:
+    """Return an event as another radar might have seen it, on another day, and of either truth."""
+    if event.radar.speaks_of_means:
+        truth: Truth = "mean" if draw.random() < MEANS else "maximum"
+        event = replace(event, radar=replace(event.radar, truth=truth))
+    times = int(draw.integers(2, 4))
+    if draw.random() < SLOWER and event.radar.cadence * times <= SLOWEST:
+        slower = event.slower(times, int(draw.integers(times)))
+        event = slower if len(slower.issues()) else event
+    if draw.random() < BACKWARDS:
+        event = event.backwards()
+    if draw.random() < SCALED:
+        low, high = np.log(SCALES)
+        event = event.scaled(float(np.exp(draw.uniform(low, high))))
+    return event
+
+
+def _crop(wet: Tensor, judged: Tensor, draw: np.random.Generator) -> tuple[tuple[int, int], float]:
+    """Return the corner of a crop, and what its cells weigh so that the draw biases no chance.
+
+    Wet crops teach more: of a few candidates one is drawn by the rain that its input shows, never by what came after.
+    """
+    rows, columns = wet.shape
+    corners = [
+        (int(draw.integers(max(0, rows - CROP) + 1)), int(draw.integers(max(0, columns - CROP) + 1)))
+        for _ in range(CANDIDATES)
+    ]
+    boxes = [(slice(top, top + CROP), slice(left, left + CROP)) for top, left in corners]
+    worth = np.array([float(wet[box].float().mean()) for box in boxes]) + DRY_SHARE
+    # Where nothing is known there is nothing to learn: that says nothing of rain.
+    worth = worth * np.array([float(judged[box].any()) for box in boxes]) + 1e-9
+    share = worth / worth.sum()
+    chosen = int(draw.choice(CANDIDATES, p=share))
+    small = min(LARGEST_WEIGHT, CROP * CROP / (min(rows, CROP) * min(columns, CROP)))
+    return corners[chosen], small / (share[chosen] * CANDIDATES)
+
+
+def _padded(field: Tensor, fill: float) -> Tensor:
+    rows, columns = field.shape[-2:]
+    return F.pad(field, (0, CROP - columns, 0, CROP - rows), value=fill).contiguous()
+
+
+def _stacked(samples: list[Sample], way: int) -> Batch:
+    x = torch.stack([one.x for one in samples]).float()
+    guess = torch.stack([one.guess for one in samples]).float()
+    outcome = torch.stack([one.outcome for one in samples])
+    x, guess, outcome = turn(way, x, guess, outcome)
+    weight = torch.tensor([one.weight for one in samples], dtype=torch.float32)
+    return x, guess, torch.stack([one.known for one in samples]), outcome, weight

@@ -6,11 +6,12 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int8, UInt8
 from numpy import ndarray
 
 from fastrain.core.levels import NOT_OBSERVED, LevelTable
 from fastrain.core.time import show_time, utc_of
+from fastrain.verification.fss import EDGES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,6 +29,9 @@ NAMES = {
     "persistence": "persistence",
     "advection": "advection",
     "lagrangian": "smoothed advection",
+    "pysteps": "pysteps, Lagrangian",
+    "steps": "pysteps, STEPS",
+    "sprog": "pysteps, S-PROG",
 }
 INK = {
     "network": "#b3263f",
@@ -35,6 +39,9 @@ INK = {
     "persistence": "#c98a1b",
     "advection": "#2f7dc1",
     "lagrangian": "#1c4f82",
+    "pysteps": "#4c9a4a",
+    "steps": "#7b52ab",
+    "sprog": "#b58fc9",
 }
 
 
@@ -153,6 +160,64 @@ def brier_figure(found: Verification) -> Figure:
     axes[0].set_ylabel("Brier score, lower is better")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+    return figure
+
+
+def scale_figure(found: Verification) -> Figure:
+    """Return the fractions skill score over the size of squares and the ROC curves, of the lowest threshold."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.9, 3.6), layout="constrained")
+    by_scale, curve = figure.subplots(1, 2)
+    km = [edge * found.cell_km for edge in EDGES]
+    middle = len(found.periods) // 2
+    for name, fractions in found.fractions.items():
+        if name == "climatology":  # says the same everywhere
+            continue
+        width = 2 if name == "network" else 1.2
+        by_scale.plot(
+            km, fractions.score[:, middle, 0], "o-", color=INK[name], label=NAMES[name], markersize=3, linewidth=width
+        )
+        false, hit = found.tallies[name].roc(middle, 0)
+        curve.plot(false, hit, "o-", color=INK[name], markersize=3, linewidth=width)
+    a, b = found.periods[middle]
+    said = f"≥ {found.thresholds[0]:g} mm/h, {a}–{b} min"
+    by_scale.set(title=f"Rain in squares of …, {said}", xlabel="edge, km", ylabel="fractions skill score", ylim=(0, 1))
+    curve.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
+    curve.set(title=f"ROC, {said}", xlabel="of dry cells, false alarms", ylabel="of wet cells, hits")
+    handles, labels = by_scale.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+    return figure
+
+
+def case_figure(chances: xr.Dataset, outcome: Int8[ndarray, "period y x"], title: str) -> Figure:
+    """Return the chances of the lowest threshold and what came, a column a period.
+
+    Args:
+        chances: of `forecast_grid`.
+        outcome: thresholds reached, −1 without truth.
+        title: to stand above.
+    """
+    from matplotlib.figure import Figure
+
+    bounds = (chances["lead_bounds"].values / np.timedelta64(60, "s")).astype(int)
+    chosen = sorted({0, len(bounds) // 2, len(bounds) - 1})
+    shape = outcome.shape[1] / outcome.shape[2]
+    figure = Figure(figsize=(2.3 * len(chosen) + 0.9, 4.4 * shape + 0.9), layout="constrained")
+    axes = figure.subplots(2, len(chosen), squeeze=False)
+    image: Any = None
+    for i, p in enumerate(chosen):
+        came = np.where(outcome[p] < 0, np.nan, outcome[p] > 0)
+        image = axes[0][i].imshow(chances["chance"].values[p, 0], cmap="GnBu", vmin=0, vmax=1, interpolation="nearest")
+        axes[1][i].imshow(came, cmap="GnBu", vmin=0, vmax=1, interpolation="nearest")
+        axes[0][i].set_title(f"{bounds[p, 0]}–{bounds[p, 1]} min", fontsize=9)
+        for axis in axes[:, i]:
+            axis.set_facecolor(UNSEEN)
+            axis.set(xticks=[], yticks=[])
+    axes[0][0].set_ylabel("chance")
+    axes[1][0].set_ylabel("what came")
+    figure.colorbar(image, ax=axes, shrink=0.6)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

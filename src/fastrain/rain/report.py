@@ -17,20 +17,24 @@ import numpy as np
 from fastrain.archive.store import Archive
 from fastrain.core.files import write_whole
 from fastrain.core.time import show_time, utc_of
-from fastrain.rain.forecast import PlaceForecast
+from fastrain.rain.forecast import PlaceForecast, forecast_grid
+from fastrain.rain.inputs import happened
 from fastrain.rain.pictures import (
     NAMES,
     RATE_COLOURS,
     RATE_EDGES,
     brier_figure,
+    case_figure,
     chance_picture,
     figure_png,
     png,
     rain_picture,
     reliability_figure,
+    scale_figure,
 )
 from fastrain.rain.run import Run
 from fastrain.rain.verify import Verification
+from fastrain.samples.frames import load_frames, window_slots
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -83,6 +87,9 @@ def write_report(
         reliability=_image(figure_png(reliability_figure(found)), "Reliability diagrams, one for each threshold"),
         brier=_image(figure_png(brier_figure(found)), "Brier scores by lead, one panel for each threshold"),
         scores=_scores(found),
+        changes=_changes(found),
+        scales=_image(figure_png(scale_figure(found)), "Fractions skill score by scale, and ROC curves"),
+        cases=_cases(run, archive, found),
         pictures="".join(
             f"<figure><img src='{src}' alt=''><figcaption>{_escape(c)}</figcaption></figure>"
             for c, src in pictures or []
@@ -170,10 +177,13 @@ def _lights(place: PlaceForecast | None) -> str:
     )
     return (
         f"<h3>At {place.latitude:.3f}, {place.longitude:.3f}</h3>"
-        f"<p>Issued {show_time(place.issue_time)}; the chance that it rains somewhere in the cell of "
+        f"<p>Issued {show_time(place.issue_time)}; the chance that it rains {_WHERE[place.truth]} the cell of "
         f"{place.cell_km:.3g} km at some time of the period.</p>"
         f"<table class='lights'><tr><td></td>{head}</tr>{rows}</table>"
     )
+
+
+_WHERE = {"maximum": "somewhere in", "mean": "so much in the mean of"}
 
 
 def _word(light: str) -> str:
@@ -245,6 +255,14 @@ def _scores(found: Verification) -> str:
                 )
                 out.append(f"<tr><th>{label if i == 0 else ''}</th><td>{NAMES[name]}</td>{cells}</tr>")
         tally = found.tallies["network"]
+        for name in found.tallies:
+            if name != "network":
+                skill, (low, high) = found.skill(name)[:, k], found.intervals[name]
+                cells = "".join(
+                    f"<td class='n'>{_skill(*of_period)}</td>"
+                    for of_period in zip(skill, low[:, k], high[:, k], strict=True)
+                )
+                out.append(f"<tr><th></th><td>Brier skill over {NAMES[name]}</td>{cells}</tr>")
         for label, sums in (("cells judged", tally.cells), ("of which rain", tally.events)):
             cells = "".join(f"<td class='n'>{int(v):,}</td>" for v in sums[:, k])
             out.append(f"<tr class='counts'><th></th><td>{label}</td>{cells}</tr>")
@@ -254,6 +272,48 @@ def _scores(found: Verification) -> str:
             out.append(f"<tr class='counts'><th></th><td>network: {label}</td>{cells}</tr>")
         decide = "".join(f"<td class='n'>{v:.2f}</td>" for v in tally.decide[:, k])
         out.append(f"<tr class='counts'><th></th><td>network: yes from a chance of</td>{decide}</tr></table>")
+    return "".join(out)
+
+
+def _skill(value: float, low: float, high: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return f"{value:+.0%}" + ("" if np.isnan(low) else f" <small>{low:+.0%} to {high:+.0%}</small>")
+
+
+def _changes(found: Verification) -> str:
+    """Return the table of warnings that rain starts or stops, of the lowest threshold."""
+    shown = [name for name in ("network", "lagrangian", "advection") if name in found.changes]
+    head = "".join(f"<th>{a}–{b}</th>" for a, b in found.periods)
+    out = [f"<table><tr><th>minutes</th><td></td>{head}</tr>"]
+    for kind, words in (("start", "dry now, rain comes"), ("stop", "rain now, it ends")):
+        for name in shown:
+            rows = [found.changes[name].row(p, 0)[kind] for p in range(len(found.periods))]
+            cells = "".join(
+                "<td class='n'>–</td>"
+                if not row["changed"] or np.isnan(row["false_alarm_ratio"])
+                else f"<td class='n'>{row['warned_of']:.0%}, {row['false_alarm_ratio']:.0%} false</td>"
+                for row in rows
+            )
+            out.append(f"<tr><th>{words if name == shown[0] else ''}</th><td>{NAMES[name]}</td>{cells}</tr>")
+        counts = "".join(f"<td class='n'>{row['changed']:,} of {row['cells']:,}</td>" for row in rows)
+        out.append(f"<tr class='counts'><th></th><td>cells that changed</td>{counts}</tr>")
+    return "".join(out) + "</table>"
+
+
+def _cases(run: Run, archive: Archive, found: Verification) -> str:
+    """Return the maps of the issue times at which the network gained and lost most on smoothed advection."""
+    slots = found.best_and_worst("lagrangian") if "lagrangian" in found.tallies else None
+    if slots is None:
+        return ""
+    out = []
+    radar = run.radar(archive)
+    for slot, words in zip(slots, ("The best case", "The worst case"), strict=True):
+        time = archive.schema.axis.time(slot)
+        frames = load_frames(archive, run.coarseness_on(archive), window_slots(np.array([slot]), radar.layout))
+        chances = forecast_grid(run, archive, time)
+        title = f"{words} beside smoothed advection: {show_time(time)}, ≥ {found.thresholds[0]:g} mm/h"
+        out.append(_image(figure_png(case_figure(chances, happened(frames, slot, radar), title)), title))
     return "".join(out)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import ArchiveError, RunError, first_line
+from fastrain.core.errors import ArchiveError, RunError, SettingError, first_line
 from fastrain.core.grid import Grid
 from fastrain.core.time import parse_time
 from fastrain.engine import checkpoint
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-RUN_VERSION = 1
+RUN_VERSION = 2
 FACTS, WEIGHTS, STATE = "run.json", "weights.pt", "training.pt"
 SHIPPED_WEIGHTS = "weights.safetensors"
 BASE = "base"  # name of the run that ships in the package
@@ -78,6 +78,21 @@ class Run:
         kept: Truth = self.facts["settings"].get("truth", "maximum")
         return kept
 
+    def speaking_of(self, truth: Truth | None) -> Run:
+        """Return the run with chances of a truth; only the one in the package learned both.
+
+        Raises:
+            SettingError: its network speaks of the other.
+        """
+        if truth is None or truth == self.truth:
+            return self
+        if "means" not in self.facts:
+            raise SettingError(
+                f"{self.path}: its chances speak of the cells' {self.truth}; train a run with --truth {truth}."
+            )
+        settings = {**self.facts["settings"], "truth": truth}
+        return replace(self, facts={**self.facts, **self.facts["means"], "settings": settings})
+
     @property
     def identity(self) -> str:
         """Digest of the weights."""
@@ -92,10 +107,11 @@ class Run:
     @property
     def learned(self) -> list[tuple[Grid, tuple[str, str]]]:
         """Where and when it was trained and calibrated: grids, and the first and last time on each."""
-        if self.grid is None:
-            return [(Grid.from_attributes(one["grid"]), tuple(one["times"])) for one in self.facts["events"]]
-        split = self.facts["split"]
-        return [(self.grid, (split["train"][0], split["calibrate"][1]))]
+        found = [(Grid.from_attributes(one["grid"]), tuple(one["times"])) for one in self.facts["events"]]
+        if self.grid is not None:
+            split = self.facts["split"]
+            found.append((self.grid, (split["train"][0], split["calibrate"][1])))
+        return found
 
     def place_on(self, grid: Grid) -> tuple[int, int] | None:
         """Return the pixel, on a grid, of the place it was trained for; None where there is no such place.
@@ -152,9 +168,9 @@ class Run:
             raise RunError(f"{self.path}: its weights cannot be read ({first_line(error)}).") from None
         return network.eval()
 
-    def logits(self, inputs: Inputs) -> Float[ndarray, "period threshold y x"]:
-        """Return the logits of the conditional chances of a window."""
-        return np.asarray(predict(self.network, inputs))
+    def parts(self, inputs: Inputs) -> tuple[Float[ndarray, "period threshold y x"], Float[ndarray, ...]]:
+        """Return both summands of the logits of a window's conditional chances; see `predict_parts`."""
+        return predict_parts(self.network, inputs)
 
     def forecast(self, archive: str | Path | None = None, *, at: datetime | str | None = None) -> xr.Dataset:
         """Return the chances of rain on the grid; see `fastrain.rain.forecast.forecast_grid`.
@@ -214,8 +230,19 @@ def open_run(path: str | Path) -> Run:
         raise RunError(f"{path / FACTS}: cannot be read ({error}).") from None
     version = facts.get("fastrain_run") if isinstance(facts, dict) else None
     if version != RUN_VERSION:
-        raise RunError(f"{path / FACTS}: its version is {version}, this program reads {RUN_VERSION}.")
-    needed = {"archive", "grid", "coarseness", "thresholds", "layout", "place", "split", "calibration", "reference"}
+        raise RunError(f"{path / FACTS}: its version is {version}, this program reads {RUN_VERSION}; train again.")
+    needed = {
+        "events",
+        "archive",
+        "grid",
+        "coarseness",
+        "thresholds",
+        "layout",
+        "place",
+        "split",
+        "calibration",
+        "reference",
+    }
     missing = sorted((needed | {"decide", "network"}) - set(facts))
     if missing:
         raise RunError(f"{path / FACTS}: lacks {', '.join(missing)}; it is damaged, train again.")

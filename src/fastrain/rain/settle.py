@@ -12,7 +12,7 @@ from fastrain.rain.batches import shuffled
 from fastrain.rain.chances import Calibration, isotonic, pooled_temperature
 from fastrain.rain.hindcast import Network, Reference, hindcasts
 from fastrain.rain.inputs import InputCache, Radar, happened
-from fastrain.rain.run import predict, predict_parts
+from fastrain.rain.run import predict_parts
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import LONG
 from fastrain.samples.split import Split
@@ -53,7 +53,7 @@ def decide(
 ) -> dict[str, ndarray]:
     """Return for each forecaster the chance from which on it should count as yes, (period, threshold)."""
     shape = (len(radar.layout.periods), len(radar.thresholds))
-    judge = Network(lambda inputs: predict(network, inputs), calibration)
+    judge = Network(lambda inputs: predict_parts(network, inputs), calibration)
     deciders: dict[str, Decider] = {}
     for cast in hindcasts(frames, split.issues["calibrate"], radar, reference, network=judge):
         for name, chance in cast.chances.items():

@@ -6,6 +6,8 @@ near climatology, as it should.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
@@ -15,7 +17,7 @@ from fastrain.rain.chances import ordinal_loss
 
 CELLS = 2048  # drawn from each map
 ROUNDS = 40
-RIDGE = 0.02  # nats a cell; holds the line near the mean of the guesses where a night of cells says little (LOG.md)
+RIDGE = 0.02  # nats a cell; holds the line near the one it begins from where a night of cells says little (LOG.md)
 
 
 def fit_straight(
@@ -25,7 +27,7 @@ def fit_straight(
     outcome: Int8[Tensor, "map cell"],
     weight: Float[Tensor, map],
 ) -> None:
-    """Set a network's straight line to the one of the highest likelihood.
+    """Set a network's straight line to the one of the highest likelihood, held near the one it has.
 
     Args:
         network: whose `straight` is set.
@@ -36,11 +38,8 @@ def fit_straight(
     """
     maps, thresholds, guesses, _ = guess.shape
     line = torch.nn.Linear(known.shape[1], thresholds * (guesses + 1))
-    torch.nn.init.zeros_(line.weight)
-    believed = torch.zeros(thresholds, guesses + 1)
-    believed[:, :guesses] = 1.0 / guesses
-    with torch.no_grad():
-        line.bias.copy_(believed.flatten())
+    line.load_state_dict(network.straight.state_dict())
+    believed = copy.deepcopy(line).requires_grad_(False)
     solver = torch.optim.LBFGS(line.parameters(), max_iter=ROUNDS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -48,7 +47,9 @@ def fit_straight(
         by_map = line(known).view(maps, thresholds, guesses + 1)
         logits = torch.einsum("btg,btgc->btc", by_map[..., :-1], guess) + by_map[..., -1:]
         value = ordinal_loss(logits[..., None], outcome[..., None], weight)
-        value = value + RIDGE * (line.weight.square().sum() + (line.bias - believed.flatten()).square().sum())
+        value = value + RIDGE * (
+            (line.weight - believed.weight).square().sum() + (line.bias - believed.bias).square().sum()
+        )
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

@@ -43,6 +43,7 @@ from fastrain.rain.run import (
     open_run,
 )
 from fastrain.rain.settle import calibrate, decide
+from fastrain.rain.start import LEARNING_RATE, Start, start_of
 from fastrain.rain.straight import CELLS, fit_straight
 from fastrain.samples.frames import Frames, load_frames, window_slots
 from fastrain.samples.split import Split, split_archive
@@ -50,6 +51,7 @@ from fastrain.samples.truth import thin, wet_share
 
 FEWEST_EVENTS = 500  # cells and periods of the training time that must reach a threshold for it to be learned
 PLAN = "plan.json"  # of a run that is not finished
+FRESH_RATE = 3e-3  # peak learning rate of a network that starts from nothing
 FEWEST_WINDOWS = 64  # that are taken whatever the memory
 
 
@@ -68,6 +70,7 @@ class TrainSettings:
         dry_below: wet share of the history under which a window is dry.
         memory: bytes that frames and inputs may take; half of what is free if None.
         truth: of which of a block's rates a chance speaks: its maximum or its mean.
+        start: what the network starts from; see `fastrain.rain.start`.
         shuffle_truth: train on truth of other windows and places, as a control that must not learn.
     """
 
@@ -81,6 +84,7 @@ class TrainSettings:
     dry_below: float = 0.005
     memory: int | None = None
     truth: Truth = "maximum"
+    start: Start = "auto"
     shuffle_truth: bool = False
 
 
@@ -121,10 +125,15 @@ def train(
     memory = settings.memory or available_bytes() // 2
     frames = load_frames(archive, coarseness, window_slots(issues, layout), memory // 2)
     radar = Radar.of(archive.schema, coarseness, _edges(archive, settings, say), layout, settings.truth)
-    radar = _learnable(frames, split, radar, say)
+    count = len(radar.thresholds)
+    # A control must not know anything.
+    asked: Start = "nothing" if settings.shuffle_truth else settings.start
+    start, why = start_of(archive, split, asked, thresholds=count, width=settings.width)
+    radar = _learnable(frames, split, radar, say, keep=start is not None)
     _say_choices(archive, coarseness, split, radar, say)
     most = _most_windows(run_path, radar, frames, memory // 8)
-    plan = {**_plan_of(archive, settings, radar, split), "most_windows": most}
+    say(why)
+    plan = {**_plan_of(archive, settings, radar, split, start), "most_windows": most}
     _prepare(run_path, plan)
 
     kept, weights = _thinned(frames, split.issues["train"], radar, settings)
@@ -136,11 +145,15 @@ def train(
     network = make_network(len(radar.thresholds), settings.width)
     control = settings.seed if settings.shuffle_truth else None
     batches = Batches(cache, split.issues["train"][kept], weights[kept], seed=settings.seed, control=control)
-    network.stem.fit(batches.sample())
+    if start is None:
+        network.stem.fit(batches.sample())
+    else:
+        network.load_state_dict(start.network.state_dict())
     fit_straight(network, *batches.scattered(CELLS))
     steps = batches.steps(settings.cells)
     say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
-    fitted = _fit(network, batches, steps, run_path, progress)
+    rate = FRESH_RATE if start is None else LEARNING_RATE
+    fitted = _fit(network, batches, steps, rate, run_path, progress)
     share, calibration = calibrate(fitted, cache, split, radar, control=control)
     fitted.shrink(share)
     reference = learn_reference(frames, split.issues["train"], split.issues["calibrate"], radar)
@@ -172,13 +185,13 @@ def train(
     return open_run(run_path)
 
 
-def _fit(network: RainNet, batches: Batches, steps: int, run_path: Path, progress: Progress) -> RainNet:
+def _fit(network: RainNet, batches: Batches, steps: int, rate: float, run_path: Path, progress: Progress) -> RainNet:
     try:
         fitted = fit(
             network,
             batches.batch,
             loss_of,
-            adamw(network, steps),
+            adamw(network, steps, learning_rate=rate),
             FitSettings(steps=steps, clip=1.0),
             average=Average(network, max(20, steps // 8)),
             state=run_path / STATE,
@@ -205,8 +218,11 @@ def _edges(archive: Archive, settings: TrainSettings, say: Say) -> tuple[float, 
     return tuple(sorted(set(edges.values())))
 
 
-def _learnable(frames: Frames, split: Split, radar: Radar, say: Say) -> Radar:
-    """Return the radar with those thresholds only that the training time reaches often enough."""
+def _learnable(frames: Frames, split: Split, radar: Radar, say: Say, *, keep: bool) -> Radar:
+    """Return the radar with those thresholds only that the training time reaches often enough.
+
+    A network that has learned elsewhere keeps all: it knows of rain that this radar has not shown yet.
+    """
     reached = np.zeros(len(radar.thresholds), dtype=int)
     for issue in split.issues["train"]:
         outcome = happened(frames, int(issue), radar)
@@ -217,6 +233,8 @@ def _learnable(frames: Frames, split: Split, radar: Radar, say: Say) -> Radar:
             f"The training time is too dry: {reached[0]} cells reach {radar.thresholds[0]:g} mm/h, {FEWEST_EVENTS} are "
             "needed. Ingest more pictures of this radar."
         )
+    if keep:
+        return radar
     for threshold, n in zip(radar.thresholds, reached, strict=True):
         if threshold not in kept:
             say(
@@ -241,7 +259,9 @@ def _say_choices(archive: Archive, coarseness: int, split: Split, radar: Radar, 
         say(f"{name:>9}: {show_time(axis.time(a))} to {show_time(axis.time(b - 1))}, {count} issue times.")
 
 
-def _plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Split) -> dict[str, Any]:
+def _plan_of(
+    archive: Archive, settings: TrainSettings, radar: Radar, split: Split, start: Run | None
+) -> dict[str, Any]:
     """Return what a run is of: two runs of the same plan on the same frames come to the same weights."""
     axis = archive.schema.axis
     return {
@@ -259,6 +279,8 @@ def _plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Spl
             "guard": split.layout.guard,
         },
         "place": settings.place,
+        "start": None if start is None else start.identity,
+        "events": [] if start is None else start.facts["events"],
         "split": {
             name: [show_time(axis.time(a)), show_time(axis.time(b - 1))] for name, (a, b) in split.blocks.items()
         },

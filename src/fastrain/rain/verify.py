@@ -15,9 +15,13 @@ from fastrain.archive.store import Archive
 from fastrain.core.errors import TooShort
 from fastrain.core.time import parse_time
 from fastrain.rain.hindcast import BASELINES, Network, Reference, hindcasts
+from fastrain.rain.peers import MEMBERS
 from fastrain.rain.run import Run
 from fastrain.samples.frames import load_frames, window_slots
 from fastrain.samples.split import issue_slots
+from fastrain.verification.changes import Changes
+from fastrain.verification.fss import EDGES, Fractions
+from fastrain.verification.intervals import skill_interval
 from fastrain.verification.tally import Tally
 
 Progress = Callable[[int, int, str], None]
@@ -32,33 +36,67 @@ class Verification:
         run: path of the run.
         network: its identity.
         archive: identity of the archive scored on.
-        issues: how many issue times.
+        slots: of the issue times.
         first, last: issue time, UTC.
         periods: (start, end] minutes after issue.
         thresholds: mm/h.
         tallies: by forecaster.
+        changes: warnings that rain starts or stops, by forecaster.
+        fractions: by forecaster, how well the shares of rain in squares agree.
+        cell_km: edge of a cell.
+        intervals: by forecaster, the ends of the 90 % interval of `skill` over it, each (period, threshold); NaN where
+            time is too short.
         hours: spanned by the scored windows.
     """
 
     run: str
     network: str
     archive: str
-    issues: int
+    slots: Int[ndarray, issues]
     first: datetime
     last: datetime
     periods: tuple[tuple[int, int], ...]
     thresholds: tuple[float, ...]
     tallies: dict[str, Tally]
+    changes: dict[str, Changes]
+    fractions: dict[str, Fractions]
+    cell_km: float
+    intervals: dict[str, tuple[ndarray, ndarray]]
     hours: float
+
+    @property
+    def issues(self) -> int:
+        """How many issue times."""
+        return len(self.slots)
+
+    def best_and_worst(self, over: str) -> tuple[int, int] | None:
+        """Return the slots at which the network gained and lost most on another forecaster, if there are two."""
+        gained = sum(
+            np.array(self.tallies[name].windows).sum(axis=(1, 2)) * sign for name, sign in ((over, 1), ("network", -1))
+        )
+        if self.issues < 2:
+            return None
+        return int(self.slots[int(np.argmax(gained))]), int(self.slots[int(np.argmin(gained))])
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row a forecaster, period and threshold: scores with their counts."""
-        return [
-            {"forecaster": name, "period_min": list(period), "threshold_mm_h": threshold, **tally.row(p, k)}
-            for name, tally in self.tallies.items()
-            for p, period in enumerate(self.periods)
-            for k, threshold in enumerate(self.thresholds)
-        ]
+        out = []
+        for name, tally in self.tallies.items():
+            fractions = self.fractions[name].score
+            low, high = self.intervals.get(name, (None, None))
+            for p, period in enumerate(self.periods):
+                for k, threshold in enumerate(self.thresholds):
+                    row = {"forecaster": name, "period_min": list(period), "threshold_mm_h": threshold}
+                    row |= tally.row(p, k)
+                    row["fss"] = {
+                        f"{edge * self.cell_km:.3g} km": float(fractions[i, p, k]) for i, edge in enumerate(EDGES)
+                    }
+                    row |= self.changes[name].row(p, k)
+                    if low is not None and high is not None:
+                        row["network_skill"] = float(self.skill(name)[p, k])
+                        row["network_skill_90"] = [float(low[p, k]), float(high[p, k])]
+                    out.append(row)
+        return out
 
     def skill(self, over: str) -> ndarray:
         """Return the network's Brier skill over another forecaster, (period, threshold): 1 − its / the other's."""
@@ -101,15 +139,22 @@ def verify(
     reference = Reference(np.array(kept["climatology"]), kept["spread"])
     shape = (len(radar.layout.periods), len(radar.thresholds))
     decide = {name: np.array(best) for name, best in run.facts["decide"].items()}
-    tallies = {name: Tally(decide.get(name, np.full(shape, 0.5))) for name in ("network", *against)}
-    network = Network(run.logits, run.calibration)
+    yes = {name: decide.get(name, np.full(shape, 0.5)) for name in ("network", *against)}
+    tallies = {name: Tally(from_on, MEMBERS if name == "steps" else None) for name, from_on in yes.items()}
+    changes = {name: Changes(from_on) for name, from_on in yes.items()}
+    fractions = {name: Fractions(from_on) for name, from_on in yes.items()}
+    network = Network.of(run, radar)
     done = 0
     for part in np.array_split(issues, -(-len(issues) // BATCH_OF_WINDOWS)):
         frames = load_frames(archive, run.coarseness_on(archive), window_slots(part, radar.layout))
         for cast in hindcasts(frames, part, radar, reference, against=against, network=network):
             event = cast.event()
-            for name, tally in tallies.items():
-                tally.add(cast.chances[name], event, cast.judged)
+            for name, chance in cast.chances.items():
+                # What a peer does not know is not judged.
+                known = np.nan_to_num(chance)
+                tallies[name].add(known, event, cast.judged)
+                changes[name].add(known, event, cast.judged, cast.now)
+                fractions[name].add(known, event, cast.judged)
             done += 1
             progress(done, len(issues), "hindcasts")
     axis = archive.schema.axis
@@ -118,12 +163,21 @@ def verify(
         run=str(run.path),
         network=run.identity,
         archive=archive.schema.identity,
-        issues=len(issues),
+        slots=issues,
         first=axis.time(int(issues[0])),
         last=axis.time(int(issues[-1])),
         periods=run.layout.periods,
         thresholds=radar.thresholds,
         tallies=tallies,
+        changes=changes,
+        fractions=fractions,
+        cell_km=radar.cell_km,
+        intervals={
+            # Windows that share frames are drawn together.
+            name: skill_interval(np.array(tallies["network"].windows), np.array(tally.windows), radar.layout.length)
+            for name, tally in tallies.items()
+            if name != "network"
+        },
         hours=spanned,
     )
 

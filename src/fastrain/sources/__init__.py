@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastrain.core.errors import DamagedFile, SourceError, UnknownFormat, first_line
 from fastrain.core.frame import Frame
-from fastrain.sources import bom, cf, fmi, knmi, mrms, odim, rpbin
+from fastrain.sources import bom, cf, fmi, knmi, mrms, odim, rpbin, synthetic
 from fastrain.sources.pictures import own_picture_reader, picture_reader
 from fastrain.sources.pysteps_importers import PREFIX, importer_reader
 from fastrain.sources.reader import Background, Reader, ReadOptions
@@ -27,6 +27,7 @@ READERS: dict[str, Reader] = {
     "cf": cf.READER,
     "mrms": mrms.READER,
     "rpbin": rpbin.READER,
+    "synthetic": synthetic.READER,
 }
 
 __all__ = ["READERS", "Background", "ReadOptions", "Reader", "is_store", "read_frames", "reader_of", "recognise"]

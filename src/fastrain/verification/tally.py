@@ -1,4 +1,6 @@
-"""Brier score, CSI and reliability by period and threshold, added up window by window through the library `scores`.
+"""Brier score, CSI, ROC and reliability by period and threshold, added up window by window.
+
+The library `scores` gives the same numbers (the tests compare) at several times the cost, most of it labels (LOG.md).
 
 A score never stands without its counts; tables are pooled by adding, so that memory does not grow with the windows.
 """
@@ -13,7 +15,6 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 BINS = 10
-DIMS = ("period", "threshold", "y", "x")
 
 
 @dataclass
@@ -22,25 +23,31 @@ class Tally:
 
     Attributes:
         decide: chance from which on the forecast counts as yes, (period, threshold).
+        members: of the ensemble whose shares the chances are, if they are that.
         cells: judged.
         events: that happened.
         squared: sum of squared differences of chance and outcome.
         chance: sum of chances.
         contingency: hits, false alarms, misses, correct negatives; (4, period, threshold).
         binned: cells, sum of chances and events for each of BINS bins of chance; (3, period, threshold, BINS).
+        penalty: sum of what chances that are shares of few members cost in squared differences.
+        windows: the squared differences of each window, in the order they came.
     """
 
     decide: Float[ndarray, "period threshold"]
+    members: int | None = None
     cells: ndarray = field(init=False)
     events: ndarray = field(init=False)
     squared: ndarray = field(init=False)
     chance: ndarray = field(init=False)
     contingency: ndarray = field(init=False)
     binned: ndarray = field(init=False)
+    penalty: ndarray = field(init=False)
+    windows: list[ndarray] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         shape = self.decide.shape
-        self.cells, self.events, self.squared, self.chance = (np.zeros(shape) for _ in range(4))
+        self.cells, self.events, self.squared, self.chance, self.penalty = (np.zeros(shape) for _ in range(5))
         self.contingency, self.binned = np.zeros((4, *shape)), np.zeros((3, *shape, BINS))
 
     def add(
@@ -56,24 +63,19 @@ class Tally:
             event: whether it was reached.
             judged: where there is truth and every forecaster says something.
         """
-        import xarray as xr
-        from scores.categorical import BinaryContingencyManager
-        from scores.probability import brier_score
-
         where = np.broadcast_to(judged[:, None], chance.shape)
-        forecast = xr.DataArray(np.where(where, chance, np.nan), dims=DIMS)
-        observed = xr.DataArray(np.where(where, event, np.nan).astype(float), dims=DIMS)
-        cells = where.sum(axis=(2, 3))
-        # The mean of nothing is NaN; it weighs nothing.
-        mean = brier_score(forecast, observed, preserve_dims=["period", "threshold"]).to_numpy()
-        self.cells += cells
-        self.squared += np.where(cells > 0, np.nan_to_num(mean) * cells, 0.0)
+        squared = np.where(where, (chance - event) ** 2, 0.0).sum(axis=(2, 3))
+        self.windows.append(squared)
+        self.squared += squared
+        self.cells += where.sum(axis=(2, 3))
         self.events += (event & where).sum(axis=(2, 3))
         self.chance += np.where(where, chance, 0.0).sum(axis=(2, 3))
-        yes = (forecast >= self.decide[:, :, None, None]).astype(float).where(forecast.notnull())
-        counts = BinaryContingencyManager(yes, observed).transform(preserve_dims=["period", "threshold"]).get_counts()
-        for i, name in enumerate(("tp_count", "fp_count", "fn_count", "tn_count")):
-            self.contingency[i] += np.nan_to_num(counts[name].to_numpy())
+        if self.members:
+            variance = np.where(where, chance * (1 - chance), 0.0)
+            self.penalty += variance.sum(axis=(2, 3)) / (self.members - 1)
+        yes = chance >= self.decide[:, :, None, None]
+        for i, cell in enumerate((yes & event, yes & ~event, ~yes & event, ~yes & ~event)):
+            self.contingency[i] += (cell & where).sum(axis=(2, 3))
         self._add_bins(chance, event, where)
 
     def _add_bins(self, chance: ndarray, event: ndarray, where: ndarray) -> None:
@@ -95,6 +97,27 @@ class Tally:
             return np.asarray(self.squared / self.cells)
 
     @property
+    def roc_area(self) -> Float[ndarray, "period threshold"]:
+        """Area under the ROC curve, from the bins of chance; 0.5 knows nothing, NaN where only one outcome came.
+
+        Source: Mason (1982); the curve's points are the edges of the bins.
+        """
+        hit, false = self._rates()
+        return np.asarray(np.trapezoid(hit, false, axis=-1))
+
+    def roc(self, period: int, threshold: int) -> tuple[ndarray, ndarray]:
+        """Return the ROC curve: of the dry cells the share of false alarms, of the wet ones that of hits."""
+        hit, false = self._rates()
+        return false[period, threshold], hit[period, threshold]
+
+    def _rates(self) -> tuple[ndarray, ndarray]:
+        cells, _, events = self.binned
+        found = [np.cumsum(np.flip(count, -1), -1) for count in (events, cells - events)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            hit, false = (np.concatenate([0 * c[..., :1], c], -1) / c[..., -1:] for c in found)
+        return hit, false
+
+    @property
     def csi(self) -> Float[ndarray, "period threshold"]:
         """Critical success index, hits / (hits + false alarms + misses); NaN where there was neither.
 
@@ -108,9 +131,16 @@ class Tally:
         """Return the scores of one period and threshold with their counts."""
         at = (period, threshold)
         hits, false_alarms, misses, negatives = (int(n) for n in self.contingency[(slice(None), *at)])
+        # What a forecaster of endlessly many members would have.
+        endless = (
+            {"brier_of_endless_members": float((self.brier - self.penalty / self.cells)[at])} if self.members else {}
+        )
         return {
             "brier": float(self.brier[at]),
             "csi": float(self.csi[at]),
+            "pod": hits / (hits + misses) if hits + misses else float("nan"),
+            "far": false_alarms / (hits + false_alarms) if hits + false_alarms else float("nan"),
+            "roc_area": float(self.roc_area[at]),
             "decide_at": float(self.decide[at]),
             "cells": int(self.cells[at]),
             "events": int(self.events[at]),
@@ -119,6 +149,7 @@ class Tally:
             "false_alarms": false_alarms,
             "misses": misses,
             "correct_negatives": negatives,
+            **endless,
         }
 
 

@@ -1,0 +1,122 @@
+"""pysteps' forecasts beside the network's."""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fastrain.archive.store import Archive
+from fastrain.core.errors import RunError, SettingError
+from fastrain.rain.hindcast import Reference, baseline, hindcasts
+from fastrain.rain.inputs import Radar, happened, make_inputs
+from fastrain.rain.peers import MEMBERS, extrapolated, history_and_motion, peer, shares
+from fastrain.samples.frames import load_frames
+from fastrain.samples.layout import FrameLayout, Layout
+
+pytest.importorskip("pysteps")
+LAYOUT = Layout(30, ((0, 10), (10, 20)))
+THRESHOLDS = (0.1, 1.0)
+ISSUE = 40
+
+
+@pytest.fixture(scope="module")
+def window(moving):
+    archive = Archive.open(moving)
+    radar = Radar.of(archive.schema, 1, THRESHOLDS, LAYOUT.frames(archive.schema.axis.cadence))
+    start, stop = archive.span
+    # Slots from 0, for the sake of short numbers.
+    frames = load_frames(archive, 1, np.arange(start, stop))
+    return replace(frames, slots=frames.slots - start), radar
+
+
+def test_shares_are_those_of_the_members_highest_rates(window):
+    radar = replace(window[1], layout=FrameLayout(2, ((0, 2), (2, 3)), 0))
+    members = np.zeros((4, 3, 2, 2))
+    members[0, 0, 0, 0] = 0.5
+    members[1, 1, 0, 0] = 2.0
+    members[2, 2, 0, 0] = 1.0
+    members[3, :, 1, 1] = np.nan
+    members[3, 0, 1, 0] = np.nan
+    chance = shares(members, radar)
+    np.testing.assert_array_equal(chance[0, :, 0, 0], [0.5, 0.25])
+    np.testing.assert_array_equal(chance[1, :, 0, 0], [0.25, 0.25])
+    assert np.isnan(chance[:, :, 1, 1]).all() and not np.isnan(chance[:, :, 1, 0]).any()
+
+
+def test_chances_of_pysteps_are_much_like_our_own_advection(window):
+    frames, radar = window
+    _, moved = make_inputs(frames, ISSUE, radar)
+    own = baseline("lagrangian", frames, ISSUE, moved, radar, Reference(np.zeros((2, 2)), 1.0))
+    theirs = peer("pysteps", frames, ISSUE, radar)
+    both = np.isfinite(theirs).all(axis=(0, 1))
+    assert both.mean() > 0.7
+    assert np.abs(theirs - own)[:, :, both].mean() < 0.06
+    assert np.corrcoef(theirs[:, 0, both].ravel(), own[:, 0, both].ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("name", ["steps", "sprog"])
+def test_members_know_something(window, name):
+    frames, radar = window
+    chance = peer(name, frames, ISSUE, radar)
+    grain = 1 if name == "sprog" else MEMBERS
+    known = np.isfinite(chance).all(axis=(0, 1))
+    np.testing.assert_allclose(chance[:, :, known] * grain, np.round(chance[:, :, known] * grain), atol=1e-9)
+    outcome = happened(frames, ISSUE, radar)
+    rain = (outcome > 0)[:, known]
+    often = rain.mean()
+    assert ((chance[:, 0][:, known] - rain) ** 2).mean() < 0.8 * often * (1 - often) + (0.1 if name == "sprog" else 0)
+    assert (chance[:, 1][:, known] <= chance[:, 0][:, known]).all()
+
+
+def test_only_the_past_is_looked_at(window):
+    frames, radar = window
+    changed = frames.maximum.copy()
+    changed[ISSUE + 1 :] = 255
+    blind = replace(frames, maximum=changed)
+    for name in ("pysteps", "sprog"):
+        np.testing.assert_array_equal(peer(name, frames, ISSUE, radar), peer(name, blind, ISSUE, radar))
+
+
+def test_dry_frames_have_no_motion_and_no_rain(window):
+    frames, radar = window
+    dry = replace(frames, maximum=np.zeros_like(frames.maximum))
+    rate, motion = history_and_motion(dry, ISSUE, radar)
+    assert not motion.any() and not np.nan_to_num(extrapolated(rate[-1], motion, 2)).any()
+    assert not np.nan_to_num(peer("pysteps", dry, ISSUE, radar)).any()
+    try:
+        assert not np.nan_to_num(peer("steps", dry, ISSUE, radar)).any()
+    except RunError as error:
+        assert "pysteps' steps fails" in str(error) and "\n" not in str(error)
+
+
+def test_all_are_judged_on_the_same_cells(window):
+    frames, radar = window
+    reference = Reference(np.zeros((2, 2)), 0.3)
+    (cast,) = hindcasts(frames, np.array([ISSUE]), radar, reference, against=("persistence", "pysteps"))
+    (alone,) = hindcasts(frames, np.array([ISSUE]), radar, reference, against=("persistence",))
+    known = np.isfinite(cast.chances["pysteps"]).all(axis=1)
+    np.testing.assert_array_equal(cast.judged, alone.judged & known)
+
+
+def test_without_pysteps_it_is_said_what_to_do(window, monkeypatch):
+    frames, radar = window
+    real = builtins.__import__
+
+    def without(name, *args, **more):
+        if name.startswith("pysteps"):
+            raise ImportError(name)
+        return real(name, *args, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(SettingError, match="pip install pysteps"):
+        peer("steps", frames, ISSUE, radar)
+
+
+def test_a_peer_that_fails_is_named(window, monkeypatch):
+    frames, radar = window
+    monkeypatch.setattr("fastrain.rain.peers._sprog", lambda *_: 1 / 0)
+    with pytest.raises(RunError, match="pysteps' sprog fails on the window of slot 40"):
+        peer("sprog", frames, ISSUE, radar)
