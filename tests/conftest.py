@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Beside another worker, a second thread of torch's or BLAS' only waits for its turn, spinning.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from jaxtyping import install_import_hook
 
 PACKAGES = ("core", "sources", "motion", "samples", "nets", "engine", "verification", "rain", "vision")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastrain.rain.inputs import CONDITIONS
 from fastrain.rain.run import make_network
 from fastrain.rain.straight import fit_straight
 
@@ -16,7 +17,7 @@ def cells(slope, intercept, seed=0):
     logit = slope * guess[:, :, 0] + intercept
     reached = torch.rand(logit.shape) < torch.sigmoid(logit)
     outcome = torch.where(reached[:, 0], 1 + reached[:, 1].int(), 0).to(torch.int8)
-    return guess, torch.zeros(40, 5), outcome, torch.ones(40)
+    return guess, torch.zeros(40, CONDITIONS), outcome, torch.ones(40)
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.4, -1.0), (0.0, -2.0)])
@@ -35,5 +36,6 @@ def test_guesses_that_say_nothing_are_hardly_believed_and_few_cells_leave_them_b
     fit_straight(network, guess, known, outcome, weight)
     assert network.straight.bias.detach().view(2, 3)[0, :2].abs().max() < 0.1
     nowhere = torch.full_like(outcome, -1)
+    network = make_network(2, 8)
     fit_straight(network, guess, known, nowhere, weight)
     assert network.straight.bias.detach().view(2, 3)[0].tolist() == pytest.approx([0.5, 0.5, 0.0], abs=1e-3)
