@@ -39,12 +39,12 @@ def main() -> None:
     rows = [row for row in record["summary"] if row["forecaster"] == "adapted"]
     lines = []
     for row in rows:
-        scores = " | ".join(f"{1 - row[f'over_{b}']:+.0%}" if f"over_{b}" in row else "–" for b in BASELINES)
+        scores = " | ".join(_share(1 - row[f"over_{b}"]) if f"over_{b}" in row else "–" for b in BASELINES)
         low, mean, high = row["area"]
         lines.append(
             f"| {KINDS[row['truth']]} | {row['minutes']} | {row['threshold_mm_h']:g} | {len(row['radars'])} "
             f"| {scores} | "
-            f"{row['worst_over_best'] - 1:+.0%} | {mean:g} ({low:g} to {high:g}) | {row['calibration_error']:.3f} |"
+            f"{_share(row['worst_over_best'] - 1)} | {mean:g} ({low:g} to {high:g}) | {row['calibration_error']:.3f} |"
         )
     head = f"| threshold reached by | minutes | mm/h | radars | {' | '.join(NAMES[b] for b in BASELINES)} "
     head += "| worst | area | calibration error |"
@@ -55,8 +55,9 @@ def main() -> None:
 How good are chances on a radar that a network never saw? Each radar of the seven at hand was left out once: a network
 was trained on the other six and on synthetic radar ({settings["cells"] / 1e6:g} million cells, {min(spent):.0f} to
 {max(spent):.0f} CPU seconds), and forecast the one left out as the run `base` does, learning from what came due before
-each issue. Nothing else was tuned on it. Seven spells of weather are few: the table says what may be expected, it is no
-law.
+each issue. Nothing else was tuned on it; only how strongly the last hours correct was chosen, of two strengths, with
+all seven in view. `base` itself was trained on the three whose licence allows it; how good that one is, on the others,
+stands on [its card](../src/fastrain/rain/base/README.md). Seven spells of weather are few: the table says what may be expected, it is no law.
 
 ![Brier score over that of smoothed advection, by radar]({Path(PICTURE).relative_to("docs")})
 
@@ -77,6 +78,10 @@ cells there is no row; "–": not to be had.
 - At 5 mm/h a radar's cell is seldom reached: the scores rest on few cells of few storms.
 """
     (ROOT / "docs" / "what-to-expect.md").write_text(text, encoding="utf-8")
+
+
+def _share(value: float) -> str:
+    return f"{round(100 * value) + 0:+d} %"
 
 
 def draw(record: dict[str, Any]) -> None:
