@@ -57,7 +57,8 @@ was trained on the other six and on synthetic radar ({settings["cells"] / 1e6:g}
 {max(spent):.0f} CPU seconds), and forecast the one left out as the run `base` does, learning from what came due before
 each issue. Nothing else was tuned on it; only how strongly the last hours correct was chosen, of two strengths, with
 all seven in view. `base` itself was trained on the three whose licence allows it; how good that one is, on the others,
-stands on [its card](../src/fastrain/rain/base/README.md). Seven spells of weather are few: the table says what may be expected, it is no law.
+stands on [its card](../src/fastrain/rain/base/README.md). Seven spells of weather are few: the table says what may be
+expected, it is no law.
 
 ![Brier score over that of smoothed advection, by radar]({Path(PICTURE).relative_to("docs")})
 
