@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import RunError
+from fastrain.core.errors import SettingError
 from fastrain.core.memory import keep_all_memory, peak_bytes
 from fastrain.rain.adapt import PRIOR, Adapter
 from fastrain.rain.chances import Calibration
@@ -392,7 +392,7 @@ def pysteps_steps(event: Event, issue: int, kept: Path) -> np.ndarray:
     if not path.exists():
         try:
             chance = peer("steps", event.frames, issue, event.radar)
-        except RunError as error:
+        except SettingError as error:
             # Absent, and said so.
             print(f"{event.name}: {error}", file=sys.stderr, flush=True)
             chance = np.full(
@@ -443,10 +443,14 @@ def _summed(chosen: list[dict[str, Any]], subject: str) -> dict[str, Any]:
         "area": [round(min(area), 2), round(float(np.mean(area)), 2), round(max(area), 2)],
         "calibration_error": round(float(np.mean(each(lambda r: r[subject]["calibration_error"]))), 4),
     }
-    beside = [r["beside_steps"] for r in chosen if r.get("beside_steps", {}).get("events", 0) >= FEWEST]
+    beside = [r for r in chosen if r.get("beside_steps", {}).get("events", 0) >= FEWEST]
     for name in ("steps", "steps_corrected"):
-        if beside:
-            found[f"over_{name}"] = round(float(np.mean([b[subject] / b[name] for b in beside])), 4)
+        by_radar = [
+            np.mean([r["beside_steps"][subject] / r["beside_steps"][name] for r in beside if r["group"] == group])
+            for group in sorted({r["group"] for r in beside})
+        ]
+        if by_radar:
+            found[f"over_{name}"] = round(float(np.mean(by_radar)), 4)
     return found
 
 

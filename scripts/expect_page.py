@@ -44,7 +44,7 @@ def main() -> None:
         lines.append(
             f"| {KINDS[row['truth']]} | {row['minutes']} | {row['threshold_mm_h']:g} | {len(row['radars'])} "
             f"| {scores} | "
-            f"{_share(row['worst_over_best'] - 1)} | {mean:g} ({low:g} to {high:g}) | {row['calibration_error']:.3f} |"
+            f"{_share(1 - row['worst_over_best'])} | {mean:g} ({low:g} to {high:g}) | {row['calibration_error']:.3f} |"
         )
     head = f"| threshold reached by | minutes | mm/h | radars | {' | '.join(NAMES[b] for b in BASELINES)} "
     head += "| worst | area | calibration error |"
@@ -64,7 +64,7 @@ expected, it is no law.
 
 By how much its Brier score is lower than that of each other, a mean over the radars
 ([record](../records/skill.json), made by `benchmarks/skill.py`, this page by `scripts/expect_page.py`). `worst` is
-the single event with the least favourable comparison with the best of the others. Area is the mean chance over the
+the single event that compares least well with the best of the others, STEPS aside. Area is the mean chance over the
 frequency of the event (1 is right), with the least and most of a radar. Where an event was reached in fewer than 500
 cells there is no row; "–": not to be had.
 

@@ -122,7 +122,7 @@ def test_verify_prints_one_object_with_scores_and_counts(run):
 
 def test_a_run_of_one_truth_does_not_speak_of_the_other(run):
     assert "its chances speak of the cells' maximum; train a run with --truth mean" in refused(
-        1, "forecast", run.path, "--truth", "mean", "--pixel", "5,5"
+        2, "forecast", run.path, "--truth", "mean", "--pixel", "5,5"
     )
     assert "--truth median: expected maximum or mean" in refused(2, "verify", run.path, "--truth", "median")
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import synthetic
 from program import ok, refused
 
 from fastrain.archive.store import Archive
@@ -123,3 +124,20 @@ def test_a_forecast_of_the_last_frame_looks_at_no_later_one(base, moving, tmp_pa
         writer.commit("again")
     one, other = (forecast_grid(base, a, at)["chance"].values for a in (archive, Archive.open(short)))
     np.testing.assert_array_equal(one, other)
+
+
+def test_it_speaks_of_both_truths_and_back(base):
+    means = base.speaking_of("mean")
+    assert means.truth == "mean" and means.facts["decide"] == base.facts["means"]["decide"] != base.facts["decide"]
+    again = means.speaking_of("maximum")
+    assert again.truth == "maximum" and again.facts == base.facts
+
+
+def test_dry_time_is_scored_without_a_number_that_is_none(base, tmp_path):
+    rates = synthetic.moving_rain(40, size=32)
+    rates[rates > 0] = 0.3
+    synthetic.write_archive(tmp_path / "a", rates)
+    said = json.loads(ok("verify", "base", "--archive", tmp_path / "a", "--json").stdout)
+    heavy = [row for row in said["scores"] if row["threshold_mm_h"] == 5 and row["forecaster"] == "persistence"]
+    assert heavy and all(row["events"] == 0 and row["network_skill"] is None for row in heavy)
+    assert said["truth"] == "maximum"

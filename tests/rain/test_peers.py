@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import RunError, SettingError
+from fastrain.core.errors import SettingError, TooBig
 from fastrain.rain.hindcast import Reference, baseline, hindcasts
 from fastrain.rain.inputs import Radar, happened, make_inputs
-from fastrain.rain.peers import MEMBERS, extrapolated, history_and_motion, peer, shares
+from fastrain.rain.peers import MEMBERS, PEERS, extrapolated, history_and_motion, peer, shares
+from fastrain.rain.verify import verify
 from fastrain.samples.frames import load_frames
 from fastrain.samples.layout import FrameLayout, Layout
 
@@ -86,10 +87,18 @@ def test_dry_frames_have_no_motion_and_no_rain(window):
     rate, motion = history_and_motion(dry, ISSUE, radar)
     assert not motion.any() and not np.nan_to_num(extrapolated(rate[-1], motion, 2)).any()
     assert not np.nan_to_num(peer("pysteps", dry, ISSUE, radar)).any()
-    try:
-        assert not np.nan_to_num(peer("steps", dry, ISSUE, radar)).any()
-    except RunError as error:
-        assert "pysteps' steps fails" in str(error) and "\n" not in str(error)
+    assert not np.nan_to_num(peer("steps", dry, ISSUE, radar)).any()
+
+
+def test_a_frame_without_anything_and_a_lone_echo_end_nothing(window):
+    frames, radar = window
+    blind = replace(frames, maximum=np.full_like(frames.maximum, 255))
+    lone = np.zeros_like(frames.maximum)
+    lone[:, 20, 20] = 100
+    for name in PEERS:
+        assert not np.nan_to_num(peer(name, blind, ISSUE, radar)).any()
+        chance = peer(name, replace(frames, maximum=lone), ISSUE, radar)
+        assert chance.shape == (2, 2, *frames.maximum.shape[1:])
 
 
 def test_all_are_judged_on_the_same_cells(window):
@@ -115,8 +124,28 @@ def test_without_pysteps_it_is_said_what_to_do(window, monkeypatch):
         peer("steps", frames, ISSUE, radar)
 
 
-def test_a_peer_that_fails_is_named(window, monkeypatch):
+def test_a_window_that_pysteps_cannot_do_is_counted_and_judged_for_none(run, monkeypatch):
+    archive = run.archive()
+    calls = iter(range(100))
+
+    def moody(*_):
+        if next(calls) == 1:
+            raise ValueError("Singular matrix")
+        return np.zeros((radar.layout.ahead, 64, 64))
+
+    radar = run.radar(archive)
+    monkeypatch.setattr("fastrain.rain.peers._sprog", moody)
+    found = verify(run, archive, against=("persistence", "sprog"))
+    assert found.absent == {"sprog": 1} and found.as_attributes()["issues_without"] == {"sprog": 1}
+    assert not found.tallies["network"].windows[1].any() and found.tallies["network"].windows[0].any()
+    np.testing.assert_array_equal(found.tallies["sprog"].cells, found.tallies["network"].cells)
+
+
+def test_too_little_history_and_too_many_members_are_refused(window, monkeypatch):
     frames, radar = window
-    monkeypatch.setattr("fastrain.rain.peers._sprog", lambda *_: 1 / 0)
-    with pytest.raises(RunError, match="pysteps' sprog fails on the window of slot 40"):
-        peer("sprog", frames, ISSUE, radar)
+    short = replace(radar, layout=replace(radar.layout, history=2))
+    with pytest.raises(SettingError, match="steps: needs 3 frames of history; this run's is 2 frames of 5 min"):
+        peer("steps", frames, ISSUE, short)
+    monkeypatch.setattr("fastrain.rain.peers.available_bytes", lambda: 1000)
+    with pytest.raises(TooBig, match="20 members, 4 frames ahead"):
+        peer("steps", frames, ISSUE, radar)

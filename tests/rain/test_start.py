@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 import synthetic
@@ -9,6 +11,7 @@ import torch
 from program import refused
 
 from fastrain.archive.store import Archive
+from fastrain.archive.writer import writing
 from fastrain.core.errors import RunError, SettingError
 from fastrain.rain.run import make_network, open_run
 from fastrain.rain.start import start_of
@@ -63,6 +66,17 @@ def test_the_same_ground_on_another_day_is_none_of_it(night, moving, monkeypatch
     assert start_of(archive, split, "auto", **SHAPE)[0] is not None
     knmi = Archive.open(night)
     assert start_of(knmi, split_archive(knmi), "auto", **SHAPE)[0] is None
+
+
+@pytest.mark.parametrize("minutes", [4, 7, 20])
+def test_a_cadence_that_base_does_not_fit_may_still_be_trained_on(tmp_path, minutes):
+    rates = synthetic.moving_rain(150, size=24)
+    cadence = timedelta(minutes=minutes)
+    with writing(tmp_path / "a", synthetic.schema(24, 24, cadence=cadence)) as writer:
+        writer.write(synthetic.frames_of(rates[: 20 * 60 // minutes], cadence=cadence))
+        writer.commit("synthetic")
+    archive = Archive.open(tmp_path / "a")
+    assert start_of(archive, split_archive(archive), "auto", **SHAPE)[0] is not None
 
 
 def test_a_network_of_another_shape_starts_from_nothing(moving):

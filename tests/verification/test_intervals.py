@@ -42,3 +42,13 @@ def test_without_noise_it_is_a_point_and_it_is_the_same_each_time():
 def test_too_short_a_time_has_none():
     low, high = skill_interval(*errors(24, 0.8, 0.1), 5)
     assert np.isnan(low).all() and np.isnan(high).all()
+
+
+def test_seldom_events_that_some_resamples_miss_have_none_and_warn_of_nothing():
+    squared, others = errors(200, 0.8, 0.1)
+    others[:, 0, 0] = 0.0
+    squared[:, 1, 1], others[:, 1, 1] = 0.0, 0.0
+    squared[150, 1, 1] = others[150, 1, 1] = 1.0
+    low, high = skill_interval(squared, others, 10)
+    assert np.isnan(low[[0, 1], [0, 1]]).all() and np.isnan(high[[0, 1], [0, 1]]).all()
+    assert np.isfinite(low[0, 1]) and low[0, 1] < high[0, 1]

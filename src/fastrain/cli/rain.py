@@ -232,6 +232,7 @@ def _summary(chances: Any) -> dict[str, Any]:
         "issue_time": str(chances["issue_time"].values.astype("datetime64[s]")) + "Z",
         "thresholds": chances["threshold"].values.tolist(),
         "mean_chance": mean.round(4).tolist(),
+        "truth": chances.attrs["truth"],
         "cells": int(chances.sizes["y"] * chances.sizes["x"]),
         "cells_observed": int(chances["chance"][0, 0].notnull().sum()),
         "network": chances.attrs["network"],
@@ -245,7 +246,8 @@ def _show_place(there: PlaceForecast) -> None:
 
     colours = {"no": "green", "unsure": "yellow", "yes": "red"}
     at = f"{there.latitude:.3f}, {there.longitude:.3f} (cell of {there.cell_km:.3g} km)"
-    title = f"{at}, issued {show_time(there.issue_time)}"
+    of = "of the cell's mean, " if there.truth == "mean" else ""
+    title = f"{at}, {of}issued {show_time(there.issue_time)}"
     table = Table(title=title, title_justify="left", caption=f"Data: {there.credit}", caption_justify="left")
     table.add_column("period, UTC")
     for threshold in there.thresholds:
@@ -267,7 +269,12 @@ def _show_scores(found: Verification) -> None:
 
     console = Console()
     for k, threshold in enumerate(found.thresholds):
-        table = Table(title=f"≥ {threshold:g} mm/h", title_justify="left", title_style="bold", box=SIMPLE)
+        table = Table(
+            title=f"≥ {threshold:g} mm/h ({found.truth} of a cell)",
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE,
+        )
         table.add_column("minutes ahead", no_wrap=True, min_width=15)
         for start, end in found.periods:
             table.add_column(f"{start}–{end}", justify="right", no_wrap=True)
@@ -280,10 +287,12 @@ def _show_scores(found: Verification) -> None:
         for name in found.tallies:
             if name != "network":
                 skill, (low, high) = found.skill(name)[:, k], found.intervals[name]
-                table.add_row(f"  {name}", *(f"{100 * value:+.0f}" for value in skill))
+                table.add_row(f"  {name}", *("–" if np.isnan(value) else f"{100 * value:+.0f}" for value in skill))
                 if not np.isnan(low[:, k]).all():
                     ends = zip(low[:, k], high[:, k], strict=True)
-                    table.add_row("", *(f"{100 * a:+.0f} to {100 * b:+.0f}" for a, b in ends), style="dim")
+                    table.add_row(
+                        "", *("" if np.isnan(a) else f"{100 * a:+.0f} to {100 * b:+.0f}" for a, b in ends), style="dim"
+                    )
         tally = found.tallies["network"]
         for label, counts in (("cells judged", tally.cells), ("of which rain", tally.events)):
             table.add_row(label, *(f"{int(count):,}" for count in counts[:, k]), style="dim")
@@ -295,3 +304,5 @@ def _show_scores(found: Verification) -> None:
     span = f"{found.issues} issue times, {show_time(found.first)} to {show_time(found.last)}"
     short = ": one spell of weather; the scores illustrate, they do not rank." if found.hours < 24 else "."
     console.print(span + short, highlight=False)
+    for name, count in found.absent.items():
+        console.print(f"At {count} of them {name} could say nothing; they are judged for none.", highlight=False)

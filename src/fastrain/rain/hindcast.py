@@ -17,8 +17,7 @@ from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, happen
 from fastrain.rain.peers import PEERS, peer
 from fastrain.rain.run import Run
 from fastrain.samples.frames import Frames, load_frames
-from fastrain.samples.split import issue_slots
-from fastrain.samples.truth import observed_now
+from fastrain.samples.truth import OBSERVED_SHARE, observed_now
 
 BASELINES = ("climatology", "persistence", "advection", "lagrangian")
 SPREADS = (0.15, 0.3, 0.6, 1.2)  # km of smoothing a minute, of which the calibration time chooses the best
@@ -141,7 +140,8 @@ def hindcasts(
         judged = (outcome >= 0) & seen & moved.known.numpy()
         yield Hindcast(int(issue), chances, outcome, judged, reached_now(frames, int(issue), radar))
         if network is not None:
-            network.remember(int(issue), parts, np.where(judged, outcome, -1).astype(np.int8))
+            # By what the radar shows alone: what is learned must not hang on whom it is compared with.
+            network.remember(int(issue), parts, _due(frames, int(issue), outcome, moved))
 
 
 def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: Radar, now: int) -> None:
@@ -152,19 +152,28 @@ def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: 
     layout = radar.layout
     first = max(archive.span[0], now - adapter.reach - layout.history)
     held = archive.observed(first, now + 1)
-    for count in range(len(layout.periods), 0, -1):
-        # Of the latest forecasts only the first periods are over.
-        short = replace(radar, layout=replace(layout, periods=layout.periods[:count]))
-        last = now - layout.periods[count][1] if count < len(layout.periods) else -1
-        issues = first + issue_slots(held, short.layout, 0, len(held))
-        issues = issues[(issues > last) & (issues % adapter.every == 0) & (issues >= now - adapter.reach)]
-        for issue in issues:
-            slots = np.arange(issue - layout.history + 1, issue + short.layout.ahead + 1)
-            frames = load_frames(archive, coarseness, slots)
-            inputs, moved = make_inputs(frames, int(issue), short)
-            outcome = happened(frames, int(issue), short)
-            judged = observed_now(frames, int(issue))[None] & moved.known.numpy()
-            network.remember(int(issue), network.parts(inputs), np.where(judged, outcome, -1).astype(np.int8))
+    for issue in range(max(first + layout.history - 1, now - adapter.reach), now):
+        if issue % adapter.every or not held[issue + 1 - layout.history - first : issue + 1 - first].all():
+            continue
+        count = 0  # of the first periods, those that are over and held well enough
+        for a, b in layout.periods:
+            if issue + b > now or held[issue + a + 1 - first : issue + b + 1 - first].mean() < OBSERVED_SHARE:
+                break
+            count += 1
+        if count:
+            short = replace(radar, layout=replace(layout, periods=layout.periods[:count]))
+            frames = load_frames(
+                archive, coarseness, np.arange(issue - layout.history + 1, issue + short.layout.ahead + 1)
+            )
+            inputs, moved = make_inputs(frames, issue, short)
+            outcome = happened(frames, issue, short)
+            network.remember(issue, network.parts(inputs), _due(frames, issue, outcome, moved))
+
+
+def _due(frames: Frames, issue: int, outcome: ndarray, moved: Moved) -> Int8[ndarray, "period y x"]:
+    """Return the outcomes of the cells that a forecast can be judged on, −1 elsewhere."""
+    judged = observed_now(frames, issue)[None] & moved.known.numpy()
+    return np.where(judged, outcome, -1).astype(np.int8)
 
 
 def baseline(

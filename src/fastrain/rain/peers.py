@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from fastrain.core.errors import RunError, SettingError, first_line
+from fastrain.core.errors import SettingError, TooBig
+from fastrain.core.memory import available_bytes
 from fastrain.rain.inputs import Radar, exceedance_chance, rain_rates
 from fastrain.samples.frames import Frames
 
@@ -26,7 +27,8 @@ MEMBERS = 20
 SPREAD = 1.0  # km of smoothing a minute: what Germann and Zawadzki (2004) found, and pysteps' default
 MOTION_FRAMES = 3
 NO_RAIN, LEAST = -15.0, -10.0  # dB of rain rate: of dry cells, and of 0.1 mm/h
-LEVELS = 6  # of the cascade, fewer on a small map
+LEVELS, FEWEST_LEVELS = 6, 3  # of the cascade, fewer on a small map
+COPIES = 4  # of all members' fields that STEPS holds at once, about
 
 
 def peer(name: str, frames: Frames, issue: int, radar: Radar) -> Float[ndarray, "period threshold y x"]:
@@ -39,20 +41,32 @@ def peer(name: str, frames: Frames, issue: int, radar: Radar) -> Float[ndarray, 
         issue: slot.
         radar: of the archive.
 
+    A window that pysteps cannot do (a lone echo that stands still, a frame without any) is NaN throughout.
+
     Raises:
-        SettingError: pysteps is not installed.
-        RunError: pysteps fails on this window.
+        SettingError: pysteps is not installed, or the history is too short for it.
+        TooBig: its members do not fit into memory.
     """
-    rate, motion = history_and_motion(frames, issue, radar)
     ahead = radar.layout.ahead
+    if name != "pysteps" and radar.layout.history < MOTION_FRAMES:
+        raise SettingError(
+            f"--against {name}: needs {MOTION_FRAMES} frames of history; this run's is {radar.layout.history} frames "
+            f"of {radar.minutes:g} min."
+        )
+    need = COPIES * MEMBERS * ahead * frames.maximum[0].size * 8
+    if name == "steps" and need > available_bytes():
+        raise TooBig(
+            f"--against steps: {MEMBERS} members, {ahead} frames ahead, need about {need / 1e9:.0f} GB of memory."
+        )
     try:
+        rate, motion = history_and_motion(frames, issue, radar)
         if name == "pysteps":
             return _in_neighbourhood(extrapolated(rate[-1], motion, ahead), radar)
         members = _steps(rate, motion, ahead, radar) if name == "steps" else _sprog(rate, motion, ahead)[None]
     except SettingError:
         raise
-    except Exception as error:  # whatever pysteps throws at a window that it cannot do
-        raise RunError(f"pysteps' {name} fails on the window of slot {issue}: {first_line(error)}.") from error
+    except Exception:  # noqa: BLE001  # whatever pysteps throws at a window that it cannot do; `verify` counts them
+        return np.full((len(radar.layout.periods), len(radar.thresholds), *frames.maximum.shape[1:]), np.nan)
     return shares(members, radar)
 
 
@@ -137,7 +151,7 @@ def shares(members: Float[ndarray, "member step y x"], radar: Radar) -> Float[nd
 
 
 def _levels(rate: ndarray) -> int:
-    return max(2, min(LEVELS, int(np.log2(min(rate.shape[1:]))) - 1))
+    return max(FEWEST_LEVELS, min(LEVELS, int(np.log2(min(rate.shape[1:]))) - 1))
 
 
 def _decibel(rate: ndarray) -> ndarray:

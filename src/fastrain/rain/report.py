@@ -94,12 +94,18 @@ def write_report(
             f"<figure><img src='{src}' alt=''><figcaption>{_escape(c)}</figcaption></figure>"
             for c, src in pictures or []
         ),
-        credit=_escape(archive.schema.credit + (f"; the network: {run.facts['credit']}" if run.is_base else "")),
+        credit=_escape("; the network: ".join([archive.schema.credit, *_learned_credit(run)])),
         identity=_escape(
             f"network {run.identity}, archive {archive.schema.identity}, fastrain {run.facts['fastrain']}"
         ),
     )
     write_whole(path, page)
+
+
+def _learned_credit(run: Run) -> list[str]:
+    """Return whom to thank for the data of other radars that the network learned from, if any."""
+    credits = dict.fromkeys(one["credit"] for one in run.facts["events"])
+    return ["; ".join(credits)] if credits else []
 
 
 def data_address(picture: bytes, kind: str = "png") -> str:
@@ -218,6 +224,7 @@ def _choices(run: Run, found: Verification, cell_km: float) -> str:
         f"thresholds {', '.join(f'{t:g}' for t in found.thresholds)} mm/h",
         f"truth: the {run.truth} of the cell of {cell_km:.3g} km at its highest over the period",
         *learned,
+        *(["started from the run base, which other radars taught"] if run.facts.get("start") else []),
         f"network of {network['weights']:,} weights, {network['steps']} steps; of its correction to smoothed advection "
         f"the calibration time keeps {network['share_kept']:.0%}; temperature {facts['calibration']['temperature']:g}",
     ]
@@ -276,7 +283,7 @@ def _scores(found: Verification) -> str:
 
 
 def _skill(value: float, low: float, high: float) -> str:
-    if np.isnan(value):
+    if not np.isfinite(value):
         return "–"
     return f"{value:+.0%}" + ("" if np.isnan(low) else f" <small>{low:+.0%} to {high:+.0%}</small>")
 
@@ -306,7 +313,7 @@ def _cases(run: Run, archive: Archive, found: Verification) -> str:
     slots = found.best_and_worst("lagrangian") if "lagrangian" in found.tallies else None
     if slots is None:
         return ""
-    out = []
+    out = ["<h2>Its best and its worst case</h2>"]
     radar = run.radar(archive)
     for slot, words in zip(slots, ("The best case", "The worst case"), strict=True):
         time = archive.schema.axis.time(slot)

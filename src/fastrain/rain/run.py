@@ -90,8 +90,10 @@ class Run:
             raise SettingError(
                 f"{self.path}: its chances speak of the cells' {self.truth}; train a run with --truth {truth}."
             )
+        other = self.facts["means"]  # what goes with the truth that it does not speak of at present
+        mine = {name: self.facts[name] for name in other}
         settings = {**self.facts["settings"], "truth": truth}
-        return replace(self, facts={**self.facts, **self.facts["means"], "settings": settings})
+        return replace(self, facts={**self.facts, **other, "means": mine, "settings": settings})
 
     @property
     def identity(self) -> str:

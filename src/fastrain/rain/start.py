@@ -6,6 +6,8 @@ same weather, or what is held out to judge the run would not be held out.
 
 from __future__ import annotations
 
+from datetime import timedelta
+from math import ceil
 from typing import Literal
 
 from fastrain.archive.store import Archive
@@ -58,7 +60,8 @@ def start_of(archive: Archive, split: Split, asked: Start, *, thresholds: int, w
 def overlaps(run: Run, archive: Archive, first: int, last: int) -> bool:
     """Tell whether a run learned from the ground and time of some slots of an archive, half an hour around included."""
     axis = archive.schema.axis
-    guard = run.layout.frames(axis.cadence).guard
+    # Not by way of the layout in frames: the run's half hours need not fit this radar's cadence.
+    guard = ceil(timedelta(minutes=run.layout.guard) / axis.cadence)
     for grid, times in run.learned:
         began, ended = ((parse_time(time) - axis.time(0)) / axis.cadence for time in times)
         if began - guard < last and first < ended + guard and grid.overlaps(archive.schema.grid):

@@ -40,6 +40,8 @@ class Verification:
         first, last: issue time, UTC.
         periods: (start, end] minutes after issue.
         thresholds: mm/h.
+        truth: which rate of a cell the scores are of, its maximum or its mean.
+        absent: by forecaster, issue times at which it could say nothing; they are judged for none.
         tallies: by forecaster.
         changes: warnings that rain starts or stops, by forecaster.
         fractions: by forecaster, how well the shares of rain in squares agree.
@@ -57,6 +59,8 @@ class Verification:
     last: datetime
     periods: tuple[tuple[int, int], ...]
     thresholds: tuple[float, ...]
+    truth: str
+    absent: dict[str, int]
     tallies: dict[str, Tally]
     changes: dict[str, Changes]
     fractions: dict[str, Fractions]
@@ -99,15 +103,21 @@ class Verification:
         return out
 
     def skill(self, over: str) -> ndarray:
-        """Return the network's Brier skill over another forecaster, (period, threshold): 1 − its / the other's."""
+        """Return the network's Brier skill over another forecaster, (period, threshold): 1 − its / the other's.
+
+        NaN where the other made no error at all: nothing can be compared with that.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(1 - self.tallies["network"].brier / self.tallies[over].brier)
+            found = 1 - self.tallies["network"].brier / self.tallies[over].brier
+        return np.where(np.isfinite(found), found, np.nan)
 
     def as_attributes(self) -> dict[str, Any]:
         """Return everything as plain values."""
         kept = {name: getattr(self, name) for name in ("run", "network", "archive", "issues", "first", "last", "hours")}
         return {
             **kept,
+            "truth": self.truth,
+            "issues_without": self.absent,
             "periods_min": self.periods,
             "thresholds_mm_h": self.thresholds,
             "scores": self.rows(),
@@ -139,7 +149,10 @@ def verify(
     reference = Reference(np.array(kept["climatology"]), kept["spread"])
     shape = (len(radar.layout.periods), len(radar.thresholds))
     decide = {name: np.array(best) for name, best in run.facts["decide"].items()}
-    yes = {name: decide.get(name, np.full(shape, 0.5)) for name in ("network", *against)}
+    # Peers have no calibration time of their own: their yes is that of the smoothed advection that they are most like.
+    usual = decide.get("lagrangian", np.full(shape, 0.5))
+    yes = {name: decide.get(name, usual) for name in ("network", *against)}
+    absent = dict.fromkeys(against, 0)
     tallies = {name: Tally(from_on, MEMBERS if name == "steps" else None) for name, from_on in yes.items()}
     changes = {name: Changes(from_on) for name, from_on in yes.items()}
     fractions = {name: Fractions(from_on) for name, from_on in yes.items()}
@@ -149,6 +162,8 @@ def verify(
         frames = load_frames(archive, run.coarseness_on(archive), window_slots(part, radar.layout))
         for cast in hindcasts(frames, part, radar, reference, against=against, network=network):
             event = cast.event()
+            for name in against:
+                absent[name] += bool(np.isnan(cast.chances[name]).all())
             for name, chance in cast.chances.items():
                 # What a peer does not know is not judged.
                 known = np.nan_to_num(chance)
@@ -168,6 +183,8 @@ def verify(
         last=axis.time(int(issues[-1])),
         periods=run.layout.periods,
         thresholds=radar.thresholds,
+        truth=run.truth,
+        absent={name: count for name, count in absent.items() if count},
         tallies=tallies,
         changes=changes,
         fractions=fractions,

@@ -36,13 +36,22 @@ def skill_interval(
     nothing = np.full(squared.shape[1:], np.nan)
     if count < FEWEST * block:
         return nothing, nothing.copy()
+    # What each block holds, from sums up to each issue time, once around: so a resample is a few look-ups, and memory
+    # does not grow with the length of time but by its blocks.
+    totals = []
+    for field in (squared, others):
+        around = np.concatenate([np.zeros_like(field[:1]), np.concatenate([field, field[: block - 1]]).cumsum(axis=0)])
+        totals.append(around[block:] - around[:-block])
     draw = np.random.default_rng(seed)
     ratios = []
     for _ in range(0, RESAMPLES, AT_ONCE):
         starts = draw.integers(0, count, (AT_ONCE, ceil(count / block)))
-        chosen = ((starts[:, :, None] + np.arange(block)) % count).reshape(AT_ONCE, -1)[:, :count]
+        mine, theirs = (total[starts].sum(axis=1) for total in totals)
         with np.errstate(invalid="ignore", divide="ignore"):
-            ratios.append(1 - squared[chosen].sum(axis=1) / others[chosen].sum(axis=1))
+            ratios.append(1 - mine / theirs)
+    found = np.concatenate(ratios)
     edges = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    low, high = np.quantile(np.concatenate(ratios), edges, axis=0)
-    return low, high
+    # Where some resamples hold nothing to compare with, there is no interval either.
+    low, high = np.quantile(np.where(np.isfinite(found), found, 0.0), edges, axis=0)
+    sound = np.isfinite(found).all(axis=0)
+    return np.where(sound, low, np.nan), np.where(sound, high, np.nan)

@@ -2,7 +2,8 @@
 
 The library `scores` gives the same numbers (the tests compare) at several times the cost, most of it labels (LOG.md).
 
-A score never stands without its counts; tables are pooled by adding, so that memory does not grow with the windows.
+A score never stands without its counts; tables are pooled by adding, so that memory hardly grows with the windows: one
+number for each, period and threshold.
 """
 
 from __future__ import annotations
@@ -133,7 +134,9 @@ class Tally:
         hits, false_alarms, misses, negatives = (int(n) for n in self.contingency[(slice(None), *at)])
         # What a forecaster of endlessly many members would have.
         endless = (
-            {"brier_of_endless_members": float((self.brier - self.penalty / self.cells)[at])} if self.members else {}
+            {"brier_of_endless_members": float((self.brier - self.penalty / np.maximum(self.cells, 1))[at])}
+            if self.members
+            else {}
         )
         return {
             "brier": float(self.brier[at]),
