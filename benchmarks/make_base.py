@@ -33,14 +33,13 @@ from fastrain.core.version import version
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.adapt import Adapter
 from fastrain.rain.chances import Calibration, pooled_temperature
-from fastrain.rain.hindcast import Network, Reference, baseline
-from fastrain.rain.inputs import Truth, happened, make_inputs
+from fastrain.rain.hindcast import Network, Reference, baseline, judged_outcome
+from fastrain.rain.inputs import TRUTHS, Truth, happened, make_inputs
 from fastrain.rain.joint import HISTORY, Draws, Event, fit_joint
 from fastrain.rain.run import FACTS, RUN_VERSION, SHIPPED_WEIGHTS, network_identity, open_run, predict_parts
 from fastrain.rain.settle import SHARES_KEPT
 from fastrain.rain.verify import verify
 from fastrain.samples.layout import GUARD, Layout
-from fastrain.samples.truth import observed_now
 from fastrain.verification.tally import Decider
 
 # Half hours fit the cadences of nearly all radars: 2, 3, 5, 6, 10, 15 and 30 minutes.
@@ -54,7 +53,6 @@ UNSEEN = ("mch_2015-05-15", "mch_2016-07-11", "bom_2020-10-31", "openmrg_2015-08
 KEPT = ("forecaster", "period_min", "threshold_mm_h", "brier", "csi", "decide_at", "cells", "events", "mean_chance")
 CARD = "README.md"
 SCORED = 12  # windows of each event that are left out
-TRUTHS: tuple[Truth, ...] = ("maximum", "mean")
 SHAPE = (len(LAYOUT.periods), len(THRESHOLDS))
 
 
@@ -258,12 +256,11 @@ def forecasts(event: Event, network: RainNet) -> list[Unseen]:
         inputs, moved = make_inputs(event.frames, int(issue), event.radar)
         straight, learned = predict_parts(network, inputs)
         outcome = happened(event.frames, int(issue), event.radar)
-        judged = observed_now(event.frames, int(issue))[None] & moved.known.numpy()
         others = {
             name: baseline(name, event.frames, int(issue), moved, event.radar, reference)
             for name in ("persistence", "advection", "lagrangian")
         }
-        truth = np.where(judged, outcome, -1).astype(np.int8)
+        truth = judged_outcome(event.frames, int(issue), outcome, moved)
         out.append(Unseen(int(issue), event, straight, learned, truth, others))
     return out
 

@@ -37,13 +37,12 @@ from fastrain.core.errors import SettingError
 from fastrain.core.memory import keep_all_memory, peak_bytes
 from fastrain.rain.adapt import PRIOR, Adapter
 from fastrain.rain.chances import Calibration
-from fastrain.rain.hindcast import SPREADS, Reference, baseline, lagrangian
+from fastrain.rain.hindcast import SPREADS, Reference, baseline, judged_outcome, lagrangian
 from fastrain.rain.inputs import happened, make_inputs
 from fastrain.rain.joint import HISTORY, Event, events_of, fit_joint, varied_layout
 from fastrain.rain.peers import MEMBERS, SPREAD, history_and_motion, peer
 from fastrain.rain.run import predict_parts
 from fastrain.samples.layout import Layout
-from fastrain.samples.truth import observed_now
 from fastrain.sources.synthetic import KIND
 from fastrain.verification.tally import Tally
 
@@ -305,10 +304,11 @@ def score(event: Event, network: Any, line: Any, spread: float, steps: Path | No
         # The line as it was fitted: while the network learns, the line moves with what is learned.
         before, _ = predict_parts(line, inputs)
         outcome = happened(event.frames, int(issue), radar)
-        judged = (outcome >= 0) & observed_now(event.frames, int(issue))[None] & moved.known.numpy()
+        due = judged_outcome(event.frames, int(issue), outcome, moved)
+        judged = due >= 0
         reached = outcome[:, None] > np.arange(len(THRESHOLDS))[None, :, None, None]
         for one in (adapter, looser):
-            one.add(issue, straight, learned, np.where(judged, outcome, -1).astype(np.int8))
+            one.add(issue, straight, learned, due)
         if issue not in issues and issue not in with_steps:
             continue
         chances = {

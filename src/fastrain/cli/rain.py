@@ -181,8 +181,13 @@ def _start(said: str) -> Start:
 
 
 def _truth(said: str | None) -> Truth | None:
-    if said is None or said == "maximum" or said == "mean":
-        return said  # type: ignore[return-value]
+    if said is None:
+        return None
+    from fastrain.rain.inputs import TRUTHS
+
+    for truth in TRUTHS:
+        if said == truth:
+            return truth
     raise SettingError(f"--truth {said}: expected maximum or mean.")
 
 

@@ -125,7 +125,9 @@ def hindcasts(
     for issue in issues:
         inputs, moved = make_inputs(frames, int(issue), radar)
         outcome = happened(frames, int(issue), radar)
-        seen = observed_now(frames, int(issue))[None]
+        due = judged_outcome(frames, int(issue), outcome, moved)
+        # All are judged on the same cells: those, of which peers must know something, too.
+        judged = due >= 0
         chances = {}
         if network is not None:
             parts = network.parts(inputs)
@@ -133,15 +135,13 @@ def hindcasts(
         for name in against:
             if name in PEERS:
                 chances[name] = peer(name, frames, int(issue), radar)
-                seen = seen & np.isfinite(chances[name]).all(axis=1)
+                judged = judged & np.isfinite(chances[name]).all(axis=1)
             else:
                 chances[name] = baseline(name, frames, int(issue), moved, radar, reference)
-        # All are judged on the same cells: where there is truth, the radar sees the cell, and advection reaches it.
-        judged = (outcome >= 0) & seen & moved.known.numpy()
         yield Hindcast(int(issue), chances, outcome, judged, reached_now(frames, int(issue), radar))
         if network is not None:
             # By what the radar shows alone: what is learned must not hang on whom it is compared with.
-            network.remember(int(issue), parts, _due(frames, int(issue), outcome, moved))
+            network.remember(int(issue), parts, due)
 
 
 def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: Radar, now: int) -> None:
@@ -167,11 +167,11 @@ def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: 
             )
             inputs, moved = make_inputs(frames, issue, short)
             outcome = happened(frames, issue, short)
-            network.remember(issue, network.parts(inputs), _due(frames, issue, outcome, moved))
+            network.remember(issue, network.parts(inputs), judged_outcome(frames, issue, outcome, moved))
 
 
-def _due(frames: Frames, issue: int, outcome: ndarray, moved: Moved) -> Int8[ndarray, "period y x"]:
-    """Return the outcomes of the cells that a forecast can be judged on, −1 elsewhere."""
+def judged_outcome(frames: Frames, issue: int, outcome: ndarray, moved: Moved) -> Int8[ndarray, "period y x"]:
+    """Return the outcomes where there is truth, the radar sees the cell at issue and advection reaches it, else −1."""
     judged = observed_now(frames, issue)[None] & moved.known.numpy()
     return np.where(judged, outcome, -1).astype(np.int8)
 

@@ -29,6 +29,7 @@ from fastrain.samples.layout import FrameLayout
 from fastrain.samples.truth import outcomes
 
 Truth = Literal["maximum", "mean"]
+TRUTHS: tuple[Truth, ...] = ("maximum", "mean")
 
 GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain loses its place (LOG.md)
 AGES = 3

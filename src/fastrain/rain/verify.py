@@ -88,6 +88,7 @@ class Verification:
         for name, tally in self.tallies.items():
             fractions = self.fractions[name].score
             low, high = self.intervals.get(name, (None, None))
+            skill = self.skill(name)
             for p, period in enumerate(self.periods):
                 for k, threshold in enumerate(self.thresholds):
                     row = {"forecaster": name, "period_min": list(period), "threshold_mm_h": threshold}
@@ -97,7 +98,7 @@ class Verification:
                     }
                     row |= self.changes[name].row(p, k)
                     if low is not None and high is not None:
-                        row["network_skill"] = float(self.skill(name)[p, k])
+                        row["network_skill"] = float(skill[p, k])
                         row["network_skill_90"] = [float(low[p, k]), float(high[p, k])]
                     out.append(row)
         return out
