@@ -75,7 +75,8 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(moving: Path, tmp_path_factory: pytest.TempPathFactory):
     """A run trained on the synthetic rain."""
-    from fastrain.rain.train import TrainSettings, train
+    from fastrain.rain.new_run import TrainSettings
+    from fastrain.rain.train import train
 
     said: list[str] = []
     made = train(

@@ -16,7 +16,8 @@ from fastrain.core.errors import RunError, SettingError
 from fastrain.rain.run import make_network, open_run
 from fastrain.rain.start import start_of
 from fastrain.rain.straight import fit_straight
-from fastrain.rain.train import TrainSettings, train
+from fastrain.rain.new_run import TrainSettings
+from fastrain.rain.train import train
 from fastrain.samples.split import split_archive
 
 SHAPE = {"thresholds": 3, "width": 24}

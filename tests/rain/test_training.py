@@ -11,7 +11,8 @@ import synthetic
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, TooBig, TooShort
 from fastrain.rain.run import default_coarseness, open_run
-from fastrain.rain.train import TrainSettings, train
+from fastrain.rain.new_run import TrainSettings
+from fastrain.rain.train import train
 from fastrain.rain.verify import held_out, verify
 
 SMALL = TrainSettings(cells=900_000, width=12)

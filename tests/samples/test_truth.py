@@ -99,7 +99,7 @@ def test_only_the_slots_of_windows_are_loaded():
 
 def test_windows_are_thinned_by_their_input_and_weighted_back():
     wet = np.concatenate([np.zeros(4000), np.full(1000, 0.3)])
-    kept, weights = thin(wet, keep=0.2, dry_below=0.01, seed=1)
+    kept, weights = thin(wet, np.random.default_rng(1).random(len(wet)), keep=0.2, dry_below=0.01)
     assert kept[4000:].all()
     assert 0.17 < kept[:4000].mean() < 0.23
     assert weights[kept].sum() == pytest.approx(5000, rel=0.05)

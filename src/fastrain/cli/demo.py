@@ -49,7 +49,8 @@ def demo(
 
     from fastrain.archive.store import Archive
     from fastrain.rain.forecast import at_place, forecast_grid
-    from fastrain.rain.train import TrainSettings, train
+    from fastrain.rain.new_run import TrainSettings
+    from fastrain.rain.train import train
     from fastrain.rain.verify import verify
 
     archive = Archive.open(out / "archive")

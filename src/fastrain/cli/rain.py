@@ -28,6 +28,13 @@ Pixel = Annotated[str | None, typer.Option(metavar="ROW,COL", help="The place, a
 def train(
     archive: Annotated[Path, typer.Argument(metavar="A", help="The archive.")],
     run: Annotated[Path, typer.Option(help="Folder of the run; a killed one is gone on with.")],
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="grid|place|ancestor",
+            help="Chances for every cell; or of one place, by our network or by the ancestor's.",
+        ),
+    ] = "grid",
     coarseness: Annotated[int | None, typer.Option(min=1, help="Of the cells (default: nearest to 4 km).")] = None,
     place: Place = None,
     pixel: Pixel = None,
@@ -50,11 +57,12 @@ def train(
     spoken = _truth(truth)
     from fastrain.archive.store import Archive
     from fastrain.core.memory import parse_size
-    from fastrain.rain.train import TrainSettings
+    from fastrain.rain.new_run import TrainSettings
     from fastrain.rain.train import train as fit
 
     held = Archive.open(archive)
     settings = TrainSettings(
+        recipe=recipe,
         coarseness=coarseness,
         place=_pixel(held.schema.grid, place, pixel),
         seed=seed,
@@ -83,18 +91,21 @@ def verify(
         typer.Option(metavar="LIST", help="Of climatology, persistence, advection, lagrangian, pysteps, steps, sprog."),
     ] = "climatology,persistence,advection,lagrangian",
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write DIR/report.html.")] = None,
+    place: Place = None,
+    pixel: Pixel = None,
     truth: Of = None,
     json: Json = False,
 ) -> None:
-    """Score a run on time it was not trained on, beside the baselines."""
+    """Score a run on time it was not trained on, beside the baselines: on all cells, or at a place."""
     from fastrain.rain.run import open_run
     from fastrain.rain.verify import verify as score
 
     opened = open_run(run).speaking_of(_truth(truth))
     held = opened.archive(archive)
     names = tuple(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
+    where = _pixel(held.schema.grid, place, pixel)
     with progress("verify") as move:
-        found = score(opened, held, against=names, progress=move)
+        found = score(opened, held, against=names, pixel=where, progress=move)
     if report is not None:
         from fastrain.rain.report import write_report
 

@@ -133,6 +133,12 @@ class Grid:
             (-(-self.shape[0] // coarseness), -(-self.shape[1] // coarseness)),
         )
 
+    def part(self, corner: tuple[int, int], shape: tuple[int, int]) -> Grid:
+        """Return the grid of a part of the picture, from a row and column on."""
+        row, column = corner
+        west, north = self.west + column * self.step_x, self.north - row * self.step_y
+        return Grid(self.crs, west, north, self.step_x, self.step_y, shape)
+
     def pixel(self, latitude: float, longitude: float) -> tuple[int, int]:
         """Return the row and column of the pixel in which a place lies.
 

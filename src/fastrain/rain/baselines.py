@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fastrain.motion import FlowSettings, advect, displacements, estimate_motion, signal_of
@@ -42,13 +42,23 @@ def motion_of(
     rain_rate: Float[Tensor, "time y x"], *, cell_km: float, settings: FlowSettings | None = None
 ) -> Float[Tensor, "2 rows columns"]:
     """Return the motion of the rain on blocks of about 4 km, (dy, dx) in blocks per frame."""
+    signal, seen = blocked(rain_rate, max(1, round(FLOW_CELL_KM / cell_km)))
+    return estimate_motion(signal[None], seen[None], settings)[0]
+
+
+def blocked(
+    rain_rate: Float[Tensor, "time y x"], block: int
+) -> tuple[Float[Tensor, "time rows columns"], Bool[Tensor, "time rows columns"]]:
+    """Return the mean signal of square blocks, and where at least half of one is observed.
+
+    Args:
+        rain_rate: mm/h, NaN where not observed.
+        block: edge, cells.
+    """
     observed = torch.isfinite(rain_rate)
-    block = max(1, round(FLOW_CELL_KM / cell_km))
     signal = torch.where(observed, signal_of(torch.nan_to_num(rain_rate)), 0.0)
-    if block > 1:
-        weight = F.avg_pool2d(observed.float()[None], block, ceil_mode=True)
-        signal = F.avg_pool2d(signal[None], block, ceil_mode=True) / weight.clamp(min=1e-6)
-        seen = weight >= 0.5
-    else:
-        signal, seen = signal[None], observed[None]
-    return estimate_motion(signal, seen, settings)[0]
+    if block == 1:
+        return signal, observed
+    weight = F.avg_pool2d(observed.float()[None], block, ceil_mode=True)
+    signal = F.avg_pool2d(signal[None], block, ceil_mode=True) / weight.clamp(min=1e-6)
+    return signal[0], weight[0] >= 0.5

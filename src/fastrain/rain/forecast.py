@@ -10,14 +10,16 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from fastrain.archive.store import Archive, frame_time
 from fastrain.core.errors import GapError, NotObserved, PlaceError
 from fastrain.core.grid import Grid
 from fastrain.core.time import show_time, utc_of
 from fastrain.rain.hindcast import Network, learn_from_past
-from fastrain.rain.inputs import make_inputs
-from fastrain.rain.run import Run
+from fastrain.rain.inputs import Radar, make_inputs
+from fastrain.rain.run import GRID, Run
 from fastrain.samples.frames import load_frames, require_history
 from fastrain.samples.truth import observed_now
 
@@ -103,7 +105,7 @@ def issue_slot(archive: Archive, at: datetime | None) -> int:
 
 
 def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.Dataset:
-    """Return the chances of rain on the grid of cells.
+    """Return the chances of rain on the grid of cells, or on the one cell that a run of a place speaks of.
 
     Args:
         run: that forecasts.
@@ -123,15 +125,16 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
     coarseness = run.coarseness_on(archive)
     slot = issue_slot(archive, at)
     require_history(archive, slot, radar.layout)
-    history = np.arange(slot - radar.layout.history + 1, slot + 1)
-    frames = load_frames(archive, coarseness, history)
-    inputs, _ = make_inputs(frames, slot, radar)
-    network = Network.of(run, radar)
-    learn_from_past(network, archive, coarseness, radar, slot)
-    chance = network.chances(network.parts(inputs), slot).astype(np.float32)
-    chance[:, :, ~observed_now(frames, slot)] = np.nan
-    issue = frame_time(archive, slot)
     grid = archive.schema.grid.coarsened(coarseness)
+    corner = (0, 0)
+    if run.recipe == GRID:
+        chance = _map_of_chances(run, archive, radar, slot)
+    else:
+        from fastrain.rain.place.run import place_chances
+
+        chance, corner = place_chances(run, archive, radar, slot)
+        grid = grid.part(corner, (1, 1))
+    issue = frame_time(archive, slot)
     periods = run.layout.periods
     reference = np.datetime64(issue.replace(tzinfo=None), "ns")
     minutes = np.array(periods) * np.timedelta64(60, "s").astype("timedelta64[ns]")
@@ -139,7 +142,7 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
         {
             "chance": (
                 ("period", "threshold", "y", "x"),
-                chance,
+                chance.astype(np.float32),
                 {
                     "long_name": f"chance that the cell's {run.truth} rain rate reaches the threshold in the period",
                     "units": "1",
@@ -184,9 +187,21 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
             "archive": archive.schema.identity,
             "credit": archive.schema.credit,
             "coarseness": coarseness,
+            "corner": list(corner),
             "truth": run.truth,
         },
     )
+
+
+def _map_of_chances(run: Run, archive: Archive, radar: Radar, slot: int) -> Float[ndarray, "period threshold y x"]:
+    coarseness = run.coarseness_on(archive)
+    frames = load_frames(archive, coarseness, np.arange(slot - radar.layout.history + 1, slot + 1))
+    inputs, _ = make_inputs(frames, slot, radar)
+    network = Network.of(run, radar)
+    learn_from_past(network, archive, coarseness, radar, slot)
+    chance = network.chances(network.parts(inputs), slot)
+    chance[:, :, ~observed_now(frames, slot)] = np.nan
+    return chance
 
 
 def pixel_of(
@@ -222,7 +237,15 @@ def at_place(chances: xr.Dataset, grid: Grid, pixel: tuple[int, int]) -> PlaceFo
     row, column = pixel[0] // coarseness, pixel[1] // coarseness
     cells = grid.coarsened(coarseness)
     latitude, longitude = cells.place(row, column)
-    chance = chances["chance"].values[:, :, row, column]
+    top, left = (int(v) for v in np.atleast_1d(chances.attrs["corner"]))
+    height, width = chances.sizes["y"], chances.sizes["x"]
+    if not (top <= row < top + height and left <= column < left + width):
+        here = cells.place(top, left)
+        raise PlaceError(
+            f"The run {chances.attrs['run']} speaks of one place alone, the cell at {here[0]:.3f},{here[1]:.3f}; train "
+            "one for this place, or a run of the whole map (--recipe grid)."
+        )
+    chance = chances["chance"].values[:, :, row - top, column - left]
     issue = utc_of(chances["issue_time"].values)
     if np.isnan(chance).any():
         raise NotObserved(

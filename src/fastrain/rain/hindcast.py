@@ -54,6 +54,13 @@ class Hindcast:
     judged: Bool[ndarray, "period y x"]
     now: Bool[ndarray, "threshold y x"]
 
+    def at(self, cell: tuple[int, int]) -> Hindcast:
+        """Return it of one cell alone."""
+        row, column = (slice(c, c + 1) for c in cell)
+        chances = {name: chance[..., row, column] for name, chance in self.chances.items()}
+        outcome, judged, now = (field[..., row, column] for field in (self.outcome, self.judged, self.now))
+        return Hindcast(self.issue, chances, outcome, judged, now)
+
     def event(self) -> Bool[ndarray, "period threshold y x"]:
         """Return whether each threshold was reached."""
         count = next(iter(self.chances.values())).shape[1]
@@ -119,9 +126,7 @@ def hindcasts(
     Raises:
         SettingError: a baseline is unknown.
     """
-    unknown = [name for name in against if name not in (*BASELINES, *PEERS)]
-    if unknown:
-        raise SettingError(f"--against {unknown[0]}: no such baseline; known: {', '.join((*BASELINES, *PEERS))}.")
+    known_names(against)
     for issue in issues:
         inputs, moved = make_inputs(frames, int(issue), radar)
         outcome = happened(frames, int(issue), radar)
@@ -142,6 +147,17 @@ def hindcasts(
         if network is not None:
             # By what the radar shows alone: what is learned must not hang on whom it is compared with.
             network.remember(int(issue), parts, due)
+
+
+def known_names(against: tuple[str, ...]) -> None:
+    """See that all baselines are known.
+
+    Raises:
+        SettingError: one is not.
+    """
+    unknown = [name for name in against if name not in (*BASELINES, *PEERS)]
+    if unknown:
+        raise SettingError(f"--against {unknown[0]}: no such baseline; known: {', '.join((*BASELINES, *PEERS))}.")
 
 
 def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: Radar, now: int) -> None:

@@ -174,7 +174,7 @@ def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved
     x = torch.stack(
         [_channels(highest, mean, observed, moved, speed, chance, p, radar) for p in range(len(moved.known))]
     )
-    known = torch.tensor([_conditions(a, b, radar) for a, b in layout.periods])
+    known = torch.tensor([conditions(a, b, radar) for a, b in layout.periods])
     return Inputs(x.half(), guess.half(), known), moved
 
 
@@ -234,10 +234,15 @@ def first_guesses(moved: Moved, radar: Radar) -> tuple[Tensor, Tensor]:
         ]
         chances.append(torch.stack(of_period, dim=1))  # (threshold, guess, y, x)
     chance = torch.stack(chances)
+    return guess_logits(chance), chance
+
+
+def guess_logits(chance: Float[Tensor, "*any threshold guess y x"]) -> Float[Tensor, "*any threshold guess y x"]:
+    """Return the logits of the conditional chances that chances say, none of them sure."""
     least = 0.01
-    below = torch.cat([torch.ones_like(chance[:, :1]), chance[:, :-1]], dim=1)
+    below = torch.cat([torch.ones_like(chance[..., :1, :, :, :]), chance[..., :-1, :, :, :]], dim=-4)
     conditional = (chance + least) / (below + 2 * least)
-    return torch.logit(conditional.clamp(least, 1 - least)), chance
+    return torch.logit(conditional.clamp(least, 1 - least))
 
 
 def signal(rain_rate: Tensor) -> Tensor:
@@ -280,7 +285,8 @@ def _channels(
     return torch.cat([still.flatten(0, 1), carried.flatten(0, 1), extra, guesses])
 
 
-def _conditions(a: int, b: int, radar: Radar) -> list[float]:
+def conditions(a: int, b: int, radar: Radar) -> list[float]:
+    """Return what is known of a map of the period (a, b], in frames: numbers about −1 to 1."""
     lead = (a + b + 1) / 2 * radar.minutes
     length = (b - a) * radar.minutes
     return [

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import nn
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import ArchiveError, RunError, SettingError, first_line
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+Net = TypeVar("Net", bound=nn.Module)
+
 RUN_VERSION = 2
 FACTS, WEIGHTS, STATE = "run.json", "weights.pt", "training.pt"
 SHIPPED_WEIGHTS = "weights.safetensors"
 BASE = "base"  # name of the run that ships in the package
+GRID = "grid"  # the recipe of chances for every cell
 CELL_KM = 4.0  # the coarseness whose blocks come nearest to this is the default
 
 
@@ -61,6 +65,16 @@ class Run:
         """History and periods, in minutes."""
         kept = self.facts["layout"]
         return Layout(kept["history"], tuple((a, b) for a, b in kept["periods"]), kept["guard"])
+
+    @property
+    def recipe(self) -> str:
+        """`grid`, of chances for every cell, or a recipe of one place."""
+        return str(self.facts.get("recipe", GRID))
+
+    @property
+    def cell_km(self) -> float | None:
+        """Edge of its cells in km; None of a run of no one radar."""
+        return None if self.grid is None else self.grid.coarsened(int(self.facts["coarseness"])).cell_km
 
     @property
     def is_base(self) -> bool:
@@ -162,8 +176,15 @@ class Run:
 
     @cached_property
     def network(self) -> RainNet:
-        """The network, ready to be asked."""
-        network = make_network(len(self.thresholds), self.facts["network"]["width"])
+        """The network of the grid, ready to be asked."""
+        return self.loaded(make_network(len(self.thresholds), self.facts["network"]["width"]))
+
+    def loaded(self, network: Net) -> Net:
+        """Return a network with the run's weights, ready to be asked.
+
+        Raises:
+            RunError: they cannot be read, or are of another network.
+        """
         try:
             network.load_state_dict(_weights(self.path))
         except checkpoint.UNREADABLE as error:
@@ -175,7 +196,7 @@ class Run:
         return predict_parts(self.network, inputs)
 
     def forecast(self, archive: str | Path | None = None, *, at: datetime | str | None = None) -> xr.Dataset:
-        """Return the chances of rain on the grid; see `fastrain.rain.forecast.forecast_grid`.
+        """Return the chances of rain on the grid, or at its place; see `fastrain.rain.forecast.forecast_grid`.
 
         Args:
             archive: path; the one the run was trained on if None.
@@ -262,7 +283,7 @@ def make_network(thresholds: int, width: int) -> RainNet:
     )
 
 
-def network_identity(network: RainNet) -> str:
+def network_identity(network: nn.Module) -> str:
     """Return a digest of a network's weights."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(network.state_dict().items()):

@@ -36,14 +36,25 @@ def calibrate(
     if control is not None:
         truth = shuffled(truth, control + 1)
     parts = [predict_parts(network, cache[int(i)]) for i in chosen]
+    a, b = split.blocks["calibrate"]
+    return settle(parts, truth, long=(b - a) * timedelta(minutes=radar.minutes) >= LONG)
+
+
+def settle(parts: list[tuple[ndarray, ndarray]], truth: list[ndarray], *, long: bool) -> tuple[float, Calibration]:
+    """Return how much of what was learned to keep, and the calibration that goes with it.
+
+    Args:
+        parts: of each window, the straight line and what was learned, (period, threshold, y, x) logits.
+        truth: (period, y, x) thresholds reached, −1 without truth.
+        long: whether the windows span a day or more, which isotonic regression needs.
+    """
     best: tuple[float, float, float] = (float("inf"), 1.0, 1.0)
     for share in SHARES_KEPT:
         logits = [straight + share * learned for straight, learned in parts]
         temperature, loss = pooled_temperature(logits, truth)
         best = min(best, (loss, share, temperature))
     _, share, temperature = best
-    a, b = split.blocks["calibrate"]
-    if (b - a) * timedelta(minutes=radar.minutes) >= LONG:
+    if long:
         return share, isotonic([straight + share * learned for straight, learned in parts], truth)
     return share, Calibration(temperature)
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from fastrain.nets.place_net import PlaceNet
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.chances import ordinal_loss
 
@@ -21,7 +22,7 @@ RIDGE = 0.02  # nats a cell; holds the line near the one it begins from where a 
 
 
 def fit_straight(
-    network: RainNet,
+    network: RainNet | PlaceNet,
     guess: Float[Tensor, "map threshold guess cell"],
     known: Float[Tensor, "map condition"],
     outcome: Int8[Tensor, "map cell"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,12 +12,13 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import TooShort
+from fastrain.core.errors import PlaceError, TooShort
 from fastrain.core.time import parse_time
-from fastrain.rain.hindcast import BASELINES, Network, Reference, hindcasts
+from fastrain.rain.hindcast import BASELINES, Hindcast, Network, Reference, hindcasts, known_names
+from fastrain.rain.inputs import Radar
 from fastrain.rain.peers import MEMBERS
-from fastrain.rain.run import Run
-from fastrain.samples.frames import load_frames, window_slots
+from fastrain.rain.run import GRID, Run
+from fastrain.samples.frames import Frames, load_frames, window_slots
 from fastrain.samples.split import issue_slots
 from fastrain.verification.changes import Changes
 from fastrain.verification.fss import EDGES, Fractions
@@ -46,6 +47,7 @@ class Verification:
         changes: warnings that rain starts or stops, by forecaster.
         fractions: by forecaster, how well the shares of rain in squares agree.
         cell_km: edge of a cell.
+        cell: row and column of the one cell that was judged; None where all were.
         intervals: by forecaster, the ends of the 90 % interval of `skill` over it, each (period, threshold); NaN where
             time is too short.
         hours: spanned by the scored windows.
@@ -65,6 +67,7 @@ class Verification:
     changes: dict[str, Changes]
     fractions: dict[str, Fractions]
     cell_km: float
+    cell: tuple[int, int] | None
     intervals: dict[str, tuple[ndarray, ndarray]]
     hours: float
 
@@ -118,6 +121,7 @@ class Verification:
         return {
             **kept,
             "truth": self.truth,
+            "cell": self.cell,
             "issues_without": self.absent,
             "periods_min": self.periods,
             "thresholds_mm_h": self.thresholds,
@@ -130,6 +134,7 @@ def verify(
     archive: Archive,
     *,
     against: tuple[str, ...] = BASELINES,
+    pixel: tuple[int, int] | None = None,
     progress: Progress = lambda *_: None,
 ) -> Verification:
     """Return the scores of a run and the baselines on time it was not trained on.
@@ -138,10 +143,12 @@ def verify(
         run: to be judged.
         archive: its own or another, of which all time is taken that the run has not seen.
         against: names of baselines.
+        pixel: row and column of a place whose cell alone is judged; every cell if None, or that of a run of one place.
         progress: called with issue times done, in all, and what is done.
 
     Raises:
         TooShort: no issue time is left to score.
+        PlaceError: the place lies outside the picture, or is not the one that the run speaks of.
         UsageError: a baseline is unknown, or the radar's cadence does not fit the run's periods.
     """
     issues = held_out(run, archive)
@@ -157,11 +164,11 @@ def verify(
     tallies = {name: Tally(from_on, MEMBERS if name == "steps" else None) for name, from_on in yes.items()}
     changes = {name: Changes(from_on) for name, from_on in yes.items()}
     fractions = {name: Fractions(from_on) for name, from_on in yes.items()}
-    network = Network.of(run, radar)
+    casts, cell = _forecaster(run, archive, radar, reference, against, pixel)
     done = 0
     for part in np.array_split(issues, -(-len(issues) // BATCH_OF_WINDOWS)):
         frames = load_frames(archive, run.coarseness_on(archive), window_slots(part, radar.layout))
-        for cast in hindcasts(frames, part, radar, reference, against=against, network=network):
+        for cast in casts(frames, part):
             event = cast.event()
             for name in against:
                 absent[name] += bool(np.isnan(cast.chances[name]).all())
@@ -190,6 +197,7 @@ def verify(
         changes=changes,
         fractions=fractions,
         cell_km=radar.cell_km,
+        cell=cell,
         intervals={
             # Windows that share frames are drawn together.
             name: skill_interval(np.array(tallies["network"].windows), np.array(tally.windows), radar.layout.length)
@@ -198,6 +206,46 @@ def verify(
         },
         hours=spanned,
     )
+
+
+Casts = Callable[[Frames, ndarray], Iterator[Hindcast]]
+
+
+def _forecaster(
+    run: Run,
+    archive: Archive,
+    radar: Radar,
+    reference: Reference,
+    against: tuple[str, ...],
+    pixel: tuple[int, int] | None,
+) -> tuple[Casts, tuple[int, int] | None]:
+    """Return what gives the hindcasts of some issue times, and the one cell that they are of, if they are of one."""
+    known_names(against)
+    coarseness = run.coarseness_on(archive)
+    asked = None if pixel is None else (pixel[0] // coarseness, pixel[1] // coarseness)
+    if run.recipe == GRID:
+        network = Network.of(run, radar)
+
+        def of_map(frames: Frames, part: ndarray) -> Iterator[Hindcast]:
+            for cast in hindcasts(frames, part, radar, reference, against=against, network=network):
+                yield cast if asked is None else cast.at(asked)
+
+        return of_map, asked
+    from fastrain.rain.place.hindcast import place_hindcasts
+    from fastrain.rain.place.run import place_parts, view_of
+
+    view = view_of(run, archive, radar)
+    parts = place_parts(run, radar, view)
+    cell = (int(view.nearby[0, 0]), int(view.nearby[0, 1]))
+    if asked not in (None, cell):
+        raise PlaceError(f"{run.path}: speaks of the cell in row {cell[0]}, column {cell[1]} alone, not of {asked}.")
+
+    def of_place(frames: Frames, part: ndarray) -> Iterator[Hindcast]:
+        return place_hindcasts(
+            frames, part, view, radar, reference, against=against, parts=parts, calibration=run.calibration
+        )
+
+    return of_place, cell
 
 
 def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:

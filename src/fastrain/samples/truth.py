@@ -65,7 +65,7 @@ def wet_share(frames: Frames, issue: int, layout: FrameLayout, table: LevelTable
 
 
 def thin(
-    wet: Float[ndarray, issues], *, keep: float, dry_below: float, seed: int
+    wet: Float[ndarray, issues], draws: Float[ndarray, issues], *, keep: float, dry_below: float
 ) -> tuple[Bool[ndarray, issues], Float[ndarray, issues]]:
     """Return which windows to train on, and what each then weighs, so that the chances need no correction.
 
@@ -74,10 +74,9 @@ def thin(
 
     Args:
         wet: share of wet cells in each window's history.
+        draws: of each window, drawn from 0 to 1.
         keep: share of dry windows that are kept.
         dry_below: wet share under which a window is dry.
-        seed: of the draw.
     """
     dry = wet < dry_below
-    kept = ~dry | (np.random.default_rng(seed).random(len(wet)) < keep)
-    return kept, np.where(dry, 1 / keep, 1.0)
+    return ~dry | (draws < keep), np.where(dry, 1 / keep, 1.0)

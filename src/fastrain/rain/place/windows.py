@@ -1,0 +1,114 @@
+"""Windows of a place: first guesses, motion and truth of a few cells, from a stretch of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int8
+from numpy import ndarray
+from torch import Tensor
+
+from fastrain.rain.hindcast import reached_now
+from fastrain.rain.inputs import GUESS_SPREAD, Radar, conditions, guess_logits, happened
+from fastrain.rain.place.guesses import Swept, chances_around, sweep, tracks
+from fastrain.samples.frames import Frames
+from fastrain.samples.truth import observed_now
+
+FAST = 60.0  # km/h that the network sees as 1
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What of the last frame passes the cells in each period of one window.
+
+    Attributes:
+        swept: of each period.
+        leads: minutes from issue to the middle of each.
+    """
+
+    swept: tuple[Swept, ...]
+    leads: tuple[float, ...]
+
+    def chances(
+        self, spread: float, radar: Radar, rows: tuple[int, ...], columns: tuple[int, ...]
+    ) -> Float[ndarray, "period threshold rows columns"]:
+        """Return the shares of what passes around the crossings of rows and columns, km a minute of lead around."""
+        count = len(radar.thresholds)
+        return np.stack(
+            [
+                chances_around(swept, count, spread * lead / radar.cell_km, rows, columns)
+                for swept, lead in zip(self.swept, self.leads, strict=True)
+            ]
+        )
+
+
+def leads_of(radar: Radar) -> tuple[float, ...]:
+    """Return the minutes from issue to the middle of each period."""
+    return tuple((a + b + 1) / 2 * radar.minutes for a, b in radar.layout.periods)
+
+
+def known_of(radar: Radar) -> Tensor:
+    """Return the conditions of each period, (period, condition)."""
+    return torch.tensor([conditions(a, b, radar) for a, b in radar.layout.periods])
+
+
+def ahead_of(frames: Frames, issues: Sequence[int] | ndarray, radar: Radar, cell: tuple[int, int]) -> list[Lead]:
+    """Return what passes in each period, for each of some issue times, and `motion_of_tracks` beside."""
+    return [lead for lead, _ in carried(frames, np.asarray(issues), radar, cell)]
+
+
+def carried(
+    frames: Frames, issues: Int[ndarray, issues], radar: Radar, cell: tuple[int, int]
+) -> list[tuple[Lead, Float[ndarray, 2]]]:
+    """Return for each issue time what passes in each period, and the motion at the place, (dy, dx) of FAST km/h."""
+    found = []
+    leads = leads_of(radar)
+    moved = tracks(frames, issues, radar, cell)
+    for issue, track in zip(issues, moved, strict=True):
+        reached = reached_now(frames, int(issue), radar).sum(axis=0)
+        observed = frames.maximum[frames.rows(np.array([issue]))[0]] != 255
+        swept = tuple(sweep(reached, observed, track, a, b) for a, b in radar.layout.periods)
+        motion = track[0] * radar.cell_km / (radar.minutes / 60) / FAST
+        found.append((Lead(swept, leads), motion.astype(np.float32)))
+    return found
+
+
+def guesses_at(
+    lead: Lead, radar: Radar, cells: Int[ndarray, "place 2"]
+) -> Float[ndarray, "place period threshold guess"]:
+    """Return first guesses at some cells, logits of conditional chances; the cells are crossings of a lattice."""
+    rows, columns = (tuple(int(v) for v in np.unique(cells[:, i])) for i in range(2))
+    chance = np.stack([lead.chances(spread, radar, rows, columns) for spread in GUESS_SPREAD], axis=2)
+    logits = guess_logits(torch.from_numpy(chance)).numpy()  # (period, threshold, guess, rows, columns)
+    at = np.searchsorted(rows, cells[:, 0]), np.searchsorted(columns, cells[:, 1])
+    return np.moveaxis(logits[..., at[0], at[1]], -1, 0)
+
+
+def at_cells(frames: Frames, cells: Int[ndarray, "place 2"]) -> Frames:
+    """Return the frames of some cells alone, as maps of one column; a cell beyond the map was never observed."""
+    rows, columns = frames.pixels.shape
+    y, x = cells.T
+    inside = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+    y, x = np.where(inside, y, 0), np.where(inside, x, 0)
+    out = inside[:, None]
+    return replace(
+        frames,
+        maximum=np.where(out, frames.maximum[:, y, x, None], 255).astype(np.uint8),
+        ratio=np.where(out, frames.ratio[:, y, x, None], 0).astype(np.uint8),
+        observed=np.where(out, frames.observed[:, y, x, None], 0).astype(np.uint8),
+        pixels=frames.pixels[y, x, None],
+    )
+
+
+def outcomes_at(there: Frames, issues: Int[ndarray, issues], radar: Radar) -> Int8[ndarray, "issues place period"]:
+    """Return how many thresholds each cell reached in each period, −1 without truth; `there` is of `at_cells`."""
+    found = [happened(there, int(issue), radar)[:, :, 0].T for issue in issues]
+    return np.stack(found) if found else np.empty((0, there.maximum.shape[1], len(radar.layout.periods)), np.int8)
+
+
+def seen_at_issue(there: Frames, issues: Int[ndarray, issues]) -> Bool[ndarray, "issues place"]:
+    """Return where the radar sees the cells at issue: elsewhere no chance is given."""
+    return np.stack([observed_now(there, int(issue))[:, 0] for issue in issues])
