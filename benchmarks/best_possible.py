@@ -27,8 +27,8 @@ import torch
 from fastrain.archive.store import Archive
 from fastrain.core.memory import keep_all_memory, peak_bytes
 from fastrain.rain.hindcast import BASELINES, Network, Reference, hindcasts
-from fastrain.rain.run import open_run
 from fastrain.rain.new_run import TrainSettings
+from fastrain.rain.run import open_run
 from fastrain.rain.train import train
 from fastrain.rain.verify import held_out
 from fastrain.samples.frames import load_frames, window_slots

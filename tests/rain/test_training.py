@@ -10,8 +10,8 @@ import synthetic
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, TooBig, TooShort
-from fastrain.rain.run import default_coarseness, open_run
 from fastrain.rain.new_run import TrainSettings
+from fastrain.rain.run import default_coarseness, open_run
 from fastrain.rain.train import train
 from fastrain.rain.verify import held_out, verify
 

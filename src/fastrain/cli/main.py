@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from fastrain.cli import archive, demo, rain, speedrun, vision
+from fastrain.cli import ablate, archive, demo, rain, speedrun, vision
 from fastrain.cli.show import say
 from fastrain.core.errors import FastrainError
 
@@ -51,6 +51,7 @@ app.command("export")(archive.export)
 app.command("train")(rain.train)
 app.command("verify")(rain.verify)
 app.command("forecast")(rain.forecast)
+app.command("ablate")(ablate.ablate)
 app.command("speedrun")(speedrun.speedrun)
 app.add_typer(vision.app)
 

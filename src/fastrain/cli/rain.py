@@ -93,6 +93,9 @@ def verify(
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write DIR/report.html.")] = None,
     place: Place = None,
     pixel: Pixel = None,
+    issues: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Issue times to score, evenly spaced (default: all).")
+    ] = None,
     truth: Of = None,
     json: Json = False,
 ) -> None:
@@ -105,7 +108,7 @@ def verify(
     names = tuple(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
     where = _pixel(held.schema.grid, place, pixel)
     with progress("verify") as move:
-        found = score(opened, held, against=names, pixel=where, progress=move)
+        found = score(opened, held, against=names, pixel=where, most=issues, progress=move)
     if report is not None:
         from fastrain.rain.report import write_report
 
@@ -157,6 +160,8 @@ def forecast(
     there = None
     if where is not None and (asked is not None or to is None or to.suffix == ".json"):
         there = at_place(chances, held.schema.grid, where)
+    if to is not None and to.suffix == ".png" and chances["chance"].shape[-2:] == (1, 1):
+        raise UsageError(f"--to {to}: {run} speaks of one place: there is no map; give --to chances.json or .nc.")
     if to is not None:
         _write(to, chances, there)
         say(f"Wrote {to}.")

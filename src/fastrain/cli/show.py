@@ -101,14 +101,23 @@ def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     with bar:
         task = bar.add_task("", total=None)
         began = said = time.monotonic()
+        first, last = 0, (0, 0)  # where this piece of work stood when it began, and where it stands
 
         def move(done: int, total: int, text: str) -> None:
-            nonlocal said
-            bar.update(task, completed=done, total=total, description=text)
+            nonlocal began, said, first, last
             now = time.monotonic()
+            if last[1] and (total != last[1] or done < last[0]):
+                # Another piece of work: how long the one before took says nothing of it.
+                began, first = now, done
+                bar.reset(task)
+            elif not last[1]:
+                first = max(0, done - 1)  # of a run that goes on, what was done before took no time
+            last = done, total
+            bar.update(task, completed=done, total=total, description=text)
             if not console.is_terminal and now - said > LINE_SECONDS:
                 said = now
-                left = (now - began) * (total - done) / max(1, done)
-                say(f"{title}: {done} of {total}, {text}, about {duration(left)} left")
+                left = (now - began) * (total - done) / max(1, done - first)
+                ends = f", about {duration(left)} left" if first < done < total else ""
+                say(f"{title}: {done} of {total}, {text}{ends}")
 
         yield move

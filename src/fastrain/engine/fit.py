@@ -121,6 +121,7 @@ def _state(
         "settings": _identity(settings, steering, average),
         "step": step,
         "loss": smooth,
+        "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],  # what drops out, for one, is drawn
     }
 
 
@@ -141,4 +142,7 @@ def _resume(
     steering.load_state_dict(kept["steering"])
     if average is not None:
         average.load_state_dict(kept["average"])
+    torch.set_rng_state(kept["random"][0])
+    if len(kept["random"]) - 1 == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(kept["random"][1:])
     return int(kept["step"]), kept["loss"]

@@ -61,7 +61,7 @@ class AncestorNet(nn.Module):
         return out.view(-1, self.periods, self.thresholds)
 
     def parts(self, x: Float[Tensor, "batch age value"], *_: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits of conditional chances that say the same, as far as chances fall; nothing stands beside them.
+        """Return logits of conditional chances that say the same, as far as chances fall, and zeros beside them.
 
         The ancestor's chances of rain and of heavy rain did not know of each other: the heavier is held under the
         lighter.
@@ -69,7 +69,8 @@ class AncestorNet(nn.Module):
         chance = self.forward(x).float().double().sigmoid().cummin(dim=-1).values
         below = torch.cat([torch.ones_like(chance[..., :1]), chance[..., :-1]], dim=-1)
         conditional = (chance / below).clamp(1e-6, 1 - 1e-6)
-        return torch.zeros_like(conditional).float(), conditional.logit().float()
+        logits = conditional.logit().float()
+        return logits, torch.zeros_like(logits)
 
     def shrink(self, share: float) -> None:
-        """Keep all: there is nothing beside what was learned to fall back to."""
+        """Keep all: there is nothing beside the one summand."""

@@ -30,6 +30,7 @@ class PlaceNet(nn.Module):
         conditions: numbers known of each period.
         width: of the widest map; the one dial of its size.
         compression: of squeeze-and-excite; None leaves it out.
+        dropout: share of the last map's values that a step of training goes without: windows are few and much alike.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PlaceNet(nn.Module):
         conditions: int,
         width: int = 32,
         compression: int | None = 16,
+        dropout: float = 0.3,
     ) -> None:
         super().__init__()
         self.periods, self.thresholds, self.guesses = periods, thresholds, guesses
@@ -51,6 +53,7 @@ class PlaceNet(nn.Module):
         self.middle = Block(width, 2 * width, MOTION, compression)
         self.coarse = Block(2 * width, 4 * width, MOTION, compression)
         left = (edge - 1) // 2 // 2 // 2
+        self.drop = nn.Dropout(dropout)
         self.dense = nn.Linear(4 * width * left * left, 4 * width)
         self.head = nn.Linear(4 * width, periods * thresholds)
         self.straight = nn.Linear(conditions, thresholds * (guesses + 1))
@@ -93,7 +96,7 @@ class PlaceNet(nn.Module):
         x = F.max_pool2d(F.gelu(self.stem(x)), 2)  # the whitened map is the largest: it shrinks before anything else
         x = F.max_pool2d(self.fine(x, motion), 2)
         x = self.coarse(F.max_pool2d(self.middle(x, motion), 2), motion)  # (batch, 4·width, 3, 3)
-        learned = self.head(F.gelu(self.dense(x.flatten(1)))).view(-1, self.periods, self.thresholds)
+        learned = self.head(F.gelu(self.dense(self.drop(x.flatten(1))))).view(-1, self.periods, self.thresholds)
         line = self.straight(known).view(self.periods, self.thresholds, self.guesses + 1)
         straight = torch.einsum("ptg,bptg->bpt", line[..., :-1].float(), guess.float())
         return straight + line[..., -1].float(), learned.float()

@@ -27,6 +27,7 @@ class RainNet(nn.Module):
         conditions: numbers known of each map.
         width: of the finest scale; the one dial of its size.
         compression: of squeeze-and-excite; None leaves it out.
+        block: edge, in cells of the input, of the cells that chances are for; the guesses are of those.
     """
 
     def __init__(
@@ -38,16 +39,17 @@ class RainNet(nn.Module):
         conditions: int,
         width: int = 32,
         compression: int | None = 16,
+        block: int = 1,
     ) -> None:
         super().__init__()
-        self.thresholds, self.guesses = thresholds, guesses
+        self.thresholds, self.guesses, self.block = thresholds, guesses, block
         self.stem = Whitening(channels, width)
         self.fine = Block(self.stem.width, width, conditions, compression)
         self.middle = Block(width, 2 * width, conditions, compression)
         self.coarse = Block(2 * width, 2 * width, conditions, compression)
         self.middle_up = Block(4 * width, 2 * width, conditions, compression)
         self.fine_up = Block(3 * width, width, conditions, compression)
-        self.head = nn.Conv2d(width, thresholds, 2, padding=1)
+        self.head = nn.Conv2d(width, thresholds, 2, padding=1) if block == 1 else nn.Conv2d(width, thresholds, 1)
         self.straight = nn.Linear(conditions, thresholds * (guesses + 1))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
@@ -61,9 +63,9 @@ class RainNet(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch channel y x"],
-        guess: Float[Tensor, "batch threshold guess y x"],
+        guess: Float[Tensor, "batch threshold guess rows columns"],
         known: Float[Tensor, "batch conditions"],
-    ) -> Float[Tensor, "batch threshold y x"]:
+    ) -> Float[Tensor, "batch threshold rows columns"]:
         """Return the logits.
 
         Args:
@@ -77,9 +79,9 @@ class RainNet(nn.Module):
     def parts(
         self,
         x: Float[Tensor, "batch channel y x"],
-        guess: Float[Tensor, "batch threshold guess y x"],
+        guess: Float[Tensor, "batch threshold guess rows columns"],
         known: Float[Tensor, "batch conditions"],
-    ) -> tuple[Float[Tensor, "batch threshold y x"], Float[Tensor, "batch threshold y x"]]:
+    ) -> tuple[Float[Tensor, "batch threshold rows columns"], Float[Tensor, "batch threshold rows columns"]]:
         """Return the two summands of the logits: the straight line through the guesses, and what is learned."""
         x = x.contiguous(memory_format=torch.channels_last)
         fine = self.fine(F.gelu(self.stem(x)), known)
@@ -87,6 +89,9 @@ class RainNet(nn.Module):
         coarse = self.coarse(_down(middle), known)
         middle = self.middle_up(torch.cat([middle, _up(coarse, middle)], dim=1), known)
         fine = self.fine_up(torch.cat([fine, _up(middle, fine)], dim=1), known)
+        if self.block > 1:
+            # The row and column that the stem took come back as copies; a block is what its most telling cell is.
+            fine = F.max_pool2d(F.pad(fine, (0, 1, 0, 1), mode="replicate"), self.block)
         learned = self.head(fine)  # (batch, threshold, y, x): the head's padding gives back what the stem took
         line = self.straight(known).view(len(x), self.thresholds, self.guesses + 1)
         straight = torch.einsum("btg,btgyx->btyx", line[:, :, :-1].float(), guess.float())

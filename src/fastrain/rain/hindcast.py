@@ -17,9 +17,11 @@ from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, happen
 from fastrain.rain.peers import PEERS, peer
 from fastrain.rain.run import Run
 from fastrain.samples.frames import Frames, load_frames
+from fastrain.samples.split import evenly
 from fastrain.samples.truth import OBSERVED_SHARE, observed_now
 
 BASELINES = ("climatology", "persistence", "advection", "lagrangian")
+COUNTED, TRIED = 2000, 200  # windows, at most, that the baselines learn frequencies and smoothing from
 SPREADS = (0.15, 0.3, 0.6, 1.2)  # km of smoothing a minute, of which the calibration time chooses the best
 
 
@@ -227,14 +229,14 @@ def learn_reference(frames: Frames, train: ndarray, calibrate: ndarray, radar: R
     """Return what the baselines learn: frequencies from the training time, smoothing from the calibration time."""
     reached = np.zeros((len(radar.layout.periods), len(radar.thresholds)))
     cells = np.zeros(len(radar.layout.periods))
-    for issue in train:
+    for issue in evenly(train, COUNTED):
         outcome = happened(frames, int(issue), radar)
         cells += (outcome >= 0).sum(axis=(1, 2))
         for k in range(len(radar.thresholds)):
             reached[:, k] += (outcome > k).sum(axis=(1, 2))
     climatology = reached / np.maximum(cells, 1)[:, None]
     squared = np.zeros(len(SPREADS))
-    for issue in calibrate:
+    for issue in evenly(calibrate, TRIED):
         _, moved = make_inputs(frames, int(issue), radar)
         outcome = happened(frames, int(issue), radar)
         judged = (outcome >= 0) & moved.known.numpy()

@@ -167,26 +167,31 @@ def scale_figure(found: Verification) -> Figure:
     """Return the fractions skill score over the size of squares and the ROC curves, of the lowest threshold."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.9, 3.6), layout="constrained")
-    by_scale, curve = figure.subplots(1, 2)
+    alone = found.cell is not None  # one cell has no scales
+    figure = Figure(figsize=(5.0 if alone else 9.9, 3.6), layout="constrained")
+    *left, curve = figure.subplots(1, 1 if alone else 2, squeeze=False)[0]
     km = [edge * found.cell_km for edge in EDGES]
     middle = len(found.periods) // 2
     for name, fractions in found.fractions.items():
         if name == "climatology":  # says the same everywhere
             continue
         width = 2 if name == "network" else 1.2
-        by_scale.plot(
-            km, fractions.score[:, middle, 0], "o-", color=INK[name], label=NAMES[name], markersize=3, linewidth=width
-        )
+        drawn = {"color": INK[name], "markersize": 3, "linewidth": width}
+        for by_scale in left:
+            by_scale.plot(km, fractions.score[:, middle, 0], "o-", **drawn)
         false, hit = found.tallies[name].roc(middle, 0)
-        curve.plot(false, hit, "o-", color=INK[name], markersize=3, linewidth=width)
+        curve.plot(false, hit, "o-", label=NAMES[name], **drawn)
     a, b = found.periods[middle]
     said = f"≥ {found.thresholds[0]:g} mm/h, {a}–{b} min"
-    by_scale.set(title=f"Rain in squares of …, {said}", xlabel="edge, km", ylabel="fractions skill score", ylim=(0, 1))
+    for by_scale in left:
+        by_scale.set(
+            title=f"Rain in squares of …, {said}", xlabel="edge, km", ylabel="fractions skill score", ylim=(0, 1)
+        )
     curve.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
     curve.set(title=f"ROC, {said}", xlabel="of dry cells, false alarms", ylabel="of wet cells, hits")
-    handles, labels = by_scale.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+    handles, labels = curve.get_legend_handles_labels()
+    columns = 3 if alone else len(labels)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
     return figure
 
 

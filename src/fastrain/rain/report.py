@@ -88,8 +88,8 @@ def write_report(
         brier=_image(figure_png(brier_figure(found)), "Brier scores by lead, one panel for each threshold"),
         scores=_scores(found),
         changes=_changes(found),
-        scales=_image(figure_png(scale_figure(found)), "Fractions skill score by scale, and ROC curves"),
-        cases=_cases(run, archive, found),
+        scales=_scales(found),
+        cases=_cases(run, archive, found) if found.cell is None else "",
         pictures="".join(
             f"<figure><img src='{src}' alt=''><figcaption>{_escape(c)}</figcaption></figure>"
             for c, src in pictures or []
@@ -130,6 +130,7 @@ def _forecast(archive: Archive, chances: xr.Dataset, place: PlaceForecast | None
         for i in range(len(level))
         if held[i]
     ]
+    alone = chances["chance"].shape[-2:] == (1, 1)  # a run of one place has no map ahead
     bounds = (chances["lead_bounds"].values / np.timedelta64(60, "s")).astype(int)
     thresholds = [f"{float(t):g}" for t in chances["threshold"].values]
     ahead = {
@@ -140,6 +141,7 @@ def _forecast(archive: Archive, chances: xr.Dataset, place: PlaceForecast | None
                 data_address(png(chance_picture(chances["chance"].values[p, k]))),
             )
             for p, (a, b) in enumerate(bounds)
+            if not alone
         ]
         for k, t in enumerate(thresholds)
     }
@@ -156,12 +158,13 @@ def _forecast(archive: Archive, chances: xr.Dataset, place: PlaceForecast | None
         f"<span style='background:{c}'>{e:g}</span>" for e, c in zip(RATE_EDGES, RATE_COLOURS, strict=True)
     )
     return (
-        "<h2>The last hour, and the chances ahead</h2><div class='both'><div>"
+        f"<h2>The last hour, and the chances {'at the place' if alone else 'ahead'}</h2><div class='both'><div>"
         f"<div class='map' style='aspect-ratio:{columns}/{rows}'><img id='frame' alt='radar map'>{marker}</div>"
         "<div class='bar'><button id='play' type='button'>Pause</button><input id='at' type='range' min='0' value='0' "
         "aria-label='time'></div><p id='when' class='when'></p>"
-        f"<p>{buttons}</p><p class='legend'>mm/h {legend}</p>"
-        "<p class='legend chance'>chance <span>0</span><i></i><span>1</span> grey: not observed</p></div>"
+        f"<p{' hidden' if alone else ''}>{buttons}</p><p class='legend'>mm/h {legend}</p>"
+        f"<p class='legend chance'{' hidden' if alone else ''}>chance <span>0</span><i></i><span>1</span> grey: not "
+        "observed</p></div>"
         f"<div>{_lights(place)}</div></div>"
         f"<script>const observed={json.dumps(frames)},ahead={json.dumps(ahead)};</script>"
     )
@@ -306,6 +309,16 @@ def _changes(found: Verification) -> str:
         counts = "".join(f"<td class='n'>{row['changed']:,} of {row['cells']:,}</td>" for row in rows)
         out.append(f"<tr class='counts'><th></th><td>cells that changed</td>{counts}</tr>")
     return "".join(out) + "</table>"
+
+
+def _scales(found: Verification) -> str:
+    roc = "hits against false alarms as the chance that counts as yes falls"
+    if found.cell is not None:
+        head, words = "Hits and false alarms", f"ROC: {roc}."
+    else:
+        head = "On what scale is it right?"
+        words = f"Left: shares of rain in squares of a size, forecast beside truth; 1 is perfect. Right: {roc}."
+    return f"<h2>{head}</h2><p>{words}</p>" + _image(figure_png(scale_figure(found)), head)
 
 
 def _cases(run: Run, archive: Archive, found: Verification) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import numpy as np
 from numpy import ndarray
 
 from fastrain.nets.rain_net import RainNet
@@ -15,11 +14,12 @@ from fastrain.rain.inputs import InputCache, Radar, happened
 from fastrain.rain.run import predict_parts
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import LONG
-from fastrain.samples.split import Split
+from fastrain.samples.split import Split, evenly
 from fastrain.verification.tally import Decider
 
 SHARES_KEPT = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the learned correction, of which the calibration time chooses one
 MOST_WINDOWS = 100  # looked at, spread over the calibration time; more would only take memory
+DECIDED_ON = 200  # windows that settle which chance counts as yes; more would only take time
 
 
 def calibrate(
@@ -30,8 +30,7 @@ def calibrate(
     A network trained on a single night is right about some things and sure about too many: the calibration time says
     how much of its correction to smoothed advection holds.
     """
-    issues = split.issues["calibrate"]
-    chosen = issues[np.linspace(0, len(issues) - 1, min(len(issues), MOST_WINDOWS)).astype(int)]
+    chosen = evenly(split.issues["calibrate"], MOST_WINDOWS)
     truth = [happened(cache.frames, int(i), radar) for i in chosen]
     if control is not None:
         truth = shuffled(truth, control + 1)
@@ -66,7 +65,7 @@ def decide(
     shape = (len(radar.layout.periods), len(radar.thresholds))
     judge = Network(lambda inputs: predict_parts(network, inputs), calibration)
     deciders: dict[str, Decider] = {}
-    for cast in hindcasts(frames, split.issues["calibrate"], radar, reference, network=judge):
+    for cast in hindcasts(frames, evenly(split.issues["calibrate"], DECIDED_ON), radar, reference, network=judge):
         for name, chance in cast.chances.items():
             deciders.setdefault(name, Decider(shape)).add(chance, cast.event(), cast.judged)
     return {name: decider.best() for name, decider in deciders.items()}

@@ -19,7 +19,7 @@ from fastrain.rain.inputs import Radar
 from fastrain.rain.peers import MEMBERS
 from fastrain.rain.run import GRID, Run
 from fastrain.samples.frames import Frames, load_frames, window_slots
-from fastrain.samples.split import issue_slots
+from fastrain.samples.split import evenly, issue_slots, sharing
 from fastrain.verification.changes import Changes
 from fastrain.verification.fss import EDGES, Fractions
 from fastrain.verification.intervals import skill_interval
@@ -135,6 +135,7 @@ def verify(
     *,
     against: tuple[str, ...] = BASELINES,
     pixel: tuple[int, int] | None = None,
+    most: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> Verification:
     """Return the scores of a run and the baselines on time it was not trained on.
@@ -144,6 +145,7 @@ def verify(
         archive: its own or another, of which all time is taken that the run has not seen.
         against: names of baselines.
         pixel: row and column of a place whose cell alone is judged; every cell if None, or that of a run of one place.
+        most: issue times, evenly spaced; all if None.
         progress: called with issue times done, in all, and what is done.
 
     Raises:
@@ -152,6 +154,8 @@ def verify(
         UsageError: a baseline is unknown, or the radar's cadence does not fit the run's periods.
     """
     issues = held_out(run, archive)
+    if most is not None:
+        issues = evenly(issues, most)
     radar = run.radar(archive)
     kept = run.facts["reference"]
     reference = Reference(np.array(kept["climatology"]), kept["spread"])
@@ -181,6 +185,7 @@ def verify(
             done += 1
             progress(done, len(issues), "hindcasts")
     axis = archive.schema.axis
+    together = sharing(issues, radar.layout.length)
     spanned = (int(issues[-1]) - int(issues[0]) + radar.layout.length) * radar.minutes / 60
     return Verification(
         run=str(run.path),
@@ -200,7 +205,7 @@ def verify(
         cell=cell,
         intervals={
             # Windows that share frames are drawn together.
-            name: skill_interval(np.array(tallies["network"].windows), np.array(tally.windows), radar.layout.length)
+            name: skill_interval(np.array(tallies["network"].windows), np.array(tally.windows), together)
             for name, tally in tallies.items()
             if name != "network"
         },

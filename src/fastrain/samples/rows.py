@@ -52,12 +52,13 @@ class Rows:
 
     def read(self, numbers: Int[ndarray, "*wanted"]) -> ndarray:
         """Return the rows of some numbers, (*wanted, *shape)."""
-        out = np.empty((numbers.size, self.row_bytes), np.uint8)
-        for row, number in zip(out, numbers.ravel(), strict=True):
-            read = os.preadv(self._file.fileno(), [memoryview(row)], int(number) * self.row_bytes)
-            if read != self.row_bytes:
+        out = bytearray(numbers.size * self.row_bytes)
+        into = memoryview(out)
+        for i, number in enumerate(numbers.ravel()):
+            row = into[i * self.row_bytes : (i + 1) * self.row_bytes]
+            if os.preadv(self._file.fileno(), [row], int(number) * self.row_bytes) != self.row_bytes:
                 raise OSError(f"{self.path}: row {number} is not whole; remove the run's folder and train again.")
-        return out.view(self.dtype).reshape(*numbers.shape, *self.shape)
+        return np.frombuffer(out, self.dtype).reshape(*numbers.shape, *self.shape)
 
     def all(self) -> ndarray:
         """Return all rows."""

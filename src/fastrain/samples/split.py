@@ -80,6 +80,16 @@ def issue_slots(observed: Bool[ndarray, time], layout: FrameLayout, start: int, 
     return np.asarray(issue[good])
 
 
+def evenly(issues: Int[ndarray, issues], most: int) -> Int[ndarray, chosen]:
+    """Return at most so many issue times, evenly spaced."""
+    return np.asarray(issues[np.linspace(0, len(issues) - 1, min(len(issues), most)).astype(int)])
+
+
+def sharing(issues: Int[ndarray, issues], length: int) -> int:
+    """Return how many neighbouring windows share frames."""
+    return max(1, round(length / float(np.median(np.diff(issues))))) if len(issues) > 1 else 1
+
+
 def split_slots(observed: Bool[ndarray, time], layout: FrameLayout) -> dict[str, tuple[int, int]] | None:
     """Return the blocks whose issue times come nearest to the wanted shares, or None where too few remain."""
     everywhere = issue_slots(observed, layout, 0, len(observed))

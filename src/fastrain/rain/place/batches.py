@@ -112,9 +112,11 @@ class PlaceBatches:
         self._next = (step + 1, self._maker.submit(self._make, step + 1))
         return made
 
-    def close(self) -> None:
-        """Wait for what is under way."""
-        self._maker.shutdown()
+    def __enter__(self) -> PlaceBatches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._maker.shutdown()  # and wait for what is under way
 
     def _make(self, step: int) -> PlaceBatch:
         draw = np.random.default_rng([self.seed, step])

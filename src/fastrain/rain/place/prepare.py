@@ -7,7 +7,6 @@ motion and truth at the place and at the cells beside it. A pass that was killed
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,8 +152,13 @@ class Prepared:
         kept["issue"], kept["weight"] = issues, weights
         self.kept[name].add(kept)
 
-    def remove(self) -> None:
-        """Take the files off the disk."""
+    def close(self) -> None:
+        """Close the files."""
         for rows in self._files.values():
             rows.close()
-        shutil.rmtree(self.folder)
+
+    def __enter__(self) -> Prepared:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

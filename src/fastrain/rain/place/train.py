@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from numpy import ndarray
 from torch import nn
 
@@ -43,16 +42,49 @@ from fastrain.rain.settle import settle
 from fastrain.rain.straight import fit_straight
 from fastrain.samples.frames import load_frames, window_slots
 from fastrain.samples.layout import LONG
-from fastrain.samples.split import Split, split_archive
+from fastrain.samples.split import Split, evenly, split_archive
 from fastrain.verification.tally import Decider
 
-FEWEST_EVENTS = 500  # windows, places and periods that must reach a threshold for it to be learned
+FEWEST_EVENTS = 20  # at each place looked from, windows and periods that must reach a threshold for it to be learned
 STEM_WINDOWS = 256  # that the whitening is fitted to
 LINE_WINDOWS = 4000  # that the straight line is fitted to, at most
 CALIBRATED_ON = 1500  # windows, at most
 PLACES_A_WINDOW = 4  # that the calibration looks from: the place itself, and others beside it
 DECIDED_ON = 300  # windows, at most, that settle what the baselines know and which chance counts as yes
 FEWEST_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, on what.
+
+    Attributes:
+        archive: to learn from.
+        settings: of the user.
+        recipe: of the settings.
+        split: of the archive's time.
+        coarseness: of the cells.
+        radar: of the windows.
+        cell: row and column of the place's cell.
+    """
+
+    archive: Archive
+    settings: TrainSettings
+    recipe: Recipe
+    split: Split
+    coarseness: int
+    radar: Radar
+    cell: tuple[int, int]
+
+    def view(self, *, training: bool) -> View:
+        """Return what the network sees, for training from the cells beside the place as well."""
+        shape = self.archive.schema.grid.coarsened(self.coarseness).shape
+        return self.recipe.view(self.radar, self.cell, shape, training)
+
+    @property
+    def control(self) -> int | None:
+        """Seed of the shuffling of a control that must not learn."""
+        return self.settings.seed if self.settings.shuffle_truth else None
 
 
 def train_place(archive: Archive, run_path: Path, settings: TrainSettings, *, say: Say, progress: Progress) -> Run:
@@ -63,53 +95,34 @@ def train_place(archive: Archive, run_path: Path, settings: TrainSettings, *, sa
         TooShort: too little is observed at the place, or it rained too little there.
     """
     began = time.monotonic()
-    recipe = _recipe(settings)
+    recipe, pixel = _recipe(settings)
     coarseness = settings.coarseness or default_coarseness(archive)
     split = split_archive(archive)
     layout = split.layout.frames(archive.schema.axis.cadence)
     radar = Radar.of(archive.schema, coarseness, edges_of(archive, settings, say), layout, settings.truth)
-    assert settings.place is not None
-    cell = settings.place[0] // coarseness, settings.place[1] // coarseness
-    shape = archive.schema.grid.coarsened(coarseness).shape
+    task = Task(archive, settings, recipe, split, coarseness, radar, (pixel[0] // coarseness, pixel[1] // coarseness))
     say_choices(archive, coarseness, split, radar, say)
     plan = plan_of(archive, settings, radar, split, None)
     folder = run_path / FOLDER
     if not begin_run(run_path, plan) and folder.exists():
         shutil.rmtree(folder)
-    prepared = Prepared(folder, recipe.view(radar, cell, shape, True), radar)
-    issues = {"train": split.issues["train"], "calibrate": _spread(split.issues["calibrate"], CALIBRATED_ON)}
-    draws = np.random.default_rng(settings.seed).random(len(issues["train"]))
-    prepared.fill(archive, coarseness, Wanted(issues, draws, settings.keep_dry, settings.dry_below), progress)
-
-    count, climatology = _climatology(prepared, radar, say)
-    radar = replace(radar, thresholds=radar.thresholds[:count])
-    plan["thresholds"] = list(radar.thresholds)
-    control = settings.seed if settings.shuffle_truth else None
-    looker = Looker(prepared, "train", count, control=control)
-    batches = PlaceBatches(looker, recipe.batch, seed=settings.seed, turned=recipe.turned)
-    torch.manual_seed(settings.seed)
-    network = recipe.network(prepared.view, len(radar.layout.periods), count, settings.width)
-    if isinstance(network, PlaceNet):
-        some = looker.spread(STEM_WINDOWS)
-        network.stem.fit(looker.look(some, np.zeros(len(some), int))[0])
-        fit_straight(network, *looker.guesses(LINE_WINDOWS))
-    steps = steps_of(recipe, looker.count)
-    say(
-        f"{looker.count} windows; {sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of "
-        f"{recipe.batch} windows."
-    )
-    fitted = _fit(recipe, network, batches, steps, run_path, progress)
-    batches.close()
-    parts = parts_of_network(fitted)
-    calm = Looker(prepared, "calibrate", count, control=control)
-    share, calibration = _calibrate(calm, parts, split, radar, settings.seed)
-    fitted.shrink(share)  # type: ignore[operator]
-    reference, decided = _decide(
-        archive, coarseness, split, recipe.view(radar, cell, shape, False), radar, climatology, parts, calibration
-    )
-    settled = Settled(fitted, steps, share, calibration, reference, decided, looker.count, time.monotonic() - began)
+    with Prepared(folder, task.view(training=True), radar) as prepared:
+        issues = {"train": split.issues["train"], "calibrate": evenly(split.issues["calibrate"], CALIBRATED_ON)}
+        draws = np.random.default_rng(settings.seed).random(len(issues["train"]))
+        prepared.fill(archive, coarseness, Wanted(issues, draws, settings.keep_dry, settings.dry_below), progress)
+        count, climatology = _climatology(prepared, radar, say)
+        task = replace(task, radar=replace(radar, thresholds=radar.thresholds[:count]))
+        looker = Looker(prepared, "train", count, control=task.control)
+        network, steps = _fitted(task, looker, run_path, say, progress)
+        parts = parts_of_network(network)
+        calm = Looker(prepared, "calibrate", count, control=task.control)
+        share, calibration = _calibrate(calm, parts, task)
+    network.shrink(share)  # type: ignore[operator]
+    reference, decided = _decide(task, climatology, parts, calibration)
+    settled = Settled(network, steps, share, calibration, reference, decided, looker.count, time.monotonic() - began)
+    plan["thresholds"] = list(task.radar.thresholds)
     keep_run(run_path, archive, plan, settings, split, settled)
-    prepared.remove()
+    shutil.rmtree(folder)
     return open_run(run_path)
 
 
@@ -118,32 +131,43 @@ def steps_of(recipe: Recipe, windows: int) -> int:
     return max(FEWEST_STEPS, min(recipe.epochs * windows, recipe.most) // recipe.batch)
 
 
-def _recipe(settings: TrainSettings) -> Recipe:
+def _recipe(settings: TrainSettings) -> tuple[Recipe, tuple[int, int]]:
     try:
         recipe = RECIPES[settings.recipe]
     except KeyError:
         raise SettingError(f"--recipe {settings.recipe}: expected grid, {', '.join(RECIPES)}.") from None
     if settings.place is None:
         raise SettingError(f"--recipe {settings.recipe} speaks of one place: give --place LAT,LON or --pixel ROW,COL.")
-    return recipe
+    return recipe, settings.place
 
 
-def _fit(
-    recipe: Recipe, network: nn.Module, batches: PlaceBatches, steps: int, run_path: Path, progress: Progress
-) -> nn.Module:
-    try:
-        return fit(
-            network,
-            batches.batch,
-            recipe.loss,
-            recipe.steering(network, steps),
-            FitSettings(steps=steps, clip=1.0, bf16=recipe.bf16),
-            average=Average(network, max(20, steps // 8)) if recipe.averaged else None,
-            state=run_path / STATE,
-            progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
-        )
-    except FloatingPointError as error:
-        raise RunError(f"{run_path}: training went astray, {error}; try another --seed.") from None
+def _fitted(task: Task, looker: Looker, run_path: Path, say: Say, progress: Progress) -> tuple[nn.Module, int]:
+    """Return the fitted network, and the steps of its training."""
+    recipe, seed, count = task.recipe, task.settings.seed, looker.thresholds
+    torch.manual_seed(seed)
+    network = recipe.network(looker.prepared.view, len(task.radar.layout.periods), count, task.settings.width)
+    if isinstance(network, PlaceNet):
+        some = looker.spread(STEM_WINDOWS)
+        network.stem.fit(looker.look(some, np.zeros(len(some), int))[0])
+        fit_straight(network, *looker.guesses(LINE_WINDOWS))
+    steps = steps_of(recipe, looker.count)
+    weights = sum(p.numel() for p in network.parameters())
+    say(f"{looker.count} windows; {weights:,} weights, {steps} steps of {recipe.batch} windows.")
+    with PlaceBatches(looker, recipe.batch, seed=seed, turned=recipe.turned) as batches:
+        try:
+            fitted = fit(
+                network,
+                batches.batch,
+                recipe.loss,
+                recipe.steering(network, steps),
+                FitSettings(steps=steps, clip=1.0),
+                average=Average(network, max(20, steps // 8)) if recipe.averaged else None,
+                state=run_path / STATE,
+                progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
+            )
+        except FloatingPointError as error:
+            raise RunError(f"{run_path}: training went astray, {error}; try another --seed.") from None
+    return fitted, steps
 
 
 def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarray]:
@@ -160,51 +184,46 @@ def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarr
         more = outcome[..., None] > steps
         reached += (weight[..., None] * more).sum(axis=(0, 1))
         events += more.sum(axis=(0, 1, 2))
-    count = int((events >= FEWEST_EVENTS).sum())
+    needed = FEWEST_EVENTS * len(prepared.view.nearby)
+    count = int((events >= needed).sum())
     if count == 0:
         raise TooShort(
             f"The training time is too dry: {radar.thresholds[0]:g} mm/h is reached {events[0]} times at the place and "
-            f"beside it, {FEWEST_EVENTS} are needed. Ingest more pictures of this radar."
+            f"beside it, {needed} are needed. Ingest more pictures of this radar."
         )
     for threshold, n in zip(radar.thresholds[count:], events[count:], strict=True):
         say(
-            f"Threshold {threshold:g} mm/h is left out: it is reached {n} times in the training time, {FEWEST_EVENTS} "
+            f"Threshold {threshold:g} mm/h is left out: it is reached {n} times in the training time, {needed} "
             "are needed."
         )
     return count, (reached / np.maximum(total, 1e-9)[:, None])[:, :count]
 
 
-def _calibrate(looker: Looker, parts: Parts, split: Split, radar: Radar, seed: int) -> tuple[float, Calibration]:
+def _calibrate(looker: Looker, parts: Parts, task: Task) -> tuple[float, Calibration]:
     """Return how much of what was learned to keep, and the calibration that goes with it, from the calibration time."""
     found, truth = [], []
     beside = min(PLACES_A_WINDOW, looker.places) - 1
     for number in range(looker.count):
-        draw = np.random.default_rng([seed, 5, number])
+        draw = np.random.default_rng([task.settings.seed, 5, number])
         at = np.concatenate([[0], draw.integers(0, looker.places, beside)]).astype(int)
         x, guess, known, motion, outcome, _ = looker.look(np.full(len(at), number), at)
         # As a map of one column: (place, period, threshold) to (period, threshold, place, 1).
         straight, learned = (np.moveaxis(part, 0, -1)[..., None] for part in parts(x, guess, known, motion))
         found.append((straight, learned))
         truth.append(outcome.numpy().T[..., None])
-    a, b = split.blocks["calibrate"]
-    return settle(found, truth, long=(b - a) * radar.cadence >= LONG)
+    a, b = task.split.blocks["calibrate"]
+    return settle(found, truth, long=(b - a) * task.radar.cadence >= LONG)
 
 
 def _decide(
-    archive: Archive,
-    coarseness: int,
-    split: Split,
-    view: View,
-    radar: Radar,
-    climatology: ndarray,
-    parts: Parts,
-    calibration: Calibration,
+    task: Task, climatology: ndarray, parts: Parts, calibration: Calibration
 ) -> tuple[Reference, dict[str, ndarray]]:
     """Return what the baselines know, and for each forecaster the chance from which on it counts as yes."""
+    radar, view = task.radar, task.view(training=False)
     known: list[Case] = []
-    for part in np.array_split(_spread(split.issues["calibrate"], DECIDED_ON), 8):
+    for part in np.array_split(evenly(task.split.issues["calibrate"], DECIDED_ON), 8):
         if len(part):
-            frames = load_frames(archive, coarseness, window_slots(part, radar.layout), memory=2**62)
+            frames = load_frames(task.archive, task.coarseness, window_slots(part, radar.layout), memory=2**62)
             known += cases(frames, part, view, radar)
     row, column = (int(v) for v in view.nearby[0])
     steps = np.arange(len(radar.thresholds))
@@ -221,9 +240,3 @@ def _decide(
         for name, chance in cast.chances.items():
             deciders.setdefault(name, Decider(climatology.shape)).add(chance, cast.event(), cast.judged)
     return reference, {name: decider.best() for name, decider in deciders.items()}
-
-
-def _spread(issues: Int[ndarray, issues], most: int) -> Int[ndarray, chosen]:
-    """Return at most so many issue times, evenly spaced."""
-    chosen: ndarray = issues[np.linspace(0, len(issues) - 1, min(len(issues), most)).astype(int)]
-    return chosen

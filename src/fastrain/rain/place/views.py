@@ -1,5 +1,8 @@
 """What a place's network sees of a frame: bytes that are cut out once and kept, and the inputs made from them.
 
+A view keeps a record of each frame, `records`, and makes inputs of the records of a window's frames, `inputs`, as seen
+from one of the cells `nearby`, of which the first is the place itself.
+
 `Foveal` is ours: the radar around the place, fine near it and the coarser the farther off, so that 240 km to every side
 fit into a few small maps; what the ancestor's rings were for. `Rings` is the ancestor's own.
 """
@@ -10,7 +13,6 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,31 +28,9 @@ from fastrain.samples.frames import Frames
 AGES = 6  # frames of the history that are shown, as the ancestor's
 EDGE = 31  # blocks to a map
 SPAN_KM = 240.0  # to every side of the place
-REACH = 2  # places beside it that training looks at too, to each side, a coarsest block apart
+REACH = 2  # places beside it that training looks at too, to each side
+APART = 2  # coarsest blocks between them: rain of neighbouring blocks is nearly the same
 BYTES_A_SIGNAL = 120.0  # of what the network sees of a rain rate; the largest, of 300 mm/h, is 1.7
-
-
-class View(Protocol):
-    """What a recipe sees of frames.
-
-    Attributes:
-        nearby: (place, 2) row and column of the cells that it can look at; the first is the place itself.
-        record_bytes: kept of each frame.
-    """
-
-    @property
-    def nearby(self) -> Int[ndarray, "place 2"]: ...  # noqa: D102
-
-    @property
-    def record_bytes(self) -> int: ...  # noqa: D102
-
-    def records(self, frames: Frames, slots: Int[ndarray, slots]) -> UInt8[ndarray, "slots byte"]:
-        """Return what is kept of some frames."""
-        ...
-
-    def inputs(self, records: UInt8[ndarray, "window age byte"], at: Int[ndarray, window], way: int) -> Tensor:
-        """Return the network's inputs, looking from some of the cells `nearby`, the maps turned some way."""
-        ...
 
 
 def ages(radar: Radar) -> Int[ndarray, age]:
@@ -88,13 +68,13 @@ class Foveal:
     def nearby(self) -> Int[ndarray, "place 2"]:
         """Row and column of the cells that can be looked from, the place first; some may lie beyond the map."""
         steps = sorted(range(-self.reach, self.reach + 1), key=abs)
-        step = self.scales[-1]
+        step = APART * self.scales[-1]
         return np.array([(self.cell[0] + step * i, self.cell[1] + step * j) for i in steps for j in steps])
 
     @property
     def _kept(self) -> list[tuple[int, int]]:
         """Of each map: edge of a block, and edge of what is kept so that it can be looked at from all places."""
-        return [(s, EDGE + 2 * self.reach * self.scales[-1] // s) for s in self.scales]
+        return [(s, EDGE + 2 * APART * self.reach * self.scales[-1] // s) for s in self.scales]
 
     @property
     def record_bytes(self) -> int:
@@ -119,7 +99,7 @@ class Foveal:
     def inputs(self, records: UInt8[ndarray, "window age byte"], at: Int[ndarray, window], way: int) -> Tensor:
         """Return (window, channel, EDGE, EDGE): maps as seen from some of the cells `nearby`."""
         windows, shown = records.shape[:2]
-        offsets = (self.nearby[at] - np.array(self.cell)) // self.scales[-1] + self.reach  # in coarsest blocks
+        offsets = (self.nearby[at] - np.array(self.cell)) // self.scales[-1] + APART * self.reach  # in coarsest blocks
         out = np.empty((windows, len(self.scales), 2 * shown + 1, EDGE, EDGE), np.float32)
         first = 0
         for i, (block, edge) in enumerate(self._kept):
@@ -239,3 +219,6 @@ class Rings:
 def _scaled(level: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
     """Return a level as the ancestor's network saw it: heavy rain stands out."""
     return np.asarray(np.where(level < 3, level, level + 5) / 20)
+
+
+View = Foveal | Rings  # what a recipe sees of frames

@@ -1,0 +1,53 @@
+"""The verb `ablate`: what does each way of coarse-graining cost, and what does it save?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastrain.cli.show import Json, print_json, progress, say
+from fastrain.core.errors import SettingError
+
+
+def ablate(
+    archive: Annotated[Path, typer.Argument(metavar="A", help="The archive.")],
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="That gets table, picture and figures; resumes.")],
+    coarseness: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Cuts to compare (default: 1 and all that A holds, up to 4).")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=20, help="Of each training.")] = 300,
+    width: Annotated[int, typer.Option(min=4, max=256, help="Of the network, its one dial.")] = 16,
+    windows: Annotated[int, typer.Option(min=8, help="To train on, at most.")] = 64,
+    tests: Annotated[int, typer.Option(min=4, help="To judge by, at most.")] = 48,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    json: Json = False,
+) -> None:
+    """Measure the price of coarse-graining: skill, time and memory of each cut, with and without squeeze-and-excite."""
+    from fastrain.archive.store import Archive
+    from fastrain.rain.ablate import PICTURE, table_of
+    from fastrain.rain.ablate import ablate as measure
+    from fastrain.rain.coarse import Scale
+
+    cuts = _cuts(coarseness) or [c for c in (1, *Archive.open(archive).schema.coarseness) if c <= 4]
+    scale = Scale(steps=steps, width=width, train=windows, calibrate=max(2, windows // 4), test=tests, seed=seed)
+    with progress("ablate") as move:
+        found = measure(archive, to, cuts, scale, progress=move)
+    if json:
+        print_json(found)
+    else:
+        typer.echo(table_of(found))
+    say(f"Picture: {to / PICTURE}")
+
+
+def _cuts(said: str | None) -> list[int] | None:
+    if said is None:
+        return None
+    try:
+        cuts = [int(part) for part in said.split(",")]
+    except ValueError:
+        cuts = []
+    if not cuts or min(cuts) < 1:
+        raise SettingError(f"--coarseness {said}: expected whole numbers from 1 on, by commas.")
+    return cuts

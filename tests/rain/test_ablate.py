@@ -1,0 +1,181 @@
+"""The price of coarse-graining: the same windows and truth whatever the cut, and figures that can be trusted."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+
+import fastrain.rain.ablate as module
+from fastrain.archive.store import Archive
+from fastrain.core.errors import RunError, SettingError
+from fastrain.rain.ablate import ablate, summary, table_of, variants_of
+from fastrain.rain.coarse import (
+    Drawn,
+    Scale,
+    Variant,
+    blocked_frames,
+    measure,
+    network_of,
+    radar_of,
+    seen_frames,
+    shown,
+    window_of,
+)
+from fastrain.rain.inputs import channels_of, rain_rates
+from fastrain.samples.frames import load_frames
+from fastrain.samples.split import evenly, split_archive
+
+SMALL = Scale(cell=6, width=4, steps=20, train=8, calibrate=2, test=4, crop=4, periods=2)
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """An archive of moving rain, part of it not observed, at coarseness 2 and 3."""
+    path = tmp_path_factory.mktemp("cut") / "archive"
+    rates = synthetic.moving_rain(frames=96, seed=3)
+    rates[:, 40:52, 30:] = np.nan
+    synthetic.write_archive(path, rates, coarseness=(2, 3))
+    return path
+
+
+def windows(path, scale=SMALL, variants=None):
+    archive = Archive.open(path)
+    split = split_archive(archive)
+    issue = int(split.issues["train"][5])
+    chosen = variants or [Variant(c, "both", False) for c in (1, 2, 3)]
+    return [window_of(archive, issue, radar_of(archive, split, v, scale), v, scale) for v in chosen]
+
+
+def test_the_truth_is_the_same_whatever_the_cut(cut):
+    first, *others = windows(cut)
+    assert first.outcome.max() > 0
+    assert (first.outcome < 0).any()
+    for other in others:
+        np.testing.assert_array_equal(other.outcome, first.outcome)
+        assert other.guess.shape == first.guess.shape
+
+
+def test_the_truth_is_the_highest_of_the_pixels(cut):
+    archive = Archive.open(cut)
+    split = split_archive(archive)
+    issue = int(split.issues["train"][5])
+    (window,) = windows(cut, variants=[Variant(3, "both", False)])
+    layout = radar_of(archive, split, Variant(3, "both", False), SMALL).layout
+    a, b = layout.periods[0]
+    level = archive.level(issue + a + 1, issue + b + 1)[:, :60, :60]  # ten cells of six pixels of 64
+    first = archive.schema.table.first_level(0.1)
+    wet = ((level >= first) & (level != 255)).any(axis=0).reshape(10, 6, 10, 6).any(axis=(1, 3))
+    seen = (level != 255).mean(axis=0).reshape(10, 6, 10, 6).mean(axis=(1, 3)) >= 0.75
+    judged = window.outcome[0] >= 0
+    assert (seen >= judged).all()
+    np.testing.assert_array_equal(window.outcome[0][judged] >= 1, wet[judged])
+
+
+def test_a_network_that_sees_one_value_sees_each_once(cut):
+    archive = Archive.open(cut)
+    radar = radar_of(archive, split_archive(archive), Variant(2, "both", False), SMALL)
+    frames = load_frames(archive, 2, np.arange(10) + (archive.span or (0, 0))[0])
+    highest, mean, _ = rain_rates(frames, np.arange(10), radar)
+    one, same, _ = rain_rates(seen_frames(frames, radar, "maximum"), np.arange(10), radar)
+    torch.testing.assert_close(one, highest)
+    torch.testing.assert_close(same, highest)
+    one, same, _ = rain_rates(seen_frames(frames, radar, "mean"), np.arange(10), radar)
+    torch.testing.assert_close(one, same)
+    wet = mean > 0.1
+    np.testing.assert_allclose(one[wet] / mean[wet], 1, atol=0.07)  # bins of half a decibel
+    assert (one <= highest + 1e-6).all()
+    assert len(shown(Variant(2, "both", True), 3)) == channels_of(3)
+    for lone in (Variant(2, "maximum", True), Variant(2, "mean", False), Variant(1, "both", True)):
+        assert len(shown(lone, 3)) == channels_of(3) - 6
+
+
+def test_blocks_of_blocks_count_what_is_observed(cut):
+    archive = Archive.open(cut)
+    frames = load_frames(archive, 2, np.array([(archive.span or (0, 0))[0]]))
+    blocks = blocked_frames(frames, 2)
+    level = archive.level(int(frames.slots[0]), int(frames.slots[0]) + 1)[0]
+    share = (level != 255).reshape(16, 4, 16, 4).mean(axis=(1, 3))
+    np.testing.assert_array_equal(blocks.observed[0], np.floor(share * 255 + 1e-9))
+
+
+def test_batches_of_a_cut_show_the_cells_that_they_judge(cut):
+    scale = SMALL
+    for variant, window in zip((Variant(1, "both", False), Variant(3, "both", False)), windows(cut)[::2], strict=True):
+        drawn = Drawn([window], variant, scale)
+        x, guess, known, outcome, weight = drawn.batch(0)
+        fine = scale.crop * scale.cell // variant.coarseness
+        assert x.shape[-2:] == (fine, fine)
+        assert outcome.shape == (4, scale.crop, scale.crop) == guess.shape[:1] + guess.shape[-2:]
+        assert drawn.steps_an_epoch == pytest.approx(2 * 10 * 10 / (4 * scale.crop**2))
+        assert len(known) == len(weight) == 4
+
+
+def test_a_network_of_fine_inputs_speaks_of_coarse_cells(cut):
+    archive = Archive.open(cut)
+    variant = Variant(2, "both", True)
+    radar = radar_of(archive, split_archive(archive), variant, SMALL)
+    network = network_of(variant, SMALL, radar).eval()
+    (window,) = windows(cut, variants=[variant])
+    out = network(window.x.float(), window.guess.float(), window.known)
+    assert out.shape == (2, len(radar.thresholds), 10, 10)
+    torch.testing.assert_close(out, window.guess.float().mean(dim=2))  # at the start the guesses alone
+
+
+def test_all_is_measured_once_and_told(cut, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        module, "variants_of", lambda coarseness: [Variant(3, "maximum", True), Variant(3, "both", False)]
+    )
+    found = ablate(cut, tmp_path, (2, 3), SMALL, progress=lambda done, total, text: seen.append((done, total, text)))
+    assert seen[0] == (0, 2, "3×3, maximum, squeeze-and-excite")
+    assert [row["lost"] == 0 for row in found["rows"]] == [False, True]
+    assert all(row["peak_bytes"] > 1e8 and row["cpu_seconds_an_epoch"] > 0 for row in found["rows"])
+    assert "Cells of 6 pixels" in (tmp_path / "ablation.txt").read_text()
+    assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(module, "measure", None)  # nothing is measured again
+    again = ablate(cut, tmp_path, (2, 3), SMALL)
+    assert again["rows"] == found["rows"]
+    with pytest.raises(RunError, match="another archive or scale"):
+        ablate(cut, tmp_path, (2, 3), Scale(cell=6, width=5))
+    with pytest.raises(SettingError, match="holds coarseness 1, 2, 3, not 4"):
+        ablate(cut, tmp_path / "other", (2, 4), SMALL)
+
+
+def test_the_scores_are_those_of_the_window_by_hand(cut):
+    found = measure(cut, Variant(3, "both", False), SMALL)
+    archive = Archive.open(cut)
+    split = split_archive(archive)
+    radar = radar_of(archive, split, Variant(3, "both", False), SMALL)
+    last = window_of(archive, int(evenly(split.issues["test"], 4)[-1]), radar, Variant(3, "both", False), SMALL)
+    assert np.array(found["cells"])[-1, 0, 0] == (last.outcome[0] >= 0).sum()
+    assert np.array(found["events"])[-1, 1, 0] == (last.outcome[1] >= 1).sum()
+
+
+def test_the_table_is_right_by_hand():
+    def one(squared):
+        return {
+            "coarseness": 1, "sees": "both", "excite": False, "squared": squared, "cells": [[[10]], [[10]]],
+            "events": [[[5]], [[5]]], "seconds_an_epoch": 2.0, "cpu_seconds_an_epoch": 4.0, "cpu_seconds_a_window": 1.0,
+            "peak_bytes": 2**30, "bytes_a_frame": 1000, "weights": 5, "periods_min": [[0, 10]], "sharing": 1,
+            "thresholds_mm_h": [0.1], "windows": {"train": 1, "calibrate": 1, "test": 2},
+        }  # fmt: skip
+
+    kept = {"a": one([[[1.0]], [[2.0]]]), "b": {**one([[[1.5]], [[2.1]]]), "excite": True}}
+    kept["b"]["cpu_seconds_an_epoch"] = 1.0
+    found = summary(kept, ["a", "b"], Scale())
+    assert found["rows"][0]["skill"] == pytest.approx(1 - (3 / 20) / 0.25)
+    assert found["rows"][1]["lost"] == pytest.approx(3.6 / 3 - 1)
+    assert found["rows"][1]["cpu_ratio"] == 0.25
+    text = table_of({**found, "scale": {"cell": 12}})
+    assert "+20.0%" in text
+    assert json.loads(json.dumps(found))["rows"][1]["name"] == "b"
+
+
+def test_pixels_know_neither_maximum_nor_mean():
+    names = [variant.name for variant in variants_of((4, 1))]
+    assert names[:2] == ["1×1, the pixels", "1×1, the pixels, squeeze-and-excite"]
+    assert len(names) == 8

@@ -1,0 +1,457 @@
+"""The task of one place: what its networks see, what they begin from, and that a run of a place is a run."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+
+from fastrain.core.errors import PlaceError, RunError, SettingError, UsageError
+from fastrain.core.levels import LevelTable
+from fastrain.motion import displacements
+from fastrain.nets.ancestor_net import AncestorNet
+from fastrain.nets.place_net import PlaceNet
+from fastrain.rain.batches import turn
+from fastrain.rain.forecast import at_place, forecast_grid
+from fastrain.rain.hindcast import Reference, baseline, hindcasts
+from fastrain.rain.inputs import Radar, exceedance_chance, happened, make_inputs, rain_rates, signal
+from fastrain.rain.new_run import TrainSettings
+from fastrain.rain.place.batches import turned_motion
+from fastrain.rain.place.guesses import Swept, _travelled, chances_around, sweep
+from fastrain.rain.place.hindcast import cases, place_baseline
+from fastrain.rain.place.prepare import FOLDER
+from fastrain.rain.place.recipes import RECIPES
+from fastrain.rain.place.views import ANCESTOR_EDGES, APART, EDGE, Foveal, Rings, ages
+from fastrain.rain.train import train
+from fastrain.rain.verify import verify
+from fastrain.samples.frames import Frames, block_pixels
+from fastrain.samples.layout import FrameLayout
+from fastrain.samples.rows import Rows
+
+TABLE = LevelTable.binned()
+LAYOUT = FrameLayout(6, ((0, 3), (3, 6)), 3)
+
+
+def radar_of(cell_km: float = 4.0, thresholds: tuple[float, ...] = (0.1, 1.0)) -> Radar:
+    return Radar(TABLE, "rain_rate", timedelta(minutes=10), cell_km, thresholds, LAYOUT)
+
+
+def frames_of(rates: np.ndarray) -> Frames:
+    """Return frames of rates in mm/h; NaN is not observed; every block's mean is its maximum."""
+    level = TABLE.encode(rates.astype(float))
+    seen = (level != 255).astype(np.uint8)
+    shape = rates.shape[1:]
+    return Frames(np.arange(len(rates)), level, (level > 0).astype(np.uint8) * 255, seen, block_pixels(shape, 1))
+
+
+@pytest.fixture(scope="module")
+def rain() -> Frames:
+    return frames_of(synthetic.moving_rain(12, size=80, seed=3))
+
+
+# --- first guesses ----------------------------------------------------------------------------------------------------
+
+
+def test_the_track_to_a_cell_is_that_of_the_whole_map():
+    y, x = torch.meshgrid(torch.arange(20.0), torch.arange(24.0), indexing="ij")
+    flow = torch.stack([0.7 + 0.03 * x, -0.4 + 0.02 * y])[None]
+    whole = displacements(flow, 9)[0, :, :, 12, 9]
+    np.testing.assert_allclose(_travelled(flow, (12, 9), 9, 1)[0], whole, atol=1e-4)
+
+
+def test_the_chances_around_a_cell_are_those_of_the_whole_map():
+    draw = np.random.default_rng(0)
+    rates = draw.gamma(0.3, 4.0, (70, 90)).astype(np.float32)
+    known = draw.random((70, 90)) < 0.9
+    reached = sum((rates >= t * (1 - 1e-6)).astype(int) for t in (0.1, 1.0))
+    rows, columns = (30, 41), (35, 44, 52)
+    for radius in (0.2, 1.0, 2.7, 8.0):
+        whole = exceedance_chance(torch.from_numpy(rates), torch.from_numpy(known), (0.1, 1.0), radius)
+        few = chances_around(Swept(reached, known), 2, radius, rows, columns)
+        np.testing.assert_allclose(few, whole.numpy()[:, rows][:, :, columns], atol=1e-5)
+
+
+def test_a_cell_beyond_the_map_has_no_chance():
+    swept = Swept(np.full((8, 8), 1), np.ones((8, 8), bool))
+    found = chances_around(swept, 1, 2.0, (-3, 4), (4, 9))[0]
+    np.testing.assert_allclose(found, [[0, 0], [1, 0]], atol=1e-6)
+
+
+def test_without_motion_what_passes_is_what_is_there():
+    reached = np.array([[0, 1, 2], [2, 0, 1]])
+    observed = np.array([[True, True, True], [True, True, False]])
+    swept = sweep(reached, observed, np.zeros((4, 2)), 0, 4)
+    np.testing.assert_array_equal(swept.reached, np.where(observed, reached, 0))
+    np.testing.assert_array_equal(swept.known, observed)
+
+
+def test_what_passes_comes_from_upstream_and_from_outside_nothing_is_known():
+    reached = np.array([[2, 0, 0, 0]])
+    track = np.array([[0.0, 1.0], [0.0, 2.0]])  # a cell eastward a step
+    swept = sweep(reached, np.ones((1, 4), bool), track, 0, 2)
+    np.testing.assert_array_equal(swept.reached, [[0, 2, 2, 0]])
+    np.testing.assert_array_equal(swept.known, [[False, False, True, True]])  # of the first two a half or none
+
+
+def test_a_jump_off_the_map_leaves_nothing():
+    swept = sweep(np.ones((4, 4), int), np.ones((4, 4), bool), np.array([[-9.0, 0.0]]), 0, 1)
+    assert not swept.reached.any()
+    assert not swept.known.any()
+
+
+# --- what is seen -----------------------------------------------------------------------------------------------------
+
+
+def test_the_finest_map_is_the_radar_around_the_cell(rain):
+    radar = radar_of()
+    view = Foveal(radar, (40, 37))
+    assert view.scales == (1, 2, 4)
+    x = view.inputs(view.records(rain, np.array([5, 4, 3, 2, 1, 0]))[None], np.zeros(1, int), 0)
+    assert x.shape == (1, view.channels, EDGE, EDGE)
+    highest, mean, _ = rain_rates(rain, np.array([5]), radar)
+    box = slice(40 - EDGE // 2, 40 + EDGE // 2 + 1), slice(37 - EDGE // 2, 37 + EDGE // 2 + 1)
+    np.testing.assert_allclose(x[0, 0], signal(highest[0])[box], atol=0.5 / 120 + 1e-6)
+    np.testing.assert_allclose(x[0, 1], signal(mean[0])[box], atol=0.5 / 120 + 1e-6)
+
+
+def test_a_coarser_map_holds_the_maxima_and_means_of_its_blocks(rain):
+    radar = radar_of()
+    view = Foveal(radar, (40, 37))
+    x = view.inputs(view.records(rain, np.array([5, 4, 3, 2, 1, 0]))[None], np.zeros(1, int), 0)
+    highest, mean, _ = rain_rates(rain, np.array([5]), radar)
+    at = 2 * 6 + 1  # channels of a map
+    middle = slice(39, 41), slice(36, 38)  # the block of two that the place's cell lies in
+    assert x[0, at, EDGE // 2, EDGE // 2] == pytest.approx(float(signal(highest[0][middle]).max()), abs=0.005)
+    assert x[0, at + 1, EDGE // 2, EDGE // 2] == pytest.approx(float(signal(mean[0][middle].mean())), abs=0.005)
+
+
+def test_looking_from_beside_is_looking_from_there(rain):
+    radar = radar_of()
+    wide = Foveal(radar, (40, 40), reach=2)
+    assert tuple(wide.nearby[0]) == (40, 40)
+    slots = np.arange(5, -1, -1)
+    records = wide.records(rain, slots)[None]
+    for number in (0, 3, 11, 24):
+        there = Foveal(radar, tuple(int(c) for c in wide.nearby[number]))
+        own = there.inputs(there.records(rain, slots)[None], np.zeros(1, int), 0)
+        np.testing.assert_array_equal(wide.inputs(records, np.array([number]), 0), own)
+    assert {abs(int(c) - 40) for c in wide.nearby.ravel()} == {0, APART * 4, 2 * APART * 4}
+
+
+def test_what_is_not_observed_shows_no_rain_and_says_so(rain):
+    rates = synthetic.moving_rain(6, size=80, seed=3)
+    rates[:, :, 50:] = np.nan
+    view = Foveal(radar_of(), (40, 45))
+    records = view.records(frames_of(rates), np.arange(5, -1, -1))[None]
+    x = view.inputs(records, np.zeros(1, int), 0)[0]
+    first = EDGE // 2 + 5  # the column of the finest map that shows column 50
+    seen = 2 * 6
+    assert (x[:seen, :, first:] == 0).all()
+    assert (x[seen, :, first:] == 0).all()
+    assert (x[seen, :, :first] == 1).all()
+
+
+def test_turned_maps_and_turned_motion_belong_together():
+    motion = torch.tensor([[2.0, 5.0]])  # southward, eastward
+    field = torch.zeros(1, 1, 7, 7)
+    field[0, 0, 3 + 2, 3 + 1] = 1.0  # where a short step along (2, 1) ends
+    for way in range(8):
+        y, x = (int(c[0]) - 3 for c in torch.nonzero(turn(way, field)[0][0, 0], as_tuple=True))
+        dy, dx = turned_motion(torch.tensor([[2.0, 1.0]]), way)[0].tolist()
+        assert (y, x) == (dy, dx)
+    assert turned_motion(motion, 0).tolist() == [[2.0, 5.0]]
+
+
+def test_the_ages_shown_are_ten_minutes_apart_whatever_the_cadence():
+    assert ages(radar_of()).tolist() == [0, 1, 2, 3, 4, 5]
+    fast = Radar(TABLE, "rain_rate", timedelta(minutes=5), 4.0, (0.1,), FrameLayout(12, LAYOUT.periods, 3))
+    assert ages(fast).tolist() == [0, 2, 4, 6, 8, 10]
+
+
+# --- the ancestor's ---------------------------------------------------------------------------------------------------
+
+
+def test_the_rings_deal_every_block_to_one_of_thirty_four_modules():
+    view = Rings(radar_of(), (60, 70), (120, 120))
+    assert sum(module.shape[0] for module in view.modules) == 34
+    *around, tripwire = view.modules
+    dealt = np.concatenate([module.reshape(-1, 2) for module in around])
+    assert len(np.unique(dealt, axis=0)) == len(dealt)
+    y, x = np.mgrid[:120, :120]
+    within = np.hypot(y - 59.5, x - 59.5) * 4 < 240
+    assert len(dealt) == within.sum()
+    assert (np.hypot(*(tripwire[0] - (60, 70)).T) * 4 < 25).all()
+
+
+def test_octants_that_share_a_network_list_their_blocks_turned_onto_each_other():
+    view = Rings(radar_of(), (60, 60), (120, 120))
+    for module in view.modules[:8]:
+        offsets = 2 * module - 119  # doubled, from the middle
+        for k in range(3):
+            turned = np.stack([offsets[k][:, 1], -offsets[k][:, 0]], axis=-1)
+            np.testing.assert_array_equal(offsets[k + 1], turned)
+
+
+def test_the_ancestors_numbers_let_heavy_rain_stand_out():
+    rates = np.zeros((6, 12, 12), np.float32)
+    rates[:, 6, 6:10] = (0.1, 1.5, 2.0, 250.0)  # levels 1, 2, 3 and 14
+    view = Rings(radar_of(40.0), (6, 6), (12, 12))
+    x = view.inputs(view.records(frames_of(rates), np.arange(6))[None], np.zeros(1, int), 0)
+    blocks = np.concatenate([module.reshape(-1, 2) for module in view.modules])
+    said = {tuple(b): float(v) for b, v in zip(blocks, x[0, 0, ::2], strict=True)}
+    for column, number in zip(range(6, 10), (1 / 20, 2 / 20, 8 / 20, 19 / 20), strict=True):
+        assert said[6, column] == pytest.approx(number, abs=0.5 / 255 + 1e-6)
+    assert len(ANCESTOR_EDGES) == 14
+
+
+def test_the_oldest_frame_comes_first_to_the_ancestors_memory():
+    rates = np.zeros((6, 12, 12), np.float32)
+    rates[0] = 250.0
+    view = Rings(radar_of(40.0), (6, 6), (12, 12))
+    newest_first = view.records(frames_of(rates), np.arange(5, -1, -1) % 6)
+    x = view.inputs(newest_first[None], np.zeros(1, int), 0)[0]
+    assert x[0].max() > 0.9
+    assert x[1:].max() == 0
+
+
+def test_the_ancestors_network_is_as_large_as_it_was():
+    """By hand: dense layers of 1000 and 5 for each kind, of 40 and 5 for the tripwire, LSTM, 200, 10."""
+    network = AncestorNet([(4, 20, 1000), (4, 20, 1000), (1, 30, 1000), (1, 8, 40)], periods=5, thresholds=2)
+    dense = 2 * (20 * 1000 + 1000 + 5005) + (30 * 1000 + 1000 + 5005) + (8 * 40 + 40 + 205)
+    lstm = 4 * 6 * (50 + 6) + 2 * 4 * 6  # torch keeps two biases where Keras has one
+    assert sum(p.numel() for p in network.parameters()) == dense + lstm + (6 * 200 + 200) + (200 * 10 + 10)
+    x = torch.rand(3, 6, 4 * 20 + 4 * 20 + 30 + 8)
+    assert network(x).shape == (3, 5, 2)
+
+
+def test_the_ancestors_chances_are_its_own_as_far_as_they_fall():
+    torch.manual_seed(0)
+    network = AncestorNet([(4, 6, 10)], periods=2, thresholds=3)
+    x = torch.rand(50, 6, 24) * 9
+    straight, learned = network.parts(x)
+    own = network(x).sigmoid().detach().cummin(dim=-1).values
+    np.testing.assert_allclose((straight + learned).sigmoid().cumprod(dim=-1).detach(), own, atol=1e-4)
+
+
+# --- our network ------------------------------------------------------------------------------------------------------
+
+
+def test_at_the_start_the_network_is_the_mean_of_its_guesses():
+    network = PlaceNet(39, edge=EDGE, periods=5, thresholds=3, guesses=2, conditions=6, width=8).eval()
+    x, guess = torch.rand(4, 39, EDGE, EDGE), torch.randn(4, 5, 3, 2)
+    out = network(x, guess, torch.rand(5, 6), torch.rand(4, 2))
+    torch.testing.assert_close(out, guess.mean(dim=-1))
+
+
+def test_a_network_of_one_place_learns_what_its_guesses_do_not_say():
+    """A bright map means rain: after a few steps it is known."""
+    torch.manual_seed(0)
+    network = PlaceNet(3, edge=EDGE, periods=1, thresholds=1, guesses=1, conditions=1, width=4)
+    bright = torch.rand(256) < 0.5
+    x = torch.rand(256, 3, EDGE, EDGE) * 0.2 + bright[:, None, None, None]
+    network.stem.fit(x)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    batch = (x, torch.zeros(256, 1, 1, 1), torch.zeros(1, 1), torch.zeros(256, 2), bright[:, None].to(torch.int8))
+    for _ in range(15):
+        loss = RECIPES["place"].loss(network, (*batch, torch.ones(256)))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.2 < np.log(2)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_come_back_by_number_and_unfinished_ones_are_forgotten(tmp_path):
+    rows = Rows(tmp_path / "a.rows", np.dtype(np.float32), (2, 3))
+    values = np.arange(30, dtype=np.float32).reshape(5, 2, 3)
+    rows.add(values)
+    with (tmp_path / "a.rows").open("ab") as file:
+        file.write(b"half a row")
+    again = Rows(tmp_path / "a.rows", np.dtype(np.float32), (2, 3))
+    assert len(again) == 5
+    again.cut(3)
+    again.add(values[4:])
+    np.testing.assert_array_equal(again.read(np.array([[3, 0]])), values[[[4, 0]]])
+    assert len(again) == 4
+    with pytest.raises(ValueError, match="9 were expected"):
+        again.cut(9)
+    with pytest.raises(OSError, match="row 7"):
+        again.read(np.array([7]))
+    rows.close()
+    again.close()
+
+
+# --- beside the whole map ---------------------------------------------------------------------------------------------
+
+
+def test_truth_and_baselines_of_a_place_are_those_of_the_map(rain):
+    radar = radar_of()
+    cell = (38, 41)
+    view = Foveal(radar, cell)
+    (case,) = cases(rain, np.array([5]), view, radar)
+    reference = Reference(np.array([[0.3, 0.1], [0.3, 0.1]]), 0.3)
+    inputs, moved = make_inputs(rain, 5, radar)
+    np.testing.assert_array_equal(case.outcome, happened(rain, 5, radar)[:, *cell])
+    for name in ("climatology", "persistence"):
+        whole = baseline(name, rain, 5, moved, radar, reference)[..., *cell]
+        np.testing.assert_allclose(place_baseline(name, case, view, radar, reference), whole)
+    # The map follows every cell's own track and weighs four cells; the place moves all alike, by whole cells.
+    whole = baseline("lagrangian", rain, 5, moved, radar, reference)[..., *cell]
+    np.testing.assert_allclose(place_baseline("lagrangian", case, view, radar, reference), whole, atol=0.12)
+    np.testing.assert_allclose(case.guess, inputs.guess[:, :, :, *cell].float(), atol=0.8)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+SMALL = TrainSettings(recipe="place", width=8, place=(28, 10), coarseness=1)
+
+
+@pytest.fixture(scope="module")
+def place_run(moving, tmp_path_factory):
+    return train(moving, tmp_path_factory.mktemp("runs") / "place", SMALL)
+
+
+def test_a_run_of_a_place_is_scored_at_its_cell(place_run):
+    archive = place_run.archive()
+    found = verify(place_run, archive)
+    assert found.cell == (28, 10)
+    assert found.tallies["network"].cells.max() <= found.issues
+    assert np.isfinite(found.tallies["network"].brier).all()
+    with pytest.raises(PlaceError, match="alone"):
+        verify(place_run, archive, pixel=(3, 4))
+
+
+def test_a_forecast_at_a_place_is_what_is_scored_there(place_run):
+    from fastrain.rain.place.hindcast import place_hindcasts
+    from fastrain.rain.place.run import place_parts, view_of
+    from fastrain.rain.verify import held_out
+    from fastrain.samples.frames import load_frames, window_slots
+
+    archive = place_run.archive()
+    radar = place_run.radar(archive)
+    issue = held_out(place_run, archive)[:1]
+    view = view_of(place_run, archive, radar)
+    kept = place_run.facts["reference"]
+    (cast,) = place_hindcasts(
+        load_frames(archive, 1, window_slots(issue, radar.layout)),
+        issue,
+        view,
+        radar,
+        Reference(np.array(kept["climatology"]), kept["spread"]),
+        against=(),
+        parts=place_parts(place_run, radar, view),
+        calibration=place_run.calibration,
+    )
+    chances = forecast_grid(place_run, archive, archive.schema.axis.time(int(issue[0])))
+    np.testing.assert_allclose(chances["chance"].values, cast.chances["network"], rtol=1e-6)
+    latitude, longitude = archive.schema.grid.place(28, 10)
+    assert float(chances["y"][0]) == pytest.approx(latitude)
+    assert float(chances["x"][0]) == pytest.approx(longitude)
+    said = at_place(chances, archive.schema.grid, (28, 10))
+    assert said.cell == (28, 10)
+    assert next(iter(said.periods[0].chances.values())) == pytest.approx(
+        float(cast.chances["network"][0, 0, 0, 0]), abs=1e-4
+    )
+    with pytest.raises(PlaceError, match="one place alone"):
+        at_place(chances, archive.schema.grid, (10, 10))
+
+
+def test_scores_of_a_map_at_a_place_are_those_of_its_cell(run):
+    archive = run.archive()
+    radar = run.radar(archive)
+    found = verify(run, archive, against=("persistence",), pixel=(40, 41))
+    coarseness = run.coarseness_on(archive)
+    cell = (40 // coarseness, 41 // coarseness)
+    from fastrain.rain.hindcast import Network
+    from fastrain.rain.verify import held_out
+    from fastrain.samples.frames import load_frames, window_slots
+
+    issues = held_out(run, archive)
+    frames = load_frames(archive, coarseness, window_slots(issues, radar.layout))
+    reference = Reference(np.array(run.facts["reference"]["climatology"]), run.facts["reference"]["spread"])
+    squared = []
+    for cast in hindcasts(frames, issues, radar, reference, against=(), network=Network.of(run, radar)):
+        if cast.judged[0, *cell]:
+            squared.append((cast.chances["network"][0, 0, *cell] - cast.event()[0, 0, *cell]) ** 2)
+    assert found.tallies["network"].brier[0, 0] == pytest.approx(np.mean(squared))
+    assert found.tallies["network"].cells[0, 0] == len(squared)
+
+
+@pytest.mark.parametrize("stage", ["made ready", "loss"])
+def test_a_killed_training_of_a_place_ends_with_the_same_weights(place_run, moving, tmp_path, stage, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    import fastrain.rain.place.prepare as prepare
+    import fastrain.rain.place.train as place_train
+
+    monkeypatch.setattr(prepare, "STRETCH", 10)
+    original = place_train.FitSettings
+    monkeypatch.setattr(place_train, "FitSettings", lambda **kw: original(**kw, checkpoint_seconds=0.0))
+    seen = []
+
+    def stop(done, total, text):
+        seen.append((done, text))
+        if stage in text and done >= (2 if stage == "made ready" else 20):
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(moving, tmp_path / "r", SMALL, progress=stop)
+    assert (tmp_path / "r" / FOLDER).exists()
+    with pytest.raises(RunError, match=r"not finished|no run is here"):
+        from fastrain.rain.run import open_run
+
+        open_run(tmp_path / "r")
+    went_on = []
+    finished = train(moving, tmp_path / "r", SMALL, progress=lambda done, total, text: went_on.append((done, text)))
+    if stage == "loss":
+        assert min(done for done, text in went_on if "loss" in text) >= 20
+    assert finished.identity == place_run.identity
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["run.json", "weights.pt"]
+
+
+def test_the_ancestor_trains_on_the_same_windows(place_run, moving, tmp_path):
+    from dataclasses import replace
+
+    made = train(moving, tmp_path / "r", replace(SMALL, recipe="ancestor"))
+    assert made.facts["trained_on"] == place_run.facts["trained_on"]
+    assert made.recipe == "ancestor"
+    assert np.isfinite(verify(made, made.archive(), against=()).tallies["network"].brier).all()
+
+
+def test_a_recipe_of_a_place_wants_one(moving, tmp_path):
+    with pytest.raises(SettingError, match="give --place"):
+        train(moving, tmp_path / "r", TrainSettings(recipe="place"))
+    with pytest.raises(SettingError, match="--recipe nowhere: expected grid, place, ancestor"):
+        train(moving, tmp_path / "r", TrainSettings(recipe="nowhere"))
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_control_of_a_place_does_not_learn(place_run, moving, tmp_path):
+    from dataclasses import replace
+
+    control = train(moving, tmp_path / "r", replace(SMALL, shuffle_truth=True))
+
+    def beside_frequency(made):
+        tally = verify(made, made.archive()).tallies["network"]
+        often = tally.events / tally.cells
+        return (tally.brier / (often * (1 - often)))[0, 0]
+
+    # Ten minutes ahead nearly all can be known, by what has not been trained on other windows' truth.
+    assert beside_frequency(place_run) < 0.4
+    assert beside_frequency(control) > 1
+
+
+def test_there_is_no_map_of_a_place(place_run, tmp_path):
+    from fastrain.cli.rain import forecast
+
+    with pytest.raises(UsageError, match="there is no map"):
+        forecast(place_run.path, to=tmp_path / "m.png")
+    forecast(place_run.path, to=tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text())["cell"] == [28, 10]
