@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from fastrain.engine import checkpoint
 from fastrain.engine.averaging import Average, MovingAverage
 from fastrain.engine.fit import FitSettings, fit
+from fastrain.engine.leaving import Left
 from fastrain.engine.optimizers import Steering, adamw
 from fastrain.engine.schedule import triangle
 
@@ -85,6 +87,78 @@ def test_a_failed_write_leaves_the_last_checkpoint(tmp_path):
     assert torch.equal(checkpoint.load(path)["x"], torch.ones(3))
 
 
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
+    whole = fitted_by_adamw(model())
+
+    def kill(done, total, value):
+        if done == 40:
+            raise Killed
+
+    path = tmp_path / "state.pt"
+    with pytest.raises(Killed):
+        fitted_by_adamw(model(), state=path, progress=kill)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # one bit, among the weights
+    path.write_bytes(data)
+    said, steps = [], []
+    again = fitted_by_adamw(model(), state=path, say=said.append, progress=lambda done, *_: steps.append(done))
+    assert steps[0] == 39
+    assert said[0].endswith("does not agree with what it holds); training goes on from the one before.")
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_where_no_checkpoint_can_be_read_training_begins_anew_and_says_so(tmp_path):
+    path = tmp_path / "state.pt"
+    path.write_bytes(b"no checkpoint")
+    said, steps = [], []
+    fitted_by_adamw(model(), state=path, say=said.append, progress=lambda done, *_: steps.append(done))
+    assert steps[0] == 1
+    assert "begins anew" in said[0]
+
+
+def test_what_drops_out_after_a_kill_is_what_would_have_dropped_out(tmp_path):
+    def dropping():
+        torch.manual_seed(5)
+        return torch.nn.Sequential(torch.nn.Dropout(0.5), *model())
+
+    whole = fitted_by_adamw(dropping())
+
+    def kill(done, total, value):
+        if done == 30:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fitted_by_adamw(dropping(), state=tmp_path / "state.pt", progress=kill)
+    torch.rand(100)  # whatever else was drawn meanwhile
+    again = fitted_by_adamw(dropping(), state=tmp_path / "state.pt")
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fit_that_is_told_to_leave_saves_its_last_step(tmp_path, number):
+    whole = fitted_by_adamw(model())
+    settings = FitSettings(steps=80, clip=1.0, bf16=False, checkpoint_seconds=1e9)
+    before = signal.getsignal(number)
+
+    def tell(done, total, value):
+        if done == 33:
+            signal.raise_signal(number)
+
+    with pytest.raises(Left) as left:
+        fitted_by_adamw(model(), settings, state=tmp_path / "state.pt", progress=tell)
+    assert left.value.signal == number
+    assert signal.getsignal(number) == before
+    steps = []
+    again = fitted_by_adamw(
+        model(), settings, state=tmp_path / "state.pt", progress=lambda done, *_: steps.append(done)
+    )
+    assert steps[0] == 35  # the step under way was ended first
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_loss_that_is_no_number_stops_the_run():
     with pytest.raises(FloatingPointError, match="at step 0"):
         fitted_by_adamw(model(), loss=lambda m, b: loss(m, b) * float("nan"))
@@ -149,7 +223,7 @@ def test_a_look_at_many_steps_gives_their_mean_and_a_killed_run_the_same(tmp_pat
     each = means(FitSettings(steps=30, bf16=False, checkpoint_seconds=1e9))
     settings = FitSettings(steps=30, bf16=False, checkpoint_seconds=0.0, look_every=10)
     whole = means(settings)
-    (tmp_path / "10.pt").unlink()
+    checkpoint.remove(tmp_path / "10.pt")
     assert whole[0] < each[0] and len(whole) == 3
     assert means(settings, kill_at=20)[-1] == whole[1]
     assert means(settings)[-1] == whole[2]

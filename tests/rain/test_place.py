@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import synthetic
 import torch
 
-from fastrain.core.errors import PlaceError, RunError, SettingError, UsageError
+from fastrain.archive.store import Archive
+from fastrain.archive.writer import writing
+from fastrain.core.errors import PlaceError, RunError, SettingError, TooBig, TooShort, UsageError
 from fastrain.core.levels import LevelTable
 from fastrain.motion import displacements
 from fastrain.nets.ancestor_net import AncestorNet
@@ -20,17 +23,18 @@ from fastrain.rain.forecast import at_place, forecast_grid
 from fastrain.rain.hindcast import Reference, baseline, hindcasts
 from fastrain.rain.inputs import Radar, exceedance_chance, happened, make_inputs, rain_rates, signal
 from fastrain.rain.new_run import TrainSettings
-from fastrain.rain.place.batches import turned_motion
+from fastrain.rain.place.batches import Looker, turned_motion
 from fastrain.rain.place.guesses import Swept, _travelled, chances_around, sweep
 from fastrain.rain.place.hindcast import cases, place_baseline
-from fastrain.rain.place.prepare import FOLDER
+from fastrain.rain.place.prepare import FOLDER, Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.place.views import ANCESTOR_EDGES, APART, EDGE, Foveal, Rings, ages
 from fastrain.rain.train import train
 from fastrain.rain.verify import verify
-from fastrain.samples.frames import Frames, block_pixels
+from fastrain.samples.frames import Frames, block_pixels, load_frames, window_slots
 from fastrain.samples.layout import FrameLayout
 from fastrain.samples.rows import Rows
+from fastrain.samples.split import split_archive
 
 TABLE = LevelTable.binned()
 LAYOUT = FrameLayout(6, ((0, 3), (3, 6)), 3)
@@ -166,6 +170,14 @@ def test_turned_maps_and_turned_motion_belong_together():
     assert turned_motion(motion, 0).tolist() == [[2.0, 5.0]]
 
 
+def test_no_age_lies_before_the_history():
+    for history in range(2, 31):
+        layout = FrameLayout(history, LAYOUT.periods, 3)
+        shown = ages(Radar(TABLE, "rain_rate", timedelta(minutes=10), 4.0, (0.1,), layout))
+        assert shown[0] == 0 and shown[-1] < history
+        assert len(shown) == min(history, 6)
+
+
 def test_the_ages_shown_are_ten_minutes_apart_whatever_the_cadence():
     assert ages(radar_of()).tolist() == [0, 1, 2, 3, 4, 5]
     fast = Radar(TABLE, "rain_rate", timedelta(minutes=5), 4.0, (0.1,), FrameLayout(12, LAYOUT.periods, 3))
@@ -287,6 +299,124 @@ def test_rows_come_back_by_number_and_unfinished_ones_are_forgotten(tmp_path):
     again.close()
 
 
+# --- windows on disk --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A day of frames every five minutes, some of them missing: an hour of history, of which every other is shown."""
+    path = tmp_path_factory.mktemp("long") / "archive"
+    frames = synthetic.frames_of(synthetic.moving_rain(frames=330, size=32, seed=5))
+    del frames[150:153]
+    with writing(path, synthetic.schema(32, 32)) as writer:
+        writer.write(frames)
+        writer.commit("synthetic")
+    return Archive.open(path)
+
+
+def prepared_of(archive, folder, memory=2**28, progress=lambda *_: None):
+    split = split_archive(archive)
+    radar = Radar.of(archive.schema, 1, (0.1, 1.0), split.layout.frames(archive.schema.axis.cadence))
+    assert radar.layout.history == 12
+    prepared = Prepared(folder, Foveal(radar, (16, 12), reach=1), radar)
+    issues = {"train": split.issues["train"], "calibrate": split.issues["calibrate"][::3]}
+    draws = np.random.default_rng(0).random(len(issues["train"]))
+    try:
+        prepared.fill(archive, 1, Wanted(issues, draws, 0.5, 1.1), memory, progress)  # all are dry: half of them stay
+    except BaseException:
+        prepared.close()
+        raise
+    return prepared
+
+
+def test_what_lies_on_disk_is_what_a_window_shows(long, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastrain.rain.place.prepare.STRETCH", 7)
+    with prepared_of(long, tmp_path / "a") as prepared:
+        for block in ("train", "calibrate"):
+            looker = Looker(prepared, block, 2)
+            assert (looker.weights == (2 if block == "train" else 1)).all()
+            shown = ages(prepared.radar)
+            at = np.arange(looker.count) % looker.places
+            x, guess, _, _, outcome, _ = looker.look(np.arange(looker.count), at)
+            for number, issue in enumerate(looker.issues):
+                frames = load_frames(long, 1, window_slots(np.array([issue]), prepared.radar.layout))
+                here = Foveal(prepared.radar, tuple(int(c) for c in prepared.view.nearby[at[number]]))
+                records = here.records(frames, np.sort(issue - shown))[::-1]
+                torch.testing.assert_close(x[number], here.inputs(records[None], np.zeros(1, int), 0)[0])
+                (row, column) = here.cell
+                if 0 <= row < 32 and 0 <= column < 32:
+                    truth = happened(frames, int(issue), prepared.radar)[:, row, column]
+                    np.testing.assert_array_equal(outcome[number], truth)
+                else:
+                    assert (outcome[number] == -1).all()
+            assert guess.shape[1:] == (len(prepared.radar.layout.periods), 2, 2)
+
+
+@pytest.mark.parametrize("what", ["slots", "windows"])
+def test_a_stretch_that_was_cut_off_is_made_ready_again(long, tmp_path, monkeypatch, what):
+    monkeypatch.setattr("fastrain.rain.place.prepare.STRETCH", 20)
+    with prepared_of(long, tmp_path / "whole") as whole:
+        lookers = [Looker(whole, block, 2) for block in ("train", "calibrate")]
+        expected = [looker.look(np.arange(looker.count), np.zeros(looker.count, int)) for looker in lookers]
+
+    class Killed(BaseException):
+        pass
+
+    add = Rows.add
+    calls = []
+
+    def dying(self, rows):
+        calls.append(self.path.name)
+        if calls.count("train.rows") == 2 and self.path.name == ("slots.rows" if what == "slots" else "train.kept"):
+            raise Killed
+        add(self, rows)
+
+    monkeypatch.setattr(Rows, "add", dying)
+    with pytest.raises(Killed):
+        prepared_of(long, tmp_path / "r")
+    monkeypatch.setattr(Rows, "add", add)
+    done = []
+    # With another allowance of memory, too: stretches are then others.
+    with prepared_of(long, tmp_path / "r", memory=2**17, progress=lambda at, *_: done.append(at)) as again:
+        assert done[0] > 20  # what was ready was not made again
+        for block, kept in zip(("train", "calibrate"), expected, strict=True):
+            looker = Looker(again, block, 2)
+            for mine, theirs in zip(
+                looker.look(np.arange(looker.count), np.zeros(looker.count, int)), kept, strict=True
+            ):
+                torch.testing.assert_close(mine, theirs)
+
+
+def test_a_place_that_is_never_seen_is_refused_before_training(tmp_path):
+    rates = synthetic.moving_rain(96, seed=3)
+    rates[:, 24:32, 8:16] = np.nan
+    synthetic.write_archive(tmp_path / "a", rates)
+    with pytest.raises(TooShort, match=r"too dry|not observed well enough"):
+        train(tmp_path / "a", tmp_path / "r", SMALL)
+
+
+def test_prepared_windows_of_another_plan_are_not_thrown_away(long, tmp_path):
+    from dataclasses import replace
+
+    class Killed(BaseException):
+        pass
+
+    def stop(done, total, text):
+        raise Killed
+
+    asked = replace(SMALL, place=(16, 12))
+    with pytest.raises(Killed):
+        train(long.path, tmp_path / "r", asked, progress=stop)
+    with pytest.raises(RunError, match="unfinished run of other settings"):
+        train(long.path, tmp_path / "r", replace(asked, seed=4))
+
+
+def test_too_little_room_on_the_disk_is_said_before_anything_is_done(moving, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastrain.rain.place.train.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(TooBig, match="GB of disk"):
+        train(moving, tmp_path / "r", SMALL)
+
+
 # --- beside the whole map ---------------------------------------------------------------------------------------------
 
 
@@ -298,6 +428,7 @@ def test_truth_and_baselines_of_a_place_are_those_of_the_map(rain):
     reference = Reference(np.array([[0.3, 0.1], [0.3, 0.1]]), 0.3)
     inputs, moved = make_inputs(rain, 5, radar)
     np.testing.assert_array_equal(case.outcome, happened(rain, 5, radar)[:, *cell])
+    assert (case.judged == (case.outcome >= 0)).all()
     for name in ("climatology", "persistence"):
         whole = baseline(name, rain, 5, moved, radar, reference)[..., *cell]
         np.testing.assert_allclose(place_baseline(name, case, view, radar, reference), whole)
@@ -331,7 +462,6 @@ def test_a_forecast_at_a_place_is_what_is_scored_there(place_run):
     from fastrain.rain.place.hindcast import place_hindcasts
     from fastrain.rain.place.run import place_parts, view_of
     from fastrain.rain.verify import held_out
-    from fastrain.samples.frames import load_frames, window_slots
 
     archive = place_run.archive()
     radar = place_run.radar(archive)
@@ -370,7 +500,6 @@ def test_scores_of_a_map_at_a_place_are_those_of_its_cell(run):
     cell = (40 // coarseness, 41 // coarseness)
     from fastrain.rain.hindcast import Network
     from fastrain.rain.verify import held_out
-    from fastrain.samples.frames import load_frames, window_slots
 
     issues = held_out(run, archive)
     frames = load_frames(archive, coarseness, window_slots(issues, radar.layout))
@@ -413,7 +542,7 @@ def test_a_killed_training_of_a_place_ends_with_the_same_weights(place_run, movi
     if stage == "loss":
         assert min(done for done, text in went_on if "loss" in text) >= 20
     assert finished.identity == place_run.identity
-    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["run.json", "weights.pt"]
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["log.jsonl", "loss.png", "run.json", "weights.pt"]
 
 
 def test_the_ancestor_trains_on_the_same_windows(place_run, moving, tmp_path):
@@ -428,6 +557,10 @@ def test_the_ancestor_trains_on_the_same_windows(place_run, moving, tmp_path):
 def test_a_recipe_of_a_place_wants_one(moving, tmp_path):
     with pytest.raises(SettingError, match="give --place"):
         train(moving, tmp_path / "r", TrainSettings(recipe="place"))
+    with pytest.raises(PlaceError, match="outside the picture of 64 rows"):
+        train(moving, tmp_path / "r", TrainSettings(recipe="place", place=(64, 0)))
+    with pytest.raises(SettingError, match="starts from nothing"):
+        train(moving, tmp_path / "r", TrainSettings(recipe="place", place=(3, 3), start="base"))
     with pytest.raises(SettingError, match="--recipe nowhere: expected grid, place, ancestor"):
         train(moving, tmp_path / "r", TrainSettings(recipe="nowhere"))
     assert not (tmp_path / "r").exists()

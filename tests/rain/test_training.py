@@ -74,7 +74,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(run, moving, tmp_path, mo
     finished = train(moving, tmp_path / "r", SMALL, progress=lambda done, *_: resumed.append(done))
     assert resumed[0] == reached[-1]
     assert finished.identity == run.identity
-    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["run.json", "weights.pt"]
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["log.jsonl", "loss.png", "run.json", "weights.pt"]
 
 
 def test_a_finished_run_is_not_overwritten(run, moving):

@@ -1,6 +1,7 @@
 """The program `fastrain`: its verbs, and how it ends.
 
-Exit status: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted. A failure is one line on standard error.
+Exit status: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted, 143 told to end by SIGTERM, and saved. A failure
+is one line on standard error.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from fastrain.cli import ablate, archive, demo, rain, speedrun, vision
+from fastrain.cli import ablate, archive, demo, rain, runs, speedrun, vision
 from fastrain.cli.show import say
 from fastrain.core.errors import FastrainError
 
@@ -51,6 +52,7 @@ app.command("export")(archive.export)
 app.command("train")(rain.train)
 app.command("verify")(rain.verify)
 app.command("forecast")(rain.forecast)
+app.command("runs")(runs.runs)
 app.command("ablate")(ablate.ablate)
 app.command("speedrun")(speedrun.speedrun)
 app.add_typer(vision.app)
@@ -62,9 +64,11 @@ def run() -> None:
         app()
     except FastrainError as error:
         _fail(str(error), error.exit_status)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        # 130 of Ctrl-C, 143 of SIGTERM, as shells have it.
         _fail(
-            "Interrupted; what was committed or checkpointed stands, and the same command again goes on from it.", 130
+            "Interrupted; what was committed or checkpointed stands, and the same command again goes on from it.",
+            128 + int(getattr(error, "signal", 2)),
         )
     except BrokenPipeError:
         # The reader of our output has gone (`fastrain info A | head`): no failure worth a message.

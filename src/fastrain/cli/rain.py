@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastrain.cli.show import Json, duration, print_json, progress, say, size
+from fastrain.cli.show import Json, duration, outlive_terminal, print_json, progress, say, size
 from fastrain.core.errors import GapError, NotObserved, PlaceError, SettingError, UsageError
 from fastrain.core.time import parse_time, show_time
 
@@ -43,7 +43,7 @@ def train(
         str | None,
         typer.Option(metavar="SIZE", help="That frames and inputs may take (default: half of what is free)."),
     ] = None,
-    width: Annotated[int, typer.Option(min=4, max=256, help="Of the network, its one dial.")] = 24,
+    width: Annotated[int, typer.Option(min=4, max=256, help="Of our network, its one dial.")] = 24,
     truth: Annotated[
         str, typer.Option(metavar="maximum|mean", help="Which rate of a cell the chances speak of.")
     ] = "maximum",
@@ -71,6 +71,7 @@ def train(
         truth=spoken or "maximum",
         start=_start(start),
     )
+    outlive_terminal()
     with progress("train") as move:
         made = fit(archive, run, settings, say=say, progress=move)
     facts = made.facts

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +79,20 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def outlive_terminal() -> None:
+    """Let this process go on when its terminal is closed; what it would have shown there is shown nowhere."""
+
+    terminals = [stream for stream in (0, 1, 2) if os.isatty(stream)]  # once it is closed nobody can tell
+
+    def gone(*_: object) -> None:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in terminals:
+            os.dup2(nowhere, stream)
+
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not where `nohup` ignores it already
+        signal.signal(signal.SIGHUP, gone)
 
 
 @contextmanager

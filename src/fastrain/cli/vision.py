@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastrain.cli.show import Json, clean, duration, print_json, progress, say, size
+from fastrain.cli.show import Json, clean, duration, outlive_terminal, print_json, progress, say, size
 from fastrain.cli.speedrun import Table
 from fastrain.core.errors import SettingError, UsageError
 
@@ -117,6 +117,7 @@ def train(
         table.begin(seed)
 
     page = run / "report.html"
+    outlive_terminal()
     made, found, _ = train_run(
         held,
         run,

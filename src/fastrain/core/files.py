@@ -1,9 +1,50 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and folders that one process has to itself."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from fastrain.core.errors import RunError
+
+
+def is_occupied(folder: Path) -> bool:
+    """Tell whether a process has a folder to itself at this moment."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@contextlib.contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Make a folder and have it to oneself for as long as this is open; one that is then empty is taken away again.
+
+    The lock is the folder's own, and the system lets go of it whatever ends this process.
+
+    Raises:
+        RunError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise RunError(f"{folder}: another training is at work here; wait for it, or name another --run.") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        os.close(handle)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ import math
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import RunError, SettingError
+from fastrain.core.errors import RunError, SettingError, TooBig
 from fastrain.core.files import write_whole
 from fastrain.rain.coarse import SEES, Scale, Variant, measure
+from fastrain.rain.new_run import frames_identity
+from fastrain.samples.split import split_archive
 from fastrain.verification.intervals import skill_interval
 
 if TYPE_CHECKING:
@@ -64,14 +67,17 @@ def ablate(
             raise SettingError(f"{path}: holds coarseness {', '.join(map(str, held))}, not {c}; ingest again with it.")
     scale = replace(scale, cell=math.lcm(*coarseness) if max(coarseness) > 1 else scale.cell)
     to.mkdir(parents=True, exist_ok=True)
-    of = {"archive": archive.schema.identity, "scale": asdict(scale)}
+    of = {
+        "archive": archive.schema.identity,
+        "frames": frames_identity(archive, split_archive(archive)),
+        "scale": asdict(scale),
+    }
     kept = _kept(to / FIGURES, json.loads(json.dumps(of)))
     variants = variants_of(coarseness)
     for i, variant in enumerate(variants):
         progress(i, len(variants), variant.name)
         if variant.name not in kept:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                kept[variant.name] = {**asdict(variant), **pool.submit(measure, path, variant, scale).result()}
+            kept[variant.name] = {**asdict(variant), **_alone(path, variant, scale)}
             write_whole(to / FIGURES, json.dumps({**of, "measured": kept}) + "\n")
     progress(len(variants), len(variants), "done")
     found = summary(kept, [variant.name for variant in variants], scale)
@@ -81,6 +87,18 @@ def ablate(
 
     (to / PICTURE).write_bytes(figure_png(price_figure(found)))
     return found
+
+
+def _alone(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
+    """Measure a variant in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(measure, path, variant, scale).result()
+        except BrokenProcessPool:
+            raise TooBig(
+                f"{path}: the process that measured {variant.name} was ended from outside, as where memory runs out; "
+                "take fewer --windows and --tests, or leave out the finest --coarseness. What is measured is kept."
+            ) from None
 
 
 def _kept(path: Path, of: dict[str, Any]) -> dict[str, Any]:
@@ -102,9 +120,9 @@ def summary(kept: dict[str, Any], names: Sequence[str], scale: Scale) -> dict[st
 
     The base is the finest that sees all there is, without squeeze-and-excite.
 
-    Skill is the mean over periods and thresholds of 1 − Brier score / that of the test time's own frequency, of those
-    in which anything happened; `lost` is by how much the summed Brier score is higher than the base's, with the interval
-    in which that lies in 90 of 100 resamples of the time.
+    Skill is the mean over periods and thresholds of 1 − Brier score / that of the test time's own frequency, where
+    anything happened; `lost` is by how much the summed Brier score is higher than the base's, with the interval in
+    which that lies in 90 of 100 resamples of the time.
     """
     least = min(kept[name]["coarseness"] for name in names)
     (first,) = (

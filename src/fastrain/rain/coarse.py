@@ -6,6 +6,7 @@ maxima, which is the same whatever the blocks. So what differs between two varia
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,8 +21,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import TooShort
-from fastrain.core.memory import keep_all_memory, peak_bytes
+from fastrain.core.errors import TooBig, TooShort
+from fastrain.core.memory import available_bytes, keep_all_memory, peak_bytes
 from fastrain.engine.averaging import Average
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import adamw
@@ -139,6 +140,7 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
     split = split_archive(archive)
     radar = radar_of(archive, split, variant, scale)
     before = peak_bytes()
+    _fits(archive, split, radar, variant, scale)
     spent = time.process_time()
     windows = {
         name: [window_of(archive, int(i), radar, variant, scale) for i in evenly(split.issues[name], most)]
@@ -185,6 +187,24 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
         "sharing": sharing(evenly(split.issues["test"], scale.test), radar.layout.length),
         "windows": {name: len(found) for name, found in windows.items()},
     }
+
+
+def _fits(archive: Archive, split: Split, radar: Radar, variant: Variant, scale: Scale) -> None:
+    """See that the inputs of all windows, which are held together, fit into memory.
+
+    Raises:
+        TooBig: they do not.
+    """
+    names = (("train", scale.train), ("calibrate", scale.calibrate), ("test", scale.test))
+    count = sum(min(len(split.issues[name]), most) for name, most in names) * len(radar.layout.periods)
+    pixels = math.prod(s.stop - s.start for s in (_middle(size, scale) for size in archive.schema.grid.shape))
+    needed = 2 * count * len(shown(variant, len(radar.thresholds))) * pixels // variant.coarseness**2
+    free = available_bytes()
+    if needed > 0.8 * free:
+        raise TooBig(
+            f"{archive.path}: {variant.name} needs about {needed / 1e9:.2g} GB for its windows and {free / 1e9:.2g} GB "
+            "are free; take fewer --windows and --tests, or leave out the finest --coarseness."
+        )
 
 
 def radar_of(archive: Archive, split: Split, variant: Variant, scale: Scale) -> Radar:

@@ -21,10 +21,21 @@ from fastrain.core.files import write_whole
 from fastrain.core.memory import peak_bytes
 from fastrain.core.time import show_time
 from fastrain.engine import checkpoint
+from fastrain.engine.journal import read_journal
 from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import Reference
 from fastrain.rain.inputs import Radar, Truth
-from fastrain.rain.run import FACTS, RUN_VERSION, STATE, WEIGHTS, Run, default_coarseness, network_identity
+from fastrain.rain.run import (
+    CURVE,
+    FACTS,
+    LOG,
+    RUN_VERSION,
+    STATE,
+    WEIGHTS,
+    Run,
+    default_coarseness,
+    network_identity,
+)
 from fastrain.rain.start import Start
 from fastrain.samples.split import Split
 
@@ -102,7 +113,7 @@ def plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Spli
     return {
         "fastrain_run": RUN_VERSION,
         "fastrain": __version__,
-        "archive": {"identity": archive.schema.identity, "frames": _frames_identity(archive, split)},
+        "archive": {"identity": archive.schema.identity, "frames": frames_identity(archive, split)},
         "credit": archive.schema.credit,
         "grid": archive.schema.grid.as_attributes(),
         "coarseness": settings.coarseness or default_coarseness(archive),
@@ -124,13 +135,19 @@ def plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Spli
     }
 
 
-def _frames_identity(archive: Archive, split: Split) -> str:
+def frames_identity(archive: Archive, split: Split) -> str:
+    """Return a digest of the frames of a split's time."""
     start, stop = split.blocks["train"][0], split.blocks["test"][1]
     return hashlib.blake2b(archive.slots("digest", start, stop).tobytes(), digest_size=8).hexdigest()
 
 
-def begin_run(run_path: Path, plan: dict[str, Any]) -> bool:
-    """Make the run's folder, and tell whether what it holds is the same run, unfinished.
+def begin_run(run_path: Path, plan: dict[str, Any], work: tuple[str, ...] = (STATE,)) -> None:
+    """Make the run's folder, or see that what it holds is the same run, unfinished.
+
+    Args:
+        run_path: the folder.
+        plan: what the run is of.
+        work: names of what would be lost.
 
     Raises:
         RunError: it holds an unfinished run of another kind.
@@ -138,13 +155,12 @@ def begin_run(run_path: Path, plan: dict[str, Any]) -> bool:
     run_path.mkdir(parents=True, exist_ok=True)
     marker = run_path / PLAN
     text = json.dumps(plan, indent=1, sort_keys=True, default=list)
-    same = marker.exists() and marker.read_text(encoding="utf-8") == text
-    if not same and marker.exists() and (run_path / STATE).exists():
+    begun = marker.exists() and any((run_path / name).exists() for name in work)
+    if begun and marker.read_text(encoding="utf-8") != text:
         raise RunError(
             f"{run_path}: holds an unfinished run of other settings or frames; name another --run, or remove it."
         )
     marker.write_text(text, encoding="utf-8")
-    return same
 
 
 @dataclass(frozen=True)
@@ -197,7 +213,12 @@ def keep_run(
         "seconds": round(settled.seconds, 1),
         "peak_bytes": peak_bytes(),
     }
+    lines = read_journal(run_path / LOG)
+    if lines:
+        from fastrain.rain.pictures import figure_png, loss_figure
+
+        (run_path / CURVE).write_bytes(figure_png(loss_figure(lines)))
     checkpoint.save(run_path / WEIGHTS, network.state_dict())
     write_whole(run_path / FACTS, json.dumps(facts, indent=1, default=list) + "\n")
-    for leftover in (STATE, PLAN):
-        (run_path / leftover).unlink(missing_ok=True)
+    checkpoint.remove(run_path / STATE)
+    (run_path / PLAN).unlink(missing_ok=True)

@@ -195,6 +195,18 @@ def scale_figure(found: Verification) -> Figure:
     return figure
 
 
+def loss_figure(lines: list[dict[str, Any]]) -> Figure:
+    """Return the smoothed loss of a training by step, from the lines of its journal."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], color=INK["network"], linewidth=1.5)
+    axes.set(xlabel="step", ylabel="loss, nats a cell", xlim=(0, lines[-1]["steps"]))
+    axes.grid(alpha=0.25)
+    return figure
+
+
 def case_figure(chances: xr.Dataset, outcome: Int8[ndarray, "period y x"], title: str) -> Figure:
     """Return the chances of the lowest threshold and what came, a column a period.
 

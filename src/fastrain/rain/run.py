@@ -35,6 +35,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 RUN_VERSION = 2
 FACTS, WEIGHTS, STATE = "run.json", "weights.pt", "training.pt"
+LOG, CURVE = "log.jsonl", "loss.png"  # what training came through, by line and as a picture
 SHIPPED_WEIGHTS = "weights.safetensors"
 BASE = "base"  # name of the run that ships in the package
 GRID = "grid"  # the recipe of chances for every cell

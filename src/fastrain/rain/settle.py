@@ -47,12 +47,13 @@ def settle(parts: list[tuple[ndarray, ndarray]], truth: list[ndarray], *, long: 
         truth: (period, y, x) thresholds reached, −1 without truth.
         long: whether the windows span a day or more, which isotonic regression needs.
     """
-    best: tuple[float, float, float] = (float("inf"), 1.0, 1.0)
+    best: tuple[float, float, float] = (float("inf"), -1.0, 1.0)
     for share in SHARES_KEPT:
         logits = [straight + share * learned for straight, learned in parts]
         temperature, loss = pooled_temperature(logits, truth)
-        best = min(best, (loss, share, temperature))
-    _, share, temperature = best
+        best = min(best, (loss, -share, temperature))  # all of it where that is as good
+    _, negative, temperature = best
+    share = -negative
     if long:
         return share, isotonic([straight + share * learned for straight, learned in parts], truth)
     return share, Calibration(temperature)

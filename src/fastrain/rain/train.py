@@ -14,9 +14,11 @@ from torch import nn
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, TooShort
+from fastrain.core.files import occupied
 from fastrain.core.memory import available_bytes
 from fastrain.engine.averaging import Average
 from fastrain.engine.fit import FitSettings, fit
+from fastrain.engine.journal import Journal
 from fastrain.engine.optimizers import adamw
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import BATCH, Batch, Batches
@@ -35,7 +37,7 @@ from fastrain.rain.new_run import (
     plan_of,
     say_choices,
 )
-from fastrain.rain.run import FACTS, STATE, Run, default_coarseness, make_network, open_run
+from fastrain.rain.run import FACTS, GRID, LOG, STATE, Run, default_coarseness, make_network, open_run
 from fastrain.rain.settle import calibrate, decide
 from fastrain.rain.start import LEARNING_RATE, Start, start_of
 from fastrain.rain.straight import CELLS, fit_straight
@@ -68,16 +70,21 @@ def train(
     Raises:
         TooShort: the archive holds too little.
         TooBig: it does not fit into memory; the message names what does.
-        RunError: the folder holds a finished run, or one of other settings.
+        RunError: the folder holds a finished run, or one of other settings, or another training is at work there.
     """
-    began = time.monotonic()
     if (run_path / FACTS).exists():
         raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
     archive = Archive.open(archive_path)
-    if settings.recipe != "grid":
-        from fastrain.rain.place.train import train_place
+    with occupied(run_path):
+        if settings.recipe != GRID:
+            from fastrain.rain.place.train import train_place
 
-        return train_place(archive, run_path, settings, say=say, progress=progress)
+            return train_place(archive, run_path, settings, say=say, progress=progress)
+        return _train_grid(archive, run_path, settings, say=say, progress=progress)
+
+
+def _train_grid(archive: Archive, run_path: Path, settings: TrainSettings, *, say: Say, progress: Progress) -> Run:
+    began = time.monotonic()
     coarseness = settings.coarseness or default_coarseness(archive)
     split = split_archive(archive)
     layout = split.layout.frames(archive.schema.axis.cadence)
@@ -113,7 +120,7 @@ def train(
     steps = batches.steps(settings.cells)
     say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
     rate = FRESH_RATE if start is None else LEARNING_RATE
-    fitted = _fit(network, batches, steps, rate, run_path, progress)
+    fitted = _fit(network, batches, steps, rate, run_path, say, progress)
     share, calibration = calibrate(fitted, cache, split, radar, control=control)
     fitted.shrink(share)
     reference = learn_reference(frames, split.issues["train"], split.issues["calibrate"], radar)
@@ -123,7 +130,10 @@ def train(
     return open_run(run_path)
 
 
-def _fit(network: RainNet, batches: Batches, steps: int, rate: float, run_path: Path, progress: Progress) -> RainNet:
+def _fit(
+    network: RainNet, batches: Batches, steps: int, rate: float, run_path: Path, say: Say, progress: Progress
+) -> RainNet:
+    journal = Journal(run_path / LOG, BATCH)
     try:
         fitted = fit(
             network,
@@ -133,7 +143,8 @@ def _fit(network: RainNet, batches: Batches, steps: int, rate: float, run_path: 
             FitSettings(steps=steps, clip=1.0),
             average=Average(network, max(20, steps // 8)),
             state=run_path / STATE,
-            progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
+            progress=lambda done, total, loss: progress(done, total, journal.note(done, total, loss)),
+            say=say,
         )
     except FloatingPointError as error:
         raise RunError(f"{run_path}: training went astray, {error}; try another --seed.") from None

@@ -96,9 +96,10 @@ class Verification:
                 for k, threshold in enumerate(self.thresholds):
                     row = {"forecaster": name, "period_min": list(period), "threshold_mm_h": threshold}
                     row |= tally.row(p, k)
-                    row["fss"] = {
-                        f"{edge * self.cell_km:.3g} km": float(fractions[i, p, k]) for i, edge in enumerate(EDGES)
-                    }
+                    if self.cell is None:  # one cell has no scales
+                        row["fss"] = {
+                            f"{edge * self.cell_km:.3g} km": float(fractions[i, p, k]) for i, edge in enumerate(EDGES)
+                        }
                     row |= self.changes[name].row(p, k)
                     if low is not None and high is not None:
                         row["network_skill"] = float(skill[p, k])
@@ -228,6 +229,9 @@ def _forecaster(
     known_names(against)
     coarseness = run.coarseness_on(archive)
     asked = None if pixel is None else (pixel[0] // coarseness, pixel[1] // coarseness)
+    shape = archive.schema.grid.shape
+    if pixel is not None and not all(0 <= at < size for at, size in zip(pixel, shape, strict=True)):
+        raise PlaceError(f"Pixel {pixel[0]},{pixel[1]} is outside the picture of {shape[0]} rows, {shape[1]} columns.")
     if run.recipe == GRID:
         network = Network.of(run, radar)
 

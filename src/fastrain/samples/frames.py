@@ -72,6 +72,11 @@ def frames_bytes(archive: Archive, coarseness: int, frames: int) -> int:
     return 3 * frames * rows * columns
 
 
+def frames_within(archive: Archive, coarseness: int, memory: int) -> int:
+    """Return how many frames fit into some bytes, at least one."""
+    return max(1, memory // frames_bytes(archive, coarseness, 1))
+
+
 def window_slots(issues: Int[ndarray, issues], layout: FrameLayout, ahead: bool = True) -> Int[ndarray, slots]:
     """Return the slots that the windows of some issue times touch, each once."""
     offsets = np.arange(1 - layout.history, (layout.ahead if ahead else 0) + 1)

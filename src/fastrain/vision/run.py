@@ -15,7 +15,7 @@ import torch
 from numpy import ndarray
 
 from fastrain.core.errors import RunError, TooBig, first_line
-from fastrain.core.files import write_whole
+from fastrain.core.files import occupied, write_whole
 from fastrain.core.memory import available_bytes, keep_all_memory, peak_bytes
 from fastrain.core.shapes import Float, UInt8
 from fastrain.core.version import version
@@ -165,39 +165,41 @@ def train_run(
     """
     if (path / FACTS).exists():
         raise RunError(f"{path}: holds a finished run; name another --run, or remove it.")
-    keep_all_memory()
-    threads, curve = _prepare(path, data, recipe, seed, threads, device, say, planned)
-    torch.set_num_threads(threads)
-    before = curve[-1] if curve else None
-    with (path / CURVE).open("a", encoding="utf-8") as file:
+    with occupied(path):
+        keep_all_memory()
+        threads, curve = _prepare(path, data, recipe, seed, threads, device, say, planned)
+        torch.set_num_threads(threads)
+        before = curve[-1] if curve else None
+        with (path / CURVE).open("a", encoding="utf-8") as file:
 
-        def keep(epoch: Epoch) -> None:
-            # Of a killed run: what an epoch took is added to what was spent before.
-            if before is not None and epoch.epoch > before.epoch:
-                epoch = replace(
-                    epoch,
-                    seconds=epoch.seconds + before.seconds,
-                    cpu_seconds=epoch.cpu_seconds + before.cpu_seconds,
-                )
-            if not curve or epoch.epoch > curve[-1].epoch:
-                curve.append(epoch)
-                file.write(json.dumps(asdict(epoch)) + "\n")
-                file.flush()
-            progress(epoch)
+            def keep(epoch: Epoch) -> None:
+                # Of a killed run: what an epoch took is added to what was spent before.
+                if before is not None and epoch.epoch > before.epoch:
+                    epoch = replace(
+                        epoch,
+                        seconds=epoch.seconds + before.seconds,
+                        cpu_seconds=epoch.cpu_seconds + before.cpu_seconds,
+                    )
+                if not curve or epoch.epoch > curve[-1].epoch:
+                    curve.append(epoch)
+                    file.write(json.dumps(asdict(epoch)) + "\n")
+                    file.flush()
+                progress(epoch)
 
-        trained = train(data, recipe, seed=seed, device=device, look=True, state=path / STATE, progress=keep)
-    with told_plainly(data.name):
-        out = _test_logits(trained, data.test, recipe, device)
-    found = judged(out, data.test.labels)
-    chances = chances_at(out, found.temperature)
-    run = ImageRun(path, _facts(data, recipe, seed, threads, device, trained, found, curve))
-    # run.json comes last, so that a run that has it is whole; a kill before goes on from the checkpoint.
-    checkpoint.save(path / WEIGHTS, {name: value.cpu() for name, value in trained.network.state_dict().items()})
-    report(run, found, chances)
-    write_whole(path / FACTS, json.dumps(run.facts, indent=1) + "\n")
-    for leftover in (STATE, PLAN, CURVE):
-        (path / leftover).unlink(missing_ok=True)
-    return run, found, chances
+            trained = train(data, recipe, seed=seed, device=device, look=True, state=path / STATE, progress=keep)
+        with told_plainly(data.name):
+            out = _test_logits(trained, data.test, recipe, device)
+        found = judged(out, data.test.labels)
+        chances = chances_at(out, found.temperature)
+        run = ImageRun(path, _facts(data, recipe, seed, threads, device, trained, found, curve))
+        # run.json comes last, so that a run that has it is whole; a kill before goes on from the checkpoint.
+        checkpoint.save(path / WEIGHTS, {name: value.cpu() for name, value in trained.network.state_dict().items()})
+        report(run, found, chances)
+        write_whole(path / FACTS, json.dumps(run.facts, indent=1) + "\n")
+        checkpoint.remove(path / STATE)
+        for leftover in (PLAN, CURVE):
+            (path / leftover).unlink(missing_ok=True)
+        return run, found, chances
 
 
 def _test_logits(trained: Trained, test: Split, recipe: Recipe, device: torch.device) -> Float[ndarray, "image class"]:
@@ -221,7 +223,7 @@ def _prepare(
     asked = {"data": data.identity, "recipe": asdict(recipe), "seed": seed, "device": device.type}
     marker = path / PLAN
     kept = _read(marker)
-    step = _begun(path)
+    step = _begun(path, say)
     begun = step > 0
     if begun and kept is None:
         raise RunError(f"{path}: holds a checkpoint, and its {PLAN} cannot be read; {_ANEW}.")
@@ -260,12 +262,15 @@ def _prepare(
 _ANEW = "remove the folder to begin anew, or name another --run"
 
 
-def _begun(path: Path) -> int:
-    """Return the step that a killed run's checkpoint is of, 0 where there is none."""
-    if not (path / STATE).exists():
-        return 0
+def _begun(path: Path, say: Say) -> int:
+    """Return the step that a killed run's last readable checkpoint is of, 0 where there is none."""
+    kept, wrong = checkpoint.latest(path / STATE)
+    if kept is None and wrong:
+        raise RunError(f"{wrong[0]}; {_ANEW}.")
+    for line in wrong:
+        say(f"{line}; training goes on from the one before.")
     try:
-        return int(checkpoint.load(path / STATE)["step"])
+        return 0 if kept is None else int(kept["step"])
     except checkpoint.UNREADABLE as error:
         raise RunError(f"{path / STATE}: the checkpoint cannot be read ({first_line(error)}); {_ANEW}.") from None
 

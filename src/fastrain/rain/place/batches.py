@@ -40,7 +40,10 @@ class Looker:
         self.rows = prepared.windows[block]
         kept = prepared.kept[block].all()
         self.issues, self.weights = kept["issue"], kept["weight"]
-        self.slots = prepared.slots.all()
+        # Stretch by stretch they rise, but a later one may fetch slots that an earlier one passed by.
+        slots = prepared.slots.all()
+        self._order = np.argsort(slots)
+        self._slots = slots[self._order]
         self.count, self.places = len(kept), len(prepared.view.nearby)
         if self.count == 0:
             raise TooShort(f"The place is not observed well enough in the time to {block}: no window can be judged.")
@@ -85,7 +88,7 @@ class Looker:
 
     def _records(self, numbers: Int[ndarray, window]) -> UInt8[ndarray, "window age byte"]:
         wanted = self.issues[numbers][:, None] - ages(self.prepared.radar)
-        return self.prepared.frames.read(np.searchsorted(self.slots, wanted))
+        return self.prepared.frames.read(self._order[np.searchsorted(self._slots, wanted)])
 
 
 class PlaceBatches:

@@ -20,12 +20,14 @@ from fastrain.core.files import write_whole
 from fastrain.rain.inputs import GUESS_SPREAD, Radar
 from fastrain.rain.place.views import View, ages
 from fastrain.rain.place.windows import at_cells, carried, guesses_at, outcomes_at, seen_at_issue
-from fastrain.samples.frames import Frames, frames_bytes, load_frames, window_slots
+from fastrain.samples.frames import Frames, frames_within, load_frames, window_slots
+from fastrain.samples.layout import FrameLayout
 from fastrain.samples.rows import Rows
 from fastrain.samples.truth import thin, wet_share
 
-FOLDER = "prepared"
+FOLDER, DONE = "prepared", "done.json"
 STRETCH = 144  # issue times of a stretch, at most
+FRAMES_AT_ONCE = 32  # whose rain rates are in memory as numbers
 BLOCKS = ("train", "calibrate")
 
 Progress = Callable[[int, int, str], None]
@@ -85,39 +87,49 @@ class Prepared:
             **{f"{name} kept": rows for name, rows in self.kept.items()},
         }
 
-    def fill(self, archive: Archive, coarseness: int, wanted: Wanted, progress: Progress) -> None:
-        """Make all windows ready that are not yet."""
-        size = frames_bytes(archive, coarseness, 1)
-        length = int(np.clip(2**28 // size - self.radar.layout.length, 8, STRETCH))
-        stretches = [
-            (name, part)
-            for name in BLOCKS
-            for part in np.array_split(
-                np.arange(len(wanted.issues[name])), max(1, -(-len(wanted.issues[name]) // length))
-            )
-            if len(part)
-        ]
+    def bytes_at_most(self, wanted: Wanted) -> int:
+        """Return what all windows will take on the disk, were none of them dry."""
+        slots = sum(len(window_slots(issues, self.radar.layout, ahead=False)) for issues in wanted.issues.values())
+        windows = sum(len(issues) for issues in wanted.issues.values())
+        return slots * self.frames.row_bytes + windows * self.windows[BLOCKS[0]].row_bytes
+
+    def fill(self, archive: Archive, coarseness: int, wanted: Wanted, memory: int, progress: Progress) -> None:
+        """Make all windows ready that are not yet.
+
+        Args:
+            archive: to read.
+            coarseness: of its blocks.
+            wanted: windows.
+            memory: bytes that the frames of a stretch may take.
+            progress: called with stretches done, in all, and what is done.
+        """
+        most = frames_within(archive, coarseness, memory)
         done = self._done()
-        for number, (name, part) in enumerate(stretches):
-            if number >= done:
-                self._add(archive, coarseness, wanted, name, part)
+        total = sum(len(issues) for issues in wanted.issues.values())
+        for name in BLOCKS:
+            issues = wanted.issues[name]
+            while done[name] < len(issues):
+                count = stretch_of(issues[done[name] :], self.radar.layout, most)
+                self._add(archive, coarseness, wanted, name, np.arange(done[name], done[name] + count))
+                done[name] += count
                 for rows in self._files.values():
                     rows.flush()
                 counts = {what: len(rows) for what, rows in self._files.items()}
-                write_whole(self.folder / "done.json", json.dumps({"stretches": number + 1, "rows": counts}))
-            progress(number + 1, len(stretches), "windows made ready")
+                write_whole(self.folder / DONE, json.dumps({"issues": done, "rows": counts}))
+                progress(sum(done.values()), total, "windows made ready")
 
-    def _done(self) -> int:
-        """Return how many stretches are whole, and forget what came after them."""
+    def _done(self) -> dict[str, int]:
+        """Return how many issue times of each block are ready, and forget what came after them."""
         try:
-            said = json.loads((self.folder / "done.json").read_text(encoding="utf-8"))
+            said = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
+            done = {name: int(said["issues"][name]) for name in BLOCKS}
             for what, rows in self._files.items():
                 rows.cut(said["rows"][what])
-            return int(said["stretches"])
+            return done
         except (OSError, ValueError, LookupError, TypeError):
             for rows in self._files.values():
                 rows.cut(0)
-            return 0
+            return dict.fromkeys(BLOCKS, 0)
 
     def _add(self, archive: Archive, coarseness: int, wanted: Wanted, name: str, part: ndarray) -> None:
         issues, radar = wanted.issues[name][part], self.radar
@@ -131,7 +143,7 @@ class Prepared:
         outcome = outcomes_at(there, issues, radar)
         if len(issues):
             outcome[~seen_at_issue(there, issues)] = -1  # where no chance is given none is learned
-        taught = (outcome >= 0).any(axis=(1, 2))
+        taught = (outcome[:, 0] >= 0).any(axis=1)  # at the place itself
         issues, weights, outcome = issues[taught], weights[taught], outcome[taught]
         if len(issues) == 0:
             return
@@ -145,8 +157,9 @@ class Prepared:
         held = self.slots.read(np.arange(max(0, len(self.slots) - 2 * radar.layout.history), len(self.slots)))
         shown = shown[~np.isin(shown, held)]
         if len(shown):
-            self.frames.add(self.view.records(frames, shown))
-            self.slots.add(shown)
+            for some in np.array_split(shown, -(-len(shown) // FRAMES_AT_ONCE)):
+                self.frames.add(self.view.records(frames, some))
+                self.slots.add(some)
         self.windows[name].add(rows)
         kept = np.empty(len(issues), self.kept[name].dtype)
         kept["issue"], kept["weight"] = issues, weights
@@ -162,3 +175,11 @@ class Prepared:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def stretch_of(issues: Int[ndarray, issues], layout: FrameLayout, most: int) -> int:
+    """Return how many of the next issue times are made ready together: their windows hold at most so many frames."""
+    count = min(len(issues), STRETCH)
+    while count > 1 and len(window_slots(issues[:count], layout)) > most:
+        count //= 2
+    return count

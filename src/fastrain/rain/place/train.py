@@ -13,12 +13,15 @@ from numpy import ndarray
 from torch import nn
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import RunError, SettingError, TooShort
+from fastrain.core.errors import PlaceError, RunError, SettingError, TooBig, TooShort
+from fastrain.core.grid import Grid
+from fastrain.core.memory import available_bytes
 from fastrain.engine.averaging import Average
 from fastrain.engine.fit import FitSettings, fit
+from fastrain.engine.journal import Journal
 from fastrain.nets.place_net import PlaceNet
 from fastrain.rain.chances import Calibration
-from fastrain.rain.hindcast import BASELINES, SPREADS, Reference
+from fastrain.rain.hindcast import BASELINES, SPREADS, Hindcast, Reference
 from fastrain.rain.inputs import Radar
 from fastrain.rain.new_run import (
     Progress,
@@ -32,15 +35,15 @@ from fastrain.rain.new_run import (
     say_choices,
 )
 from fastrain.rain.place.batches import Looker, PlaceBatches
-from fastrain.rain.place.hindcast import Case, Parts, cases, cast_of, logits_of
-from fastrain.rain.place.prepare import FOLDER, Prepared, Wanted
+from fastrain.rain.place.hindcast import Parts, cases, cast_of, logits_of
+from fastrain.rain.place.prepare import DONE, FOLDER, Prepared, Wanted, stretch_of
 from fastrain.rain.place.recipes import RECIPES, Recipe
 from fastrain.rain.place.run import parts_of_network
 from fastrain.rain.place.views import View
-from fastrain.rain.run import STATE, Run, default_coarseness, open_run
+from fastrain.rain.run import BASE, LOG, STATE, Run, default_coarseness, open_run
 from fastrain.rain.settle import settle
 from fastrain.rain.straight import fit_straight
-from fastrain.samples.frames import load_frames, window_slots
+from fastrain.samples.frames import frames_within, load_frames, window_slots
 from fastrain.samples.layout import LONG
 from fastrain.samples.split import Split, evenly, split_archive
 from fastrain.verification.tally import Decider
@@ -52,6 +55,8 @@ CALIBRATED_ON = 1500  # windows, at most
 PLACES_A_WINDOW = 4  # that the calibration looks from: the place itself, and others beside it
 DECIDED_ON = 300  # windows, at most, that settle what the baselines know and which chance counts as yes
 FEWEST_STEPS = 60
+FRAMES_SHARE = 8  # of the memory allowed, a part that frames may take
+MOST_FRAMES_BYTES = 2**28  # that they take at once, however much is allowed: more gains nothing
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def train_place(archive: Archive, run_path: Path, settings: TrainSettings, *, sa
         TooShort: too little is observed at the place, or it rained too little there.
     """
     began = time.monotonic()
-    recipe, pixel = _recipe(settings)
+    recipe, pixel = _recipe(settings, archive.schema.grid)
     coarseness = settings.coarseness or default_coarseness(archive)
     split = split_archive(archive)
     layout = split.layout.frames(archive.schema.axis.cadence)
@@ -104,26 +109,36 @@ def train_place(archive: Archive, run_path: Path, settings: TrainSettings, *, sa
     say_choices(archive, coarseness, split, radar, say)
     plan = plan_of(archive, settings, radar, split, None)
     folder = run_path / FOLDER
-    if not begin_run(run_path, plan) and folder.exists():
-        shutil.rmtree(folder)
+    begin_run(run_path, plan, (STATE, f"{FOLDER}/{DONE}"))
+    memory = (settings.memory or available_bytes() // 2) // FRAMES_SHARE
+    issues = {"train": split.issues["train"], "calibrate": evenly(split.issues["calibrate"], CALIBRATED_ON)}
+    draws = np.random.default_rng(settings.seed).random(len(issues["train"]))
+    wanted = Wanted(issues, draws, settings.keep_dry, settings.dry_below)
     with Prepared(folder, task.view(training=True), radar) as prepared:
-        issues = {"train": split.issues["train"], "calibrate": evenly(split.issues["calibrate"], CALIBRATED_ON)}
-        draws = np.random.default_rng(settings.seed).random(len(issues["train"]))
-        prepared.fill(archive, coarseness, Wanted(issues, draws, settings.keep_dry, settings.dry_below), progress)
+        _room(run_path, prepared.bytes_at_most(wanted))
+        prepared.fill(archive, coarseness, wanted, min(memory, MOST_FRAMES_BYTES), progress)
         count, climatology = _climatology(prepared, radar, say)
         task = replace(task, radar=replace(radar, thresholds=radar.thresholds[:count]))
-        looker = Looker(prepared, "train", count, control=task.control)
+        looker, calm = (Looker(prepared, block, count, control=task.control) for block in ("train", "calibrate"))
         network, steps = _fitted(task, looker, run_path, say, progress)
         parts = parts_of_network(network)
-        calm = Looker(prepared, "calibrate", count, control=task.control)
         share, calibration = _calibrate(calm, parts, task)
     network.shrink(share)  # type: ignore[operator]
-    reference, decided = _decide(task, climatology, parts, calibration)
+    reference, decided = _decide(task, climatology, parts, calibration, min(memory, MOST_FRAMES_BYTES))
     settled = Settled(network, steps, share, calibration, reference, decided, looker.count, time.monotonic() - began)
     plan["thresholds"] = list(task.radar.thresholds)
-    keep_run(run_path, archive, plan, settings, split, settled)
     shutil.rmtree(folder)
+    keep_run(run_path, archive, plan, settings, split, settled)
     return open_run(run_path)
+
+
+def _room(run_path: Path, needed: int) -> None:
+    free = shutil.disk_usage(run_path).free
+    if needed > free:
+        raise TooBig(
+            f"{run_path}: the windows made ready take up to {needed / 1e9:.2g} GB of disk and {free / 1e9:.2g} GB are "
+            "free; put --run on another disk, or take a larger --coarseness."
+        )
 
 
 def steps_of(recipe: Recipe, windows: int) -> int:
@@ -131,13 +146,18 @@ def steps_of(recipe: Recipe, windows: int) -> int:
     return max(FEWEST_STEPS, min(recipe.epochs * windows, recipe.most) // recipe.batch)
 
 
-def _recipe(settings: TrainSettings) -> tuple[Recipe, tuple[int, int]]:
+def _recipe(settings: TrainSettings, grid: Grid) -> tuple[Recipe, tuple[int, int]]:
     try:
         recipe = RECIPES[settings.recipe]
     except KeyError:
         raise SettingError(f"--recipe {settings.recipe}: expected grid, {', '.join(RECIPES)}.") from None
     if settings.place is None:
         raise SettingError(f"--recipe {settings.recipe} speaks of one place: give --place LAT,LON or --pixel ROW,COL.")
+    if not all(0 <= at < size for at, size in zip(settings.place, grid.shape, strict=True)):
+        (row, column), (rows, columns) = settings.place, grid.shape
+        raise PlaceError(f"Pixel {row},{column} is outside the picture of {rows} rows and {columns} columns.")
+    if settings.start == BASE:
+        raise SettingError(f"--from {BASE}: its network is of maps; --recipe {settings.recipe} starts from nothing.")
     return recipe, settings.place
 
 
@@ -153,6 +173,7 @@ def _fitted(task: Task, looker: Looker, run_path: Path, say: Say, progress: Prog
     steps = steps_of(recipe, looker.count)
     weights = sum(p.numel() for p in network.parameters())
     say(f"{looker.count} windows; {weights:,} weights, {steps} steps of {recipe.batch} windows.")
+    journal = Journal(run_path / LOG, recipe.batch)
     with PlaceBatches(looker, recipe.batch, seed=seed, turned=recipe.turned) as batches:
         try:
             fitted = fit(
@@ -163,7 +184,8 @@ def _fitted(task: Task, looker: Looker, run_path: Path, say: Say, progress: Prog
                 FitSettings(steps=steps, clip=1.0),
                 average=Average(network, max(20, steps // 8)) if recipe.averaged else None,
                 state=run_path / STATE,
-                progress=lambda done, total, loss: progress(done, total, f"loss {loss:.4f}"),
+                progress=lambda done, total, loss: progress(done, total, journal.note(done, total, loss)),
+                say=say,
             )
         except FloatingPointError as error:
             raise RunError(f"{run_path}: training went astray, {error}; try another --seed.") from None
@@ -180,10 +202,11 @@ def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarr
     for part in np.array_split(np.arange(len(weights)), -(-len(weights) // 4096) or 1):
         outcome = prepared.windows["train"].read(part)["outcome"]  # (window, place, period)
         weight = weights[part][:, None, None]
-        total += (weight * (outcome >= 0)).sum(axis=(0, 1))
         more = outcome[..., None] > steps
-        reached += (weight[..., None] * more).sum(axis=(0, 1))
         events += more.sum(axis=(0, 1, 2))
+        # Climatology is the place's own, whatever the network looks at.
+        total += (weight * (outcome >= 0))[:, 0].sum(axis=0)
+        reached += (weight[..., None] * more)[:, 0].sum(axis=0)
     needed = FEWEST_EVENTS * len(prepared.view.nearby)
     count = int((events >= needed).sum())
     if count == 0:
@@ -216,27 +239,28 @@ def _calibrate(looker: Looker, parts: Parts, task: Task) -> tuple[float, Calibra
 
 
 def _decide(
-    task: Task, climatology: ndarray, parts: Parts, calibration: Calibration
+    task: Task, climatology: ndarray, parts: Parts, calibration: Calibration, memory: int
 ) -> tuple[Reference, dict[str, ndarray]]:
     """Return what the baselines know, and for each forecaster the chance from which on it counts as yes."""
     radar, view = task.radar, task.view(training=False)
-    known: list[Case] = []
-    for part in np.array_split(evenly(task.split.issues["calibrate"], DECIDED_ON), 8):
-        if len(part):
-            frames = load_frames(task.archive, task.coarseness, window_slots(part, radar.layout), memory=2**62)
-            known += cases(frames, part, view, radar)
     row, column = (int(v) for v in view.nearby[0])
-    steps = np.arange(len(radar.thresholds))
+    issues = evenly(task.split.issues["calibrate"], DECIDED_ON)
+    most = frames_within(task.archive, task.coarseness, memory)
+    plain = tuple(name for name in BASELINES if name != "lagrangian")
+    casts: list[tuple[Hindcast, list[ndarray]]] = []
     squared = np.zeros(len(SPREADS))
-    for case in known:
-        event = case.outcome[:, None] > steps
-        for i, spread in enumerate(SPREADS):
-            chance = case.lead.chances(spread, radar, (row,), (column,))[:, :, 0, 0]
-            squared[i] += ((chance - event) ** 2)[case.judged].sum()
-    reference = Reference(climatology, SPREADS[int(squared.argmin())])
+    while len(issues):
+        part, issues = np.split(issues, [stretch_of(issues, radar.layout, most)])
+        frames = load_frames(task.archive, task.coarseness, window_slots(part, radar.layout), memory=2**62)
+        for case in cases(frames, part, view, radar):
+            chance = calibration.chances(logits_of(parts, case, radar))
+            cast = cast_of(case, view, radar, Reference(climatology, SPREADS[0]), chance, plain)
+            smoothed = [case.lead.chances(spread, radar, (row,), (column,)) for spread in SPREADS]
+            squared += [(((chance - cast.event()) ** 2) * cast.judged[:, None]).sum() for chance in smoothed]
+            casts.append((cast, smoothed))
+    best = int(squared.argmin())
     deciders: dict[str, Decider] = {}
-    for case in known:
-        cast = cast_of(case, view, radar, reference, calibration.chances(logits_of(parts, case, radar)), BASELINES)
-        for name, chance in cast.chances.items():
+    for cast, smoothed in casts:
+        for name, chance in {**cast.chances, "lagrangian": smoothed[best]}.items():
             deciders.setdefault(name, Decider(climatology.shape)).add(chance, cast.event(), cast.judged)
-    return reference, {name: decider.best() for name, decider in deciders.items()}
+    return Reference(climatology, SPREADS[best]), {name: decider.best() for name, decider in deciders.items()}

@@ -36,7 +36,7 @@ BYTES_A_SIGNAL = 120.0  # of what the network sees of a rain rate; the largest, 
 def ages(radar: Radar) -> Int[ndarray, age]:
     """Return the ages, in frames, of the history's frames that are shown, the newest first."""
     history = radar.layout.history
-    return np.unique(np.round(np.arange(AGES) * history / AGES).astype(int))
+    return np.unique(np.arange(AGES) * history // AGES)
 
 
 @dataclass(frozen=True)

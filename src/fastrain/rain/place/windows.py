@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,11 +52,6 @@ def leads_of(radar: Radar) -> tuple[float, ...]:
 def known_of(radar: Radar) -> Tensor:
     """Return the conditions of each period, (period, condition)."""
     return torch.tensor([conditions(a, b, radar) for a, b in radar.layout.periods])
-
-
-def ahead_of(frames: Frames, issues: Sequence[int] | ndarray, radar: Radar, cell: tuple[int, int]) -> list[Lead]:
-    """Return what passes in each period, for each of some issue times, and `motion_of_tracks` beside."""
-    return [lead for lead, _ in carried(frames, np.asarray(issues), radar, cell)]
 
 
 def carried(

@@ -1,0 +1,64 @@
+"""The price of coarse-graining on real radar: `fastrain ablate` on sequences of several services, one record.
+
+    python benchmarks/coarse.py --work FOLDER [--events knmi,fmi] [--steps 300] [--out records/coarse.json]
+
+Resumable: what FOLDER holds is not measured again. The page `docs/coarse-graining.md` is made from the record by
+`scripts/coarse_page.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import torch
+
+DATA = Path(os.environ.get("FASTRAIN_DATA", Path(__file__).parents[2] / "shared" / "data")) / "radar"
+PROGRAM = [sys.executable, "-m", "fastrain"]
+EVENTS = {
+    "knmi": "knmi_2010-08-26",
+    "fmi": "fmi_2016-09-28",
+    "mch_2015": "mch_2015-05-15",
+    "mch_2016": "mch_2016-07-11",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--events", default="knmi,fmi")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    events = {}
+    for name in asked.events.split(","):
+        archive, folder = asked.work / name, asked.work / f"{name} ablation"
+        if not archive.exists():
+            command = [*PROGRAM, "ingest", DATA / EVENTS[name], "--archive", archive]
+            subprocess.run([*command, "--coarseness", "2,3,4", "--average", "rain_rate"], check=True)
+        command = [*PROGRAM, "ablate", archive, "--to", folder, "--coarseness", "1,2,3,4", "--steps", str(asked.steps)]
+        done = subprocess.run([*command, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+        events[name] = json.loads(done.stdout)
+        print(name)
+        print((folder / "ablation.txt").read_text())
+    if asked.out:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        record = {
+            "date": str(date.today()),
+            "script": "benchmarks/coarse.py",
+            "commit": commit,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "seeds": 1,
+            "events": events,
+        }
+        asked.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

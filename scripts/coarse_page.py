@@ -1,0 +1,85 @@
+"""Make `docs/coarse-graining.md` and its pictures from `records/coarse.json`: python scripts/coarse_page.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastrain.rain.ablate import price_figure
+from fastrain.rain.pictures import figure_png
+
+ROOT = Path(__file__).parents[1]
+NAMES = {"knmi": "KNMI, 2010-08-26", "fmi": "FMI, 2016-09-28", "mch_2015": "MeteoSwiss, 2015-05-15"}
+NAMES |= {"mch_2016": "MeteoSwiss, 2016-07-11"}
+
+HEAD = """# The price of coarse-graining
+
+The first work kept a radar picture as the maximum and the mean of its blocks, and asked what that costs. Here it is
+measured: networks that see pixels of 1 km, or blocks of 2, 3 and 4 by their maximum, their mean or both, with
+squeeze-and-excite layers and without. All forecast the same thing, the highest rain rate in cells of {cell} pixels, and
+are judged on the same cells of the same windows, held out in time. Made by `benchmarks/coarse.py` and this page by
+`scripts/coarse_page.py`; the [record](../records/coarse.json) has every score. On your own radar:
+
+```
+fastrain ablate archive --to ablation
+```
+
+*Skill* is the mean, over periods and thresholds ({thresholds} mm/h), of by how much the Brier score is lower than that
+of the frequency of rain. *Lost* is by how much the summed Brier score is higher than that of the pixels without
+squeeze-and-excite, with the interval in which it lies in 90 of 100 resamples of the time, where time is long enough.
+*CPU* is the processor time of an epoch, as a share of the pixels'; *memory* the peak of the process, inputs of all
+windows included; *a frame*, the bytes of one as the network sees it. One seed; each event is one spell of weather:
+differences of a percent or two are noise.
+"""
+
+
+def main() -> None:
+    """Write them."""
+    record = json.loads((ROOT / "records" / "coarse.json").read_text())
+    events: dict[str, Any] = record["events"]
+    first = next(iter(events.values()))
+    thresholds = ", ".join(f"{t:g}" for t in first["thresholds_mm_h"])
+    parts = [
+        HEAD.format(cell=first["scale"]["cell"], thresholds=thresholds),
+        "\n## In the mean\n\n",
+        mean_table(events),
+    ]
+    for name, found in events.items():
+        (ROOT / "docs" / "images" / f"coarse_{name}.png").write_bytes(figure_png(price_figure(found)))
+        windows = found["windows"]
+        periods = ", ".join(f"{a}–{b}" for a, b in found["periods_min"])
+        parts.append(
+            f"\n## {NAMES[name]}\n\n![Skill over processor time, a point for each cut](images/coarse_{name}.png)\n\n"
+            f"{windows['train']} windows to train on, {windows['calibrate']} to calibrate, {windows['test']} to judge; "
+            f"{periods} minutes ahead. Data: {found['credit']}.\n\n" + table(found)
+        )
+    (ROOT / "docs" / "coarse-graining.md").write_text("".join(parts))
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return an event's table."""
+    lines = ["| sees | skill | lost | CPU | s an epoch | memory | a frame |", "|---|---|---|---|---|---|---|"]
+    for row in found["rows"]:
+        between = row["lost_90"]
+        lost = f"{row['lost']:+.1%}" + (f" ({between[0]:+.1%} to {between[1]:+.1%})" if between else "")
+        lines.append(
+            f"| {row['name']} | {row['skill']:.3f} | {lost} | {row['cpu_ratio']:.2f} | {row['seconds_an_epoch']:.1f} | "
+            f"{row['peak_bytes'] / 2**20:,.0f} MiB | {row['bytes_a_frame'] / 1000:,.0f} kB |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def mean_table(events: dict[str, Any]) -> str:
+    """Return the table of means over the events."""
+    lines = ["| sees | skill | lost | CPU |", "|---|---|---|---|"]
+    for rows in zip(*(found["rows"] for found in events.values()), strict=True):
+        skill, lost, cpu = (np.mean([row[key] for row in rows]) for key in ("skill", "lost", "cpu_ratio"))
+        lines.append(f"| {rows[0]['name']} | {skill:.3f} | {lost:+.1%} | {cpu:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
