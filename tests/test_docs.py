@@ -21,6 +21,7 @@ TALK = [
     "docs/speedrun.md",
     "docs/how-it-got-fast.md",
     "docs/what-to-expect.md",
+    "docs/coarse-graining.md",
 ]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

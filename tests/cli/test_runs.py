@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -42,7 +43,8 @@ def test_runs_are_told_apart_and_other_folders_left_out(run, tmp_path):
     assert found["broken"]["state"] == "damaged"
     left = found["left"]
     assert (left["state"], left["step"], left["steps"], left["loss"]) == ("stopped", 30, 120, 0.5)
-    shown = subprocess.run([*PROGRAM, "runs", tmp_path], capture_output=True, text=True, check=True).stdout
+    wide = {**os.environ, "COLUMNS": "160"}
+    shown = subprocess.run([*PROGRAM, "runs", tmp_path], capture_output=True, text=True, check=True, env=wide).stdout
     assert re.search(r"left .*place .*stopped at 25%.*loss 0.5000", shown)
     with occupied(tmp_path / "left"):
         assert listed(tmp_path)["left"]["state"] == "training"
@@ -78,7 +80,7 @@ def test_a_training_that_is_told_to_leave_does_so_at_once_and_goes_on_to_the_sam
     command = [*PROGRAM, "train", str(moving), *what]
     done = [*command, "--run", tmp_path / "whole", "--json"]
     whole = subprocess.run(done, capture_output=True, text=True, check=True)
-    began = subprocess.Popen([*command, "--run", str(tmp_path / "r")], stderr=subprocess.PIPE, text=True)
+    began = subprocess.Popen([*command, "--run", str(tmp_path / "r")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not read_journal(tmp_path / "r" / "log.jsonl") and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -7,6 +7,7 @@ is one line on standard error.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ import typer
 from fastrain.cli import ablate, archive, demo, rain, runs, speedrun, vision
 from fastrain.cli.show import say
 from fastrain.core.errors import FastrainError
+from fastrain.engine.leaving import Left
 
 app = typer.Typer(
     name="fastrain",
@@ -64,11 +66,12 @@ def run() -> None:
         app()
     except FastrainError as error:
         _fail(str(error), error.exit_status)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Left) as error:
         # 130 of Ctrl-C, 143 of SIGTERM, as shells have it.
+        number = error.signal if isinstance(error, Left) else signal.SIGINT
         _fail(
             "Interrupted; what was committed or checkpointed stands, and the same command again goes on from it.",
-            128 + int(getattr(error, "signal", 2)),
+            128 + number,
         )
     except BrokenPipeError:
         # The reader of our output has gone (`fastrain info A | head`): no failure worth a message.

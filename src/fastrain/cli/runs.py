@@ -64,7 +64,7 @@ def runs(
     elif not found:
         typer.echo(f"No run in {folder}; make one with `fastrain train ARCHIVE --run RUN`.")
     else:
-        _show(found)
+        _show(found, folder)
 
 
 def look(path: Path) -> Listed | None:
@@ -162,7 +162,7 @@ def _folders(folder: Path, deep: int) -> list[Path]:
     return out
 
 
-def _show(found: list[Listed]) -> None:
+def _show(found: list[Listed], folder: Path) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
@@ -186,7 +186,7 @@ def _show(found: list[Listed]) -> None:
         elif run.loss is not None:
             last = f"loss {run.loss:.4f}"
         table.add_row(
-            escape(clean(run.path)),
+            escape(clean(str(Path(run.path).relative_to(folder)))),
             escape(clean(str(run.recipe or run.task))),
             state,
             "" if run.seconds is None else duration(run.seconds),

@@ -10,8 +10,11 @@ from typing import Any
 NOTED = (signal.SIGINT, signal.SIGTERM)
 
 
-class Left(KeyboardInterrupt):
+class Left(BaseException):
     """A training was told to leave, and has saved what it had.
+
+    Not an Exception, which those who mean errors catch; nor a KeyboardInterrupt, of which the library under the command
+    line makes an exit status without a word.
 
     Attributes:
         signal: that told it.

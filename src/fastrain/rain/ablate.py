@@ -21,7 +21,7 @@ import numpy as np
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, SettingError, TooBig
 from fastrain.core.files import write_whole
-from fastrain.rain.coarse import SEES, Scale, Variant, measure
+from fastrain.rain.coarse import SEES, Scale, Variant, costs, measure
 from fastrain.rain.new_run import frames_identity
 from fastrain.samples.split import split_archive
 from fastrain.verification.intervals import skill_interval
@@ -77,10 +77,11 @@ def ablate(
     for i, variant in enumerate(variants):
         progress(i, len(variants), variant.name)
         if variant.name not in kept:
-            kept[variant.name] = {**asdict(variant), **_alone(path, variant, scale)}
+            kept[variant.name] = {**asdict(variant), **_alone(variant.name, measure, path, variant, scale)}
             write_whole(to / FIGURES, json.dumps({**of, "measured": kept}) + "\n")
-    progress(len(variants), len(variants), "done")
-    found = summary(kept, [variant.name for variant in variants], scale)
+    progress(len(variants), len(variants), "steps in turns")
+    ratios = _alone("the steps", costs, path, variants, scale, base_of(variants))
+    found = summary(kept, [variant.name for variant in variants], ratios)
     found |= {"archive": archive.schema.identity, "credit": archive.schema.credit, "scale": asdict(scale)}
     write_whole(to / TABLE, table_of(found) + "\n")
     from fastrain.rain.pictures import figure_png
@@ -89,14 +90,20 @@ def ablate(
     return found
 
 
-def _alone(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
-    """Measure a variant in a process of its own."""
+def base_of(variants: Sequence[Variant]) -> Variant:
+    """Return what all are compared with: the finest that sees all there is, without squeeze-and-excite."""
+    least = min(variant.coarseness for variant in variants)
+    return next(v for v in variants if v.coarseness == least and v.sees == "both" and not v.excite)
+
+
+def _alone(name: str, task: Callable[..., dict[str, Any]], path: Path, *given: Any) -> dict[str, Any]:
+    """Do a task in a process of its own: its memory is then its own, and what kills it kills nothing else."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(measure, path, variant, scale).result()
+            return pool.submit(task, path, *given).result()
         except BrokenProcessPool:
             raise TooBig(
-                f"{path}: the process that measured {variant.name} was ended from outside, as where memory runs out; "
+                f"{path}: the process that measured {name} was ended from outside, as where memory runs out; "
                 "take fewer --windows and --tests, or leave out the finest --coarseness. What is measured is kept."
             ) from None
 
@@ -115,21 +122,21 @@ def _kept(path: Path, of: dict[str, Any]) -> dict[str, Any]:
     return measured
 
 
-def summary(kept: dict[str, Any], names: Sequence[str], scale: Scale) -> dict[str, Any]:
+def summary(kept: dict[str, Any], names: Sequence[str], ratios: dict[str, float]) -> dict[str, Any]:
     """Return the rows of the table: of each variant its skill, what it takes, and both beside the base's.
 
-    The base is the finest that sees all there is, without squeeze-and-excite.
+    Args:
+        kept: what `measure` found, by name.
+        names: of the variants, in order.
+        ratios: of their steps' processor time, over the base's.
+
 
     Skill is the mean over periods and thresholds of 1 − Brier score / that of the test time's own frequency, where
     anything happened; `lost` is by how much the summed Brier score is higher than the base's, with the interval in
     which that lies in 90 of 100 resamples of the time.
     """
-    least = min(kept[name]["coarseness"] for name in names)
-    (first,) = (
-        name
-        for name in names
-        if kept[name]["coarseness"] == least and kept[name]["sees"] == "both" and not kept[name]["excite"]
-    )
+    variants = {Variant(*(kept[n][key] for key in ("coarseness", "sees", "excite"))): n for n in names}
+    first = variants[base_of(list(variants))]
     base = kept[first]
     rows = []
     for name in names:
@@ -151,7 +158,7 @@ def summary(kept: dict[str, Any], names: Sequence[str], scale: Scale) -> dict[st
                 "lost_90": None if name == first or np.isnan(low[0, 0]) else [float(-high[0, 0]), float(-low[0, 0])],
                 "seconds_an_epoch": one["seconds_an_epoch"],
                 "cpu_seconds_an_epoch": one["cpu_seconds_an_epoch"],
-                "cpu_ratio": one["cpu_seconds_an_epoch"] / base["cpu_seconds_an_epoch"],
+                "cpu_ratio": ratios[name],
                 "cpu_seconds_a_window": one["cpu_seconds_a_window"],
                 "peak_bytes": one["peak_bytes"],
                 "bytes_a_frame": one["bytes_a_frame"],
@@ -187,7 +194,7 @@ def table_of(found: dict[str, Any]) -> str:
 
 
 def price_figure(found: dict[str, Any]) -> Figure:
-    """Return the picture: skill over the processor time of an epoch, a point for each variant."""
+    """Return the picture: skill over the processor time of a step, a point for each variant."""
     from matplotlib.figure import Figure
 
     colours = {1: "#333333", 2: "#1b6ca8", 3: "#2a9d5c", 4: "#d1495b"}
@@ -197,7 +204,7 @@ def price_figure(found: dict[str, Any]) -> Figure:
     for row in found["rows"]:
         colour = colours.get(row["coarseness"], "#8a5fbf")
         axes.plot(
-            row["cpu_seconds_an_epoch"],
+            row["cpu_ratio"],
             row["skill"],
             marks[row["sees"]],
             markersize=9,
@@ -206,7 +213,7 @@ def price_figure(found: dict[str, Any]) -> Figure:
             markeredgewidth=1.6,
         )
     axes.set_xscale("log")
-    axes.set(xlabel="processor seconds of an epoch", ylabel="Brier skill over the frequency")
+    axes.set(xlabel="processor time of a step, of that of the finest", ylabel="Brier skill over the frequency")
     axes.grid(alpha=0.25)
     for c in dict.fromkeys(row["coarseness"] for row in found["rows"]):
         axes.plot([], [], "s", color=colours.get(c, "#8a5fbf"), label=f"blocks of {c}×{c}" if c > 1 else "pixels")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor
 from fastrain.archive.store import Archive
 from fastrain.core.errors import TooBig, TooShort
 from fastrain.core.memory import available_bytes, keep_all_memory, peak_bytes
+from fastrain.engine.ablation import ratios
 from fastrain.engine.averaging import Average
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import adamw
@@ -187,6 +189,45 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
         "sharing": sharing(evenly(split.issues["test"], scale.test), radar.layout.length),
         "windows": {name: len(found) for name, found in windows.items()},
     }
+
+
+def costs(path: Path, variants: Sequence[Variant], scale: Scale, base: Variant) -> dict[str, float]:
+    """Return the processor time of a step of each variant over the base's: medians of steps taken in turns.
+
+    Of batches of noise: what they hold costs nothing. Variants of the same shape cost the same.
+    """
+    keep_all_memory()
+    archive = Archive.open(path)
+    split = split_archive(archive)
+
+    def shape(variant: Variant) -> tuple[int, int, bool]:
+        return variant.coarseness, variant.values, variant.excite
+
+    shapes = {shape(variant): variant for variant in (base, *variants)}
+    steps = [_step_of(variant, scale, radar_of(archive, split, variant, scale)) for variant in shapes.values()]
+    found = dict(zip(shapes, ratios(steps), strict=True))
+    return {variant.name: round(found[shape(variant)], 4) for variant in variants}
+
+
+def _step_of(variant: Variant, scale: Scale, radar: Radar) -> Callable[[], object]:
+    network = network_of(variant, scale, radar).train()
+    edge, thresholds = scale.crop * scale.cell // variant.coarseness, len(radar.thresholds)
+    steering = adamw(network, scale.steps)
+    batch = (
+        torch.randn(BATCH, len(shown(variant, thresholds)), edge, edge),
+        torch.randn(BATCH, thresholds, len(GUESS_SPREAD), scale.crop, scale.crop),
+        torch.randn(BATCH, CONDITIONS),
+        torch.zeros(BATCH, scale.crop, scale.crop, dtype=torch.int8),
+        torch.ones(BATCH),
+    )
+
+    def step() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = loss_of(network, batch)
+        value.backward()  # type: ignore[no-untyped-call]
+        steering.step()
+
+    return step
 
 
 def _fits(archive: Archive, split: Split, radar: Radar, variant: Variant, scale: Scale) -> None:
