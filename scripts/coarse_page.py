@@ -31,9 +31,9 @@ fastrain ablate archive --to ablation
 of the frequency of rain. *Lost* is by how much the summed Brier score is higher than that of the pixels without
 squeeze-and-excite, with the interval in which it lies in 90 of 100 resamples of the time, where time is long enough.
 *CPU* is the processor time of a step of training over that of the pixels without squeeze-and-excite, medians of steps
-taken in turns; *s an epoch* was measured while each was trained, on a machine that was not always quiet; *memory* is
-the peak of the process, inputs of all windows included; *a frame*, the bytes of one as the network sees it. One seed;
-an event is one spell of weather: differences of a percent or two are noise.
+taken in turns, and *s an epoch* what follows from it for once through all windows; *memory* is the peak of the process,
+inputs of all windows included; *a frame*, the bytes of one as the network sees it. One seed; an event is one spell of
+weather: differences of a percent or two are noise.
 """
 
 

@@ -176,7 +176,7 @@ def _show(found: list[Listed], folder: Path) -> None:
         if state in ("training", "stopped") and run.step is not None and run.steps:
             state += f" at {run.step / run.steps:.0%}"
         elif run.created:
-            state += f" {run.created}"
+            state += f" {run.created[:16]}Z"
         figures = run.figures or {}
         last = ""
         if figures.get("accuracy") is not None:

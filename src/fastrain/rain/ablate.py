@@ -80,8 +80,8 @@ def ablate(
             kept[variant.name] = {**asdict(variant), **_alone(variant.name, measure, path, variant, scale)}
             write_whole(to / FIGURES, json.dumps({**of, "measured": kept}) + "\n")
     progress(len(variants), len(variants), "steps in turns")
-    ratios = _alone("the steps", costs, path, variants, scale, base_of(variants))
-    found = summary(kept, [variant.name for variant in variants], ratios)
+    spent = _alone("the steps", costs, path, variants, scale, base_of(variants))
+    found = summary(kept, [variant.name for variant in variants], spent)
     found |= {"archive": archive.schema.identity, "credit": archive.schema.credit, "scale": asdict(scale)}
     write_whole(to / TABLE, table_of(found) + "\n")
     from fastrain.rain.pictures import figure_png
@@ -122,13 +122,13 @@ def _kept(path: Path, of: dict[str, Any]) -> dict[str, Any]:
     return measured
 
 
-def summary(kept: dict[str, Any], names: Sequence[str], ratios: dict[str, float]) -> dict[str, Any]:
+def summary(kept: dict[str, Any], names: Sequence[str], spent: dict[str, Any]) -> dict[str, Any]:
     """Return the rows of the table: of each variant its skill, what it takes, and both beside the base's.
 
     Args:
         kept: what `measure` found, by name.
         names: of the variants, in order.
-        ratios: of their steps' processor time, over the base's.
+        spent: what `costs` found.
 
 
     Skill is the mean over periods and thresholds of 1 − Brier score / that of the test time's own frequency, where
@@ -156,9 +156,8 @@ def summary(kept: dict[str, Any], names: Sequence[str], ratios: dict[str, float]
                 "brier": brier.tolist(),
                 "lost": float(sums.sum() / others.sum() - 1),
                 "lost_90": None if name == first or np.isnan(low[0, 0]) else [float(-high[0, 0]), float(-low[0, 0])],
-                "seconds_an_epoch": one["seconds_an_epoch"],
-                "cpu_seconds_an_epoch": one["cpu_seconds_an_epoch"],
-                "cpu_ratio": ratios[name],
+                "seconds_an_epoch": round(spent["seconds_an_epoch"] * spent["ratios"][name], 3),
+                "cpu_ratio": spent["ratios"][name],
                 "cpu_seconds_a_window": one["cpu_seconds_a_window"],
                 "peak_bytes": one["peak_bytes"],
                 "bytes_a_frame": one["bytes_a_frame"],
@@ -196,6 +195,7 @@ def table_of(found: dict[str, Any]) -> str:
 def price_figure(found: dict[str, Any]) -> Figure:
     """Return the picture: skill over the processor time of a step, a point for each variant."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     colours = {1: "#333333", 2: "#1b6ca8", 3: "#2a9d5c", 4: "#d1495b"}
     marks = {"maximum": "^", "mean": "v", "both": "o"}
@@ -213,6 +213,9 @@ def price_figure(found: dict[str, Any]) -> Figure:
             markeredgewidth=1.6,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="processor time of a step, of that of the finest", ylabel="Brier skill over the frequency")
     axes.grid(alpha=0.25)
     for c in dict.fromkeys(row["coarseness"] for row in found["rows"]):

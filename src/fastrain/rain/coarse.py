@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -56,6 +57,7 @@ SEES: tuple[Sees, ...] = ("maximum", "mean", "both")
 CELLS_KEPT = 2048  # of each map, that the straight line is fitted to
 COMPRESSION = 16
 BATCH = 4  # maps of a step
+TIMED = 5  # steps of the base whose median tells what an epoch takes
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
 
     Returns:
         Sums of squared errors of each test window (window, period, threshold) of the network and of the straight line,
-        with the counts; seconds and processor seconds of an epoch and of a window's inputs; memory at the peak.
+        with the counts; processor seconds of a window's inputs; memory at the peak.
     """
     keep_all_memory()
     archive = Archive.open(path)
@@ -154,12 +156,9 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
     network.stem.fit(torch.cat([w.x[:1, :, :256, :256].float() for w in windows["train"][::8]]))
     fit_straight(network, *_scattered(windows["train"], scale))
     draw = Drawn(windows["train"], variant, scale)
-    began, spent = time.monotonic(), time.process_time()
     steering = adamw(network, scale.steps, learning_rate=3e-3)
     average = Average(network, max(20, scale.steps // 8))
     fitted = cast(RainNet, fit(network, draw.batch, loss_of, steering, FitSettings(scale.steps, 1.0), average=average))
-    epoch = draw.steps_an_epoch / scale.steps
-    wall, cpu = (time.monotonic() - began) * epoch, (time.process_time() - spent) * epoch
     parts = {name: [predict_parts_of(fitted, w) for w in windows[name]] for name in ("calibrate", "test")}
     a, b = split.blocks["calibrate"]
     long = (b - a) * timedelta(minutes=radar.minutes) >= LONG
@@ -177,8 +176,6 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
         "cells": np.array(cells).tolist(),
         "events": np.array(events).tolist(),
         "share_kept": share,
-        "seconds_an_epoch": round(wall, 2),
-        "cpu_seconds_an_epoch": round(cpu, 2),
         "cpu_seconds_a_window": round(seconds_a_window, 3),
         "peak_bytes": peak_bytes(),
         "peak_bytes_before": before,
@@ -191,10 +188,12 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
     }
 
 
-def costs(path: Path, variants: Sequence[Variant], scale: Scale, base: Variant) -> dict[str, float]:
-    """Return the processor time of a step of each variant over the base's: medians of steps taken in turns.
+def costs(path: Path, variants: Sequence[Variant], scale: Scale, base: Variant) -> dict[str, Any]:
+    """Return what steps cost, of batches of noise: what they hold costs nothing. Variants of one shape cost the same.
 
-    Of batches of noise: what they hold costs nothing. Variants of the same shape cost the same.
+    Returns:
+        `ratios`, by name the processor time of a step over the base's, medians of steps taken in turns; and
+        `seconds_an_epoch` of the base, by the median of its steps.
     """
     keep_all_memory()
     archive = Archive.open(path)
@@ -206,7 +205,18 @@ def costs(path: Path, variants: Sequence[Variant], scale: Scale, base: Variant) 
     shapes = {shape(variant): variant for variant in (base, *variants)}
     steps = [_step_of(variant, scale, radar_of(archive, split, variant, scale)) for variant in shapes.values()]
     found = dict(zip(shapes, ratios(steps), strict=True))
-    return {variant.name: round(found[shape(variant)], 4) for variant in variants}
+    taken = []
+    for _ in range(TIMED):
+        began = time.monotonic()
+        steps[0]()
+        taken.append(time.monotonic() - began)
+    rows, columns = ((s.stop - s.start) // scale.cell for s in (_middle(n, scale) for n in archive.schema.grid.shape))
+    maps = min(len(split.issues["train"]), scale.train) * len(radar_of(archive, split, base, scale).layout.periods)
+    epoch = maps * rows * columns / (BATCH * min(scale.crop, rows, columns) ** 2)
+    return {
+        "ratios": {variant.name: round(found[shape(variant)], 4) for variant in variants},
+        "seconds_an_epoch": round(epoch * median(taken), 3),
+    }
 
 
 def _step_of(variant: Variant, scale: Scale, radar: Radar) -> Callable[[], object]:
@@ -350,7 +360,6 @@ class Drawn:
         self.pairs = [(w, p) for w in range(len(windows)) for p in range(len(windows[0].known))]
         rows, columns = windows[0].outcome.shape[1:]
         self.crop = min(scale.crop, rows, columns)
-        self.steps_an_epoch = len(self.pairs) * rows * columns / (BATCH * self.crop**2)
 
     def batch(self, step: int) -> Batch:
         """Return inputs, guesses, conditions, outcomes and weights of a step's batch."""

@@ -142,7 +142,7 @@ def brier_figure(found: Verification) -> Figure:
     from matplotlib.figure import Figure
 
     count = len(found.thresholds)
-    figure = Figure(figsize=(3.3 * count, 3.5), layout="constrained")
+    figure = Figure(figsize=(3.3 * count, 3.5 if count > 1 else 4.1), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
     ends = [end for _, end in found.periods]
     for k, threshold in enumerate(found.thresholds):
@@ -159,7 +159,8 @@ def brier_figure(found: Verification) -> Figure:
         axes[k].set(title=f"≥ {threshold:g} mm/h", xlabel="end of period, min", ylim=(0, None))
     axes[0].set_ylabel("Brier score, lower is better")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+    beside = 2 if count == 1 else 3 * count  # as many as the figure is wide
+    figure.legend(handles, labels, loc="outside lower center", ncols=beside, fontsize=9, frameon=False)
     return figure
 
 
