@@ -43,11 +43,8 @@ def main() -> None:
     events: dict[str, Any] = record["events"]
     first = next(iter(events.values()))
     thresholds = ", ".join(f"{t:g}" for t in first["thresholds_mm_h"])
-    parts = [
-        HEAD.format(cell=first["scale"]["cell"], thresholds=thresholds),
-        "\n## In the mean\n\n",
-        mean_table(events),
-    ]
+    head = HEAD.format(cell=first["scale"]["cell"], thresholds=thresholds)
+    parts = [head, "\n## In the mean\n\n", mean_table(events)] if len(events) > 1 else [head]
     for name, found in events.items():
         (ROOT / "docs" / "images" / f"coarse_{name}.png").write_bytes(figure_png(price_figure(found)))
         windows = found["windows"]
@@ -55,9 +52,22 @@ def main() -> None:
         parts.append(
             f"\n## {NAMES[name]}\n\n![Skill over processor time, a point for each cut](images/coarse_{name}.png)\n\n"
             f"{windows['train']} windows to train on, {windows['calibrate']} to calibrate, {windows['test']} to judge; "
-            f"{periods} minutes ahead. Data: {found['credit']}.\n\n" + table(found)
+            f"{periods} minutes ahead. Data: {found['credit']}.\n\n{in_words(found)}\n\n{table(found)}"
         )
     (ROOT / "docs" / "coarse-graining.md").write_text("".join(parts))
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """Return what the coarsest cut costs, as a sentence."""
+    rows = {(row["coarseness"], row["sees"], row["excite"]): row for row in found["rows"]}
+    most = max(c for c, _, _ in rows)
+    lost = {sees: f"{rows[most, sees, False]['lost']:+.1%}" for sees in ("maximum", "mean", "both")}
+    return (
+        f"Blocks of {most}×{most} without squeeze-and-excite change the summed Brier score by {lost['both']} (maximum and "
+        f"mean),\n{lost['maximum']} (maximum alone) and {lost['mean']} (mean alone), at "
+        f"{rows[most, 'both', False]['cpu_ratio']:.2f} of the time and "
+        f"{rows[most, 'both', False]['bytes_a_frame'] / rows[1, 'both', False]['bytes_a_frame']:.2f} of the bytes of a frame."
+    )
 
 
 def table(found: dict[str, Any]) -> str:
