@@ -62,11 +62,12 @@ def in_words(found: dict[str, Any]) -> str:
     rows = {(row["coarseness"], row["sees"], row["excite"]): row for row in found["rows"]}
     most = max(c for c, _, _ in rows)
     lost = {sees: f"{rows[most, sees, False]['lost']:+.1%}" for sees in ("maximum", "mean", "both")}
+    both, pixels = rows[most, "both", False], rows[1, "both", False]
+    share = both["bytes_a_frame"] / pixels["bytes_a_frame"]
     return (
-        f"Blocks of {most}×{most} without squeeze-and-excite change the summed Brier score by {lost['both']} (maximum and "
-        f"mean),\n{lost['maximum']} (maximum alone) and {lost['mean']} (mean alone), at "
-        f"{rows[most, 'both', False]['cpu_ratio']:.2f} of the time and "
-        f"{rows[most, 'both', False]['bytes_a_frame'] / rows[1, 'both', False]['bytes_a_frame']:.2f} of the bytes of a frame."
+        f"Blocks of {most}×{most} without squeeze-and-excite change the summed Brier score by {lost['both']} (maximum "
+        f"and mean),\n{lost['maximum']} (maximum alone) and {lost['mean']} (mean alone), at {both['cpu_ratio']:.2f} of "
+        f"the time and {share:.2f} of the bytes of a frame."
     )
 
 
