@@ -24,7 +24,7 @@ from fastrain.rain.inputs import Radar, rain_rates
 from fastrain.samples.frames import Frames
 from fastrain.samples.truth import OBSERVED_SHARE
 
-FLOW_KM = 8.0  # blocks on which the motion at a place is sought: a quarter of the time of 4 km, as good there (LOG.md)
+FLOW_KM = 8.0  # blocks on which the motion at a place is sought: a third of the time of 4 km (LOG.md)
 AT_ONCE = 16  # windows whose motion is sought together
 BOXES = 3  # of which the hill is made that weighs the cells around, as on the map
 
