@@ -13,18 +13,8 @@ import fastrain.rain.ablate as module
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, SettingError
 from fastrain.rain.ablate import ablate, summary, table_of, variants_of
-from fastrain.rain.coarse import (
-    Drawn,
-    Scale,
-    Variant,
-    blocked_frames,
-    measure,
-    network_of,
-    radar_of,
-    seen_frames,
-    shown,
-    window_of,
-)
+from fastrain.rain.coarse import Drawn, measure, network_of
+from fastrain.rain.cuts import Scale, Variant, blocked_frames, radar_of, seen_frames, shown, window_of
 from fastrain.rain.inputs import channels_of, rain_rates
 from fastrain.samples.frames import load_frames
 from fastrain.samples.split import evenly, split_archive

@@ -28,7 +28,7 @@ def ablate(
     from fastrain.archive.store import Archive
     from fastrain.rain.ablate import PICTURE, table_of
     from fastrain.rain.ablate import ablate as measure
-    from fastrain.rain.coarse import Scale
+    from fastrain.rain.cuts import Scale
 
     cuts = _cuts(coarseness) or [c for c in (1, *Archive.open(archive).schema.coarseness) if c <= 4]
     scale = Scale(steps=steps, width=width, train=windows, calibrate=max(2, windows // 4), test=tests, seed=seed)

@@ -21,7 +21,8 @@ import numpy as np
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, SettingError, TooBig
 from fastrain.core.files import write_whole
-from fastrain.rain.coarse import SEES, Scale, Variant, costs, measure
+from fastrain.rain.coarse import costs, measure
+from fastrain.rain.cuts import SEES, Scale, Variant
 from fastrain.rain.new_run import frames_identity
 from fastrain.samples.split import split_archive
 from fastrain.verification.intervals import skill_interval

@@ -1,29 +1,23 @@
-"""One cut of the radar's pictures, tried: a network trained and judged on them, at the same cells whatever the cut.
-
-The truth is that of cells as wide as the least common multiple of all coarsenesses tried: the highest of its blocks'
-maxima, which is the same whatever the blocks. So what differs between two variants is only what the network sees.
-"""
+"""One cut of the radar's pictures, tried: a network trained and judged on it, and what its steps cost."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Int, Int8, UInt8
+from jaxtyping import Int
 from numpy import ndarray
 from torch import Tensor
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import TooBig, TooShort
+from fastrain.core.errors import TooBig
 from fastrain.core.memory import available_bytes, keep_all_memory, peak_bytes
 from fastrain.engine.ablation import ratios
 from fastrain.engine.averaging import Average
@@ -31,105 +25,24 @@ from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import adamw
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import Batch, turn
+from fastrain.rain.cuts import Scale, Variant, Window, middle_of, radar_of, shown, window_of
 from fastrain.rain.inputs import (
-    AGES,
     CONDITIONS,
     GUESS_SPREAD,
     Inputs,
-    Moved,
     Radar,
-    channels_of,
-    first_guesses,
-    make_inputs,
-    rain_rates,
 )
 from fastrain.rain.run import predict_parts
 from fastrain.rain.settle import settle
 from fastrain.rain.straight import fit_straight
 from fastrain.rain.train import loss_of
-from fastrain.samples.frames import Frames, load_frames, window_slots
-from fastrain.samples.layout import LONG, FrameLayout
+from fastrain.samples.layout import LONG
 from fastrain.samples.split import Split, evenly, sharing, split_archive
-from fastrain.samples.truth import observed_now, outcomes
 
-Sees = Literal["maximum", "mean", "both"]
-SEES: tuple[Sees, ...] = ("maximum", "mean", "both")
 CELLS_KEPT = 2048  # of each map, that the straight line is fitted to
 COMPRESSION = 16
 BATCH = 4  # maps of a step
 TIMED = 5  # steps of the base whose median tells what an epoch takes
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What a network sees.
-
-    Attributes:
-        coarseness: of the blocks.
-        sees: of a block its maximum, its mean, or both; the same thing at coarseness 1.
-        excite: whether the network has squeeze-and-excite layers.
-    """
-
-    coarseness: int
-    sees: Sees
-    excite: bool
-
-    @property
-    def values(self) -> int:
-        """Told of each block."""
-        return 2 if self.sees == "both" and self.coarseness > 1 else 1
-
-    @property
-    def name(self) -> str:
-        """As it is told in tables."""
-        seen = "the pixels" if self.coarseness == 1 else "maximum and mean" if self.sees == "both" else self.sees
-        return f"{self.coarseness}×{self.coarseness}, {seen}{', squeeze-and-excite' if self.excite else ''}"
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large an ablation is, the same for all its variants.
-
-    Attributes:
-        cell: edge of the cells judged, pixels: a multiple of every coarseness.
-        width: of the network.
-        steps: of its training.
-        train, calibrate, test: windows at most, evenly spaced.
-        periods: of each window at most, evenly spaced.
-        edge: of the middle of the map that is looked at, in cells, at most.
-        crop: edge of what a map of a step shows, in cells.
-        thresholds: mm/h.
-        seed: of everything that is drawn.
-    """
-
-    cell: int = 12
-    width: int = 16
-    steps: int = 300
-    train: int = 64
-    calibrate: int = 16
-    test: int = 48
-    periods: int = 3
-    edge: int = 40
-    crop: int = 16
-    thresholds: tuple[float, ...] = (0.1, 1.0, 5.0)
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Window:
-    """One window: inputs of the cut, guesses and truth of the cells.
-
-    Attributes:
-        x: (period, channel, y, x).
-        guess: (period, threshold, guess, row, column).
-        known: (period, condition).
-        outcome: (period, row, column) thresholds reached, −1 where not judged.
-    """
-
-    x: Tensor
-    guess: Tensor
-    known: Tensor
-    outcome: Int8[ndarray, "period row column"]
 
 
 def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
@@ -210,7 +123,7 @@ def costs(path: Path, variants: Sequence[Variant], scale: Scale, base: Variant) 
         began = time.monotonic()
         steps[0]()
         taken.append(time.monotonic() - began)
-    rows, columns = ((s.stop - s.start) // scale.cell for s in (_middle(n, scale) for n in archive.schema.grid.shape))
+    rows, columns = ((s.stop - s.start) // scale.cell for s in (middle_of(n, scale) for n in archive.schema.grid.shape))
     maps = min(len(split.issues["train"]), scale.train) * len(radar_of(archive, split, base, scale).layout.periods)
     epoch = maps * rows * columns / (BATCH * min(scale.crop, rows, columns) ** 2)
     return {
@@ -248,7 +161,7 @@ def _fits(archive: Archive, split: Split, radar: Radar, variant: Variant, scale:
     """
     names = (("train", scale.train), ("calibrate", scale.calibrate), ("test", scale.test))
     count = sum(min(len(split.issues[name]), most) for name, most in names) * len(radar.layout.periods)
-    pixels = math.prod(s.stop - s.start for s in (_middle(size, scale) for size in archive.schema.grid.shape))
+    pixels = math.prod(s.stop - s.start for s in (middle_of(size, scale) for size in archive.schema.grid.shape))
     needed = 2 * count * len(shown(variant, len(radar.thresholds))) * pixels // variant.coarseness**2
     free = available_bytes()
     if needed > 0.8 * free:
@@ -256,14 +169,6 @@ def _fits(archive: Archive, split: Split, radar: Radar, variant: Variant, scale:
             f"{archive.path}: {variant.name} needs about {needed / 1e9:.2g} GB for its windows and {free / 1e9:.2g} GB "
             "are free; take fewer --windows and --tests, or leave out the finest --coarseness."
         )
-
-
-def radar_of(archive: Archive, split: Split, variant: Variant, scale: Scale) -> Radar:
-    """Return what inputs are made from, with some of the periods only."""
-    layout = split.layout.frames(archive.schema.axis.cadence)
-    periods = tuple(layout.periods[i] for i in evenly(np.arange(len(layout.periods)), scale.periods))
-    thresholds = tuple(sorted({archive.schema.table.nearest_edge(t) for t in scale.thresholds}))
-    return Radar.of(archive.schema, variant.coarseness, thresholds, FrameLayout(layout.history, periods, layout.guard))
 
 
 def network_of(variant: Variant, scale: Scale, radar: Radar) -> RainNet:
@@ -277,74 +182,6 @@ def network_of(variant: Variant, scale: Scale, radar: Radar) -> RainNet:
         compression=COMPRESSION if variant.excite else None,
         block=scale.cell // variant.coarseness,
     )
-
-
-def shown(variant: Variant, thresholds: int) -> list[int]:
-    """Return which channels of `make_inputs` are shown: of blocks that say one value only, each once."""
-    pairs = 4 * AGES  # maximum and mean, of the frames as they were and carried along
-    every = range(channels_of(thresholds))
-    return [i for i in every if i >= pairs or i % 2 == 0 or variant.values == 2]
-
-
-def window_of(archive: Archive, issue: int, radar: Radar, variant: Variant, scale: Scale) -> Window:
-    """Return one window, of the middle of the map."""
-    c, block = variant.coarseness, scale.cell // variant.coarseness
-    slots = window_slots(np.array([issue]), radar.layout)
-    frames = load_frames(archive, c, slots, memory=2**62)
-    box = tuple(_middle(size, scale) for size in archive.schema.grid.shape)
-    rows, columns = (slice(s.start // c, s.stop // c) for s in box)
-    maximum, ratio, observed = (
-        np.ascontiguousarray(field[:, rows, columns]) for field in (frames.maximum, frames.ratio, frames.observed)
-    )
-    frames = Frames(frames.slots, maximum, ratio, observed, frames.pixels[rows, columns])
-    truth = blocked_frames(frames, block)
-    outcome = outcomes(truth, issue, radar.layout, radar.first_levels)
-    inputs, moved = make_inputs(seen_frames(frames, radar, variant.sees), issue, radar)
-    highest = F.max_pool2d(moved.highest, block)
-    known = F.avg_pool2d(moved.known.float(), block) >= 0.75
-    coarse = replace(radar, cell_km=radar.cell_km * block)
-    guess, _ = first_guesses(Moved(highest, known, moved.travelled), coarse)
-    # Not where advection reaches: that hangs on the cut a little, and all are to be judged on the same cells.
-    outcome = np.where(observed_now(truth, issue), outcome, -1).astype(np.int8)
-    return Window(inputs.x[:, shown(variant, len(radar.thresholds))], guess.half(), inputs.known, outcome)
-
-
-def seen_frames(frames: Frames, radar: Radar, sees: Sees) -> Frames:
-    """Return frames whose blocks say one value only, if the network is to see but one."""
-    if sees == "both":
-        return frames
-    full = np.full_like(frames.ratio, 255)
-    if sees == "maximum":
-        return replace(frames, ratio=full)
-    _, mean, observed = (t.numpy() for t in rain_rates(frames, np.arange(len(frames.slots)), radar))
-    level = radar.table.encode(np.where(observed, mean, np.nan).astype(float))
-    return replace(frames, maximum=level, ratio=full)
-
-
-def blocked_frames(frames: Frames, block: int) -> Frames:
-    """Return frames of blocks of blocks, for their truth: of maxima the highest, of observed pixels the sum."""
-
-    def grouped(field: ndarray) -> ndarray:
-        *time, y, x = field.shape
-        return field.reshape(*time, y // block, block, x // block, block)
-
-    level = np.where(frames.maximum == 255, 0, frames.maximum)
-    highest = grouped(level).max(axis=(-3, -1))
-    # As shares of 255, so that a byte holds them.
-    pixels = grouped(frames.pixels).sum(axis=(-3, -1))
-    share = grouped(frames.observed.astype(np.int64)).sum(axis=(-3, -1)) / pixels
-    observed: UInt8[ndarray, "time y x"] = np.floor(share * 255 + 1e-9).astype(np.uint8)
-    ratio = np.zeros_like(observed)
-    return Frames(frames.slots, highest.astype(np.uint8), ratio, observed, np.full(pixels.shape, 255))
-
-
-def _middle(size: int, scale: Scale) -> slice:
-    """Return the pixels of a map's middle, a whole number of cells, beginning at a whole cell."""
-    cells = min(size // scale.cell, scale.edge)
-    if cells < 2:
-        raise TooShort(f"A picture of {size} pixels has no room for cells of {scale.cell}; ablate fewer coarsenesses.")
-    first = (size // scale.cell - cells) // 2
-    return slice(first * scale.cell, (first + cells) * scale.cell)
 
 
 def predict_parts_of(network: RainNet, window: Window) -> tuple[ndarray, ndarray]:
