@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
 from fastrain.nets.blocks import Block
+from fastrain.nets.straight_line import straight_line
 from fastrain.nets.whitening import Whitening
 
 MOTION = 2  # numbers: how the air over the place moves
@@ -56,14 +57,9 @@ class PlaceNet(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.dense = nn.Linear(4 * width * left * left, 4 * width)
         self.head = nn.Linear(4 * width, periods * thresholds)
-        self.straight = nn.Linear(conditions, thresholds * (guesses + 1))
+        self.straight = straight_line(conditions, thresholds, guesses)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        nn.init.zeros_(self.straight.weight)
-        start = torch.zeros(thresholds, guesses + 1)
-        start[:, :guesses] = 1.0 / guesses
-        with torch.no_grad():
-            self.straight.bias.copy_(start.flatten())
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
 from fastrain.nets.blocks import Block
+from fastrain.nets.straight_line import straight_line
 from fastrain.nets.whitening import Whitening
 
 
@@ -50,14 +51,9 @@ class RainNet(nn.Module):
         self.middle_up = Block(4 * width, 2 * width, conditions, compression)
         self.fine_up = Block(3 * width, width, conditions, compression)
         self.head = nn.Conv2d(width, thresholds, 2, padding=1) if block == 1 else nn.Conv2d(width, thresholds, 1)
-        self.straight = nn.Linear(conditions, thresholds * (guesses + 1))
+        self.straight = straight_line(conditions, thresholds, guesses)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
-        nn.init.zeros_(self.straight.weight)
-        start = torch.zeros(thresholds, guesses + 1)
-        start[:, :guesses] = 1.0 / guesses
-        with torch.no_grad():
-            self.straight.bias.copy_(start.flatten())
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third less time in bf16 on a CPU
 
     def forward(
