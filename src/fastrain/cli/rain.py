@@ -220,11 +220,9 @@ def _pixel(grid: Any, place: str | None, pixel: str | None) -> tuple[int, int] |
         row, column = parse_pair(pixel, "--pixel")
         if row != int(row) or column != int(column):
             raise SettingError(f"--pixel {pixel}: expected whole numbers, row first.")
-        if not (0 <= row < grid.shape[0] and 0 <= column < grid.shape[1]):
-            raise PlaceError(
-                f"Pixel {pixel} is outside the picture of {grid.shape[0]} rows and {grid.shape[1]} columns."
-            )
-        return int(row), int(column)
+        at = int(row), int(column)
+        grid.require(at)
+        return at
     return None
 
 

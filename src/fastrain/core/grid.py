@@ -156,6 +156,16 @@ class Grid:
             raise PlaceError(f"Place {latitude},{longitude} is outside the radar's picture. {self._extent()}")
         return row, column
 
+    def require(self, pixel: tuple[int, int]) -> None:
+        """See that a pixel, row and column, is one of the picture's.
+
+        Raises:
+            PlaceError: it is not.
+        """
+        (row, column), (rows, columns) = pixel, self.shape
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise PlaceError(f"Pixel {row},{column} is outside the picture of {rows} rows and {columns} columns.")
+
     def place(self, row: float, column: float) -> tuple[float, float]:
         """Return latitude and longitude, in degrees, of a pixel's centre."""
         longitude, latitude = self._transformer.transform(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -36,7 +35,6 @@ from fastrain.rain.run import predict_parts
 from fastrain.rain.settle import settle
 from fastrain.rain.straight import fit_straight
 from fastrain.rain.train import loss_of
-from fastrain.samples.layout import LONG
 from fastrain.samples.split import Split, evenly, sharing, split_archive
 
 CELLS_KEPT = 2048  # of each map, that the straight line is fitted to
@@ -73,8 +71,7 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
     average = Average(network, max(20, scale.steps // 8))
     fitted = cast(RainNet, fit(network, draw.batch, loss_of, steering, FitSettings(scale.steps, 1.0), average=average))
     parts = {name: [predict_parts_of(fitted, w) for w in windows[name]] for name in ("calibrate", "test")}
-    a, b = split.blocks["calibrate"]
-    long = (b - a) * timedelta(minutes=radar.minutes) >= LONG
+    long = split.is_long("calibrate", radar.cadence)
     share, calibration = settle(parts["calibrate"], [w.outcome for w in windows["calibrate"]], long=long)
     squared, cells, events = [], [], []
     for (straight, learned), window in zip(parts["test"], windows["test"], strict=True):

@@ -215,10 +215,8 @@ def pixel_of(
     if place is not None:
         return grid.pixel(*place)
     pixel = pixel or run.place_on(grid)
-    if pixel is not None and not (0 <= pixel[0] < grid.shape[0] and 0 <= pixel[1] < grid.shape[1]):
-        raise PlaceError(
-            f"Pixel {pixel[0]},{pixel[1]} is outside the picture of {grid.shape[0]} rows, {grid.shape[1]} columns."
-        )
+    if pixel is not None:
+        grid.require(pixel)
     return pixel
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from numpy import ndarray
 
 from fastrain.nets.rain_net import RainNet
@@ -13,7 +11,6 @@ from fastrain.rain.hindcast import Network, Reference, hindcasts
 from fastrain.rain.inputs import InputCache, Radar, happened
 from fastrain.rain.run import predict_parts
 from fastrain.samples.frames import Frames
-from fastrain.samples.layout import LONG
 from fastrain.samples.split import Split, evenly
 from fastrain.verification.tally import Decider
 
@@ -35,8 +32,7 @@ def calibrate(
     if control is not None:
         truth = shuffled(truth, control + 1)
     parts = [predict_parts(network, cache[int(i)]) for i in chosen]
-    a, b = split.blocks["calibrate"]
-    return settle(parts, truth, long=(b - a) * timedelta(minutes=radar.minutes) >= LONG)
+    return settle(parts, truth, long=split.is_long("calibrate", radar.cadence))
 
 
 def settle(parts: list[tuple[ndarray, ndarray]], truth: list[ndarray], *, long: bool) -> tuple[float, Calibration]:

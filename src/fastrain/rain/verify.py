@@ -229,9 +229,8 @@ def _forecaster(
     known_names(against)
     coarseness = run.coarseness_on(archive)
     asked = None if pixel is None else (pixel[0] // coarseness, pixel[1] // coarseness)
-    shape = archive.schema.grid.shape
-    if pixel is not None and not all(0 <= at < size for at, size in zip(pixel, shape, strict=True)):
-        raise PlaceError(f"Pixel {pixel[0]},{pixel[1]} is outside the picture of {shape[0]} rows, {shape[1]} columns.")
+    if pixel is not None:
+        archive.schema.grid.require(pixel)
     if run.recipe == GRID:
         network = Network.of(run, radar)
 

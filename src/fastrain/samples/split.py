@@ -16,7 +16,7 @@ from numpy import ndarray
 from fastrain.archive.store import Archive
 from fastrain.core.errors import TooShort
 from fastrain.core.time import show_time
-from fastrain.samples.layout import FrameLayout, Layout, candidates
+from fastrain.samples.layout import LONG, FrameLayout, Layout, candidates
 
 SHARES = {"train": 0.57, "calibrate": 0.15, "test": 0.28}
 FEWEST = {"train": 8, "calibrate": 2, "test": 4}
@@ -35,6 +35,11 @@ class Split:
     layout: Layout
     blocks: dict[str, tuple[int, int]]
     issues: dict[str, Int[ndarray, issues]]
+
+    def is_long(self, block: str, cadence: timedelta) -> bool:
+        """Tell whether a block spans a day or more."""
+        start, stop = self.blocks[block]
+        return (stop - start) * cadence >= LONG
 
 
 def split_archive(archive: Archive) -> Split:

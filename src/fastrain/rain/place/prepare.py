@@ -101,7 +101,7 @@ class Prepared:
             coarseness: of its blocks.
             wanted: windows.
             memory: bytes that the frames of a stretch may take.
-            progress: called with stretches done, in all, and what is done.
+            progress: called with issue times done, in all, and what is done.
         """
         most = frames_within(archive, coarseness, memory)
         done = self._done()

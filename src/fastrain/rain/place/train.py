@@ -13,7 +13,7 @@ from numpy import ndarray
 from torch import nn
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import PlaceError, RunError, SettingError, TooBig, TooShort
+from fastrain.core.errors import RunError, SettingError, TooBig, TooShort
 from fastrain.core.grid import Grid
 from fastrain.core.memory import available_bytes
 from fastrain.engine.averaging import Average
@@ -44,7 +44,6 @@ from fastrain.rain.run import BASE, LOG, STATE, Run, default_coarseness, open_ru
 from fastrain.rain.settle import settle
 from fastrain.rain.straight import fit_straight
 from fastrain.samples.frames import frames_within, load_frames, window_slots
-from fastrain.samples.layout import LONG
 from fastrain.samples.split import Split, evenly, split_archive
 from fastrain.verification.tally import Decider
 
@@ -153,9 +152,7 @@ def _recipe(settings: TrainSettings, grid: Grid) -> tuple[Recipe, tuple[int, int
         raise SettingError(f"--recipe {settings.recipe}: expected grid, {', '.join(RECIPES)}.") from None
     if settings.place is None:
         raise SettingError(f"--recipe {settings.recipe} speaks of one place: give --place LAT,LON or --pixel ROW,COL.")
-    if not all(0 <= at < size for at, size in zip(settings.place, grid.shape, strict=True)):
-        (row, column), (rows, columns) = settings.place, grid.shape
-        raise PlaceError(f"Pixel {row},{column} is outside the picture of {rows} rows and {columns} columns.")
+    grid.require(settings.place)
     if settings.start == BASE:
         raise SettingError(f"--from {BASE}: its network is of maps; --recipe {settings.recipe} starts from nothing.")
     return recipe, settings.place
@@ -234,8 +231,7 @@ def _calibrate(looker: Looker, parts: Parts, task: Task) -> tuple[float, Calibra
         straight, learned = (np.moveaxis(part, 0, -1)[..., None] for part in parts(x, guess, known, motion))
         found.append((straight, learned))
         truth.append(outcome.numpy().T[..., None])
-    a, b = task.split.blocks["calibrate"]
-    return settle(found, truth, long=(b - a) * task.radar.cadence >= LONG)
+    return settle(found, truth, long=task.split.is_long("calibrate", task.radar.cadence))
 
 
 def _decide(
