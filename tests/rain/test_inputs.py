@@ -10,10 +10,9 @@ import synthetic
 import torch
 
 from fastrain.archive.store import Archive
-from fastrain.rain.batches import shuffled, turn
+from fastrain.rain.batches import turn
 from fastrain.rain.hindcast import BASELINES, Reference, hindcasts
 from fastrain.rain.inputs import (
-    InputCache,
     Radar,
     channels_of,
     exceedance_chance,
@@ -21,6 +20,7 @@ from fastrain.rain.inputs import (
     make_inputs,
     rain_rates,
 )
+from fastrain.rain.windows import Windows, other_truth
 from fastrain.samples.frames import load_frames
 from fastrain.samples.layout import FrameLayout
 
@@ -105,13 +105,21 @@ def test_the_lagrangian_probability_is_the_share_of_cells_around():
     assert float(sharp[0, 20, 20]) == 1.0
 
 
-def test_the_cache_gives_the_same_whether_it_holds_or_not(held):
-    _, frames, radar, start = held
-    big, none = InputCache(frames, radar, 10**9), InputCache(frames, radar, 0)
+def test_a_window_is_the_same_whether_it_was_kept_or_made_anew(held):
+    archive, frames, radar, start = held
+    big, none = Windows(archive, 2, radar, 10**9), Windows(archive, 2, radar, 0)
     for issue in (start + 10, start + 11, start + 10):
-        assert torch.equal(big[issue].x, none[issue].x)
+        assert torch.equal(big[issue].inputs.x, none[issue].inputs.x)
+        assert torch.equal(none[issue].inputs.x, make_inputs(frames, issue, radar)[0].x)
+        np.testing.assert_array_equal(none[issue].truth, happened(frames, issue, radar))
     assert big[start + 10] is big[start + 10]
     assert none[start + 10] is not none[start + 10]
+    one = big[start + 10].bytes
+    few = Windows(archive, 2, radar, int(1.5 * one))
+    assert few[start + 10] is few[start + 10]
+    assert few[start + 11] is not few[start + 11]
+    few.forget()
+    assert few[start + 10] is not few[start + 10]
 
 
 def test_the_eight_turns_of_a_square_are_different_and_keep_maps_together():
@@ -123,15 +131,19 @@ def test_the_eight_turns_of_a_square_are_different_and_keep_maps_together():
         assert torch.equal(a * 2, b)
 
 
-def test_shuffled_truth_keeps_its_counts_and_loses_its_places():
-    draw = np.random.default_rng(0)
-    truth = [
-        np.where(draw.random((2, 30, 30)) < 0.1, -1, draw.integers(0, 3, (2, 30, 30))).astype(np.int8) for _ in range(4)
-    ]
-    other = shuffled(truth, 1)
-    assert sorted((t == 2).sum() for t in truth) == sorted((t == 2).sum() for t in other)
-    agree = np.mean([(a == b).mean() for a, b in zip(truth, other, strict=True)])
-    assert agree < 0.5
+def test_a_control_gets_the_truth_of_another_window_with_its_cells_shuffled(held):
+    archive, _, radar, start = held
+    issues = np.arange(start + 10, start + 40)
+    others = other_truth(3, issues)
+    assert sorted(others.values()) == sorted(others)
+    plain, control = Windows(archive, 2, radar), Windows(archive, 2, radar, others=others)
+    for issue in issues[:4]:
+        truth, other = control[int(issue)].truth, plain[others[int(issue)]].truth
+        np.testing.assert_array_equal(truth < 0, other < 0)
+        np.testing.assert_array_equal(np.sort(truth.reshape(3, -1)), np.sort(other.reshape(3, -1)))
+        assert (truth != other).any()
+        assert torch.equal(control[int(issue)].inputs.x, plain[int(issue)].inputs.x)
+        np.testing.assert_array_equal(truth, control[int(issue)].truth)
 
 
 def test_baselines_say_what_they_are_named_for(held):

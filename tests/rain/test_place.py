@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from fastrain.archive.store import Archive
 from fastrain.archive.writer import writing
 from fastrain.core.errors import PlaceError, RunError, SettingError, TooBig, TooShort, UsageError
 from fastrain.core.levels import LevelTable
+from fastrain.engine.fit import FitSettings
 from fastrain.motion import displacements
 from fastrain.nets.ancestor_net import AncestorNet
 from fastrain.nets.place_net import PlaceNet
@@ -330,7 +332,7 @@ def prepared_of(archive, folder, memory=2**28, progress=lambda *_: None):
 
 
 def test_what_lies_on_disk_is_what_a_window_shows(long, tmp_path, monkeypatch):
-    monkeypatch.setattr("fastrain.rain.place.prepare.STRETCH", 7)
+    monkeypatch.setattr("fastrain.samples.frames.STRETCH", 7)
     with prepared_of(long, tmp_path / "a") as prepared:
         for block in ("train", "calibrate"):
             looker = Looker(prepared, block, 2)
@@ -354,7 +356,7 @@ def test_what_lies_on_disk_is_what_a_window_shows(long, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("what", ["slots", "windows"])
 def test_a_stretch_that_was_cut_off_is_made_ready_again(long, tmp_path, monkeypatch, what):
-    monkeypatch.setattr("fastrain.rain.place.prepare.STRETCH", 20)
+    monkeypatch.setattr("fastrain.samples.frames.STRETCH", 20)
     with prepared_of(long, tmp_path / "whole") as whole:
         lookers = [Looker(whole, block, 2) for block in ("train", "calibrate")]
         expected = [looker.look(np.arange(looker.count), np.zeros(looker.count, int)) for looker in lookers]
@@ -517,12 +519,8 @@ def test_a_killed_training_of_a_place_ends_with_the_same_weights(place_run, movi
     class Killed(BaseException):
         pass
 
-    import fastrain.rain.place.prepare as prepare
-    import fastrain.rain.place.train as place_train
-
-    monkeypatch.setattr(prepare, "STRETCH", 10)
-    original = place_train.FitSettings
-    monkeypatch.setattr(place_train, "FitSettings", lambda **kw: original(**kw, checkpoint_seconds=0.0))
+    monkeypatch.setattr("fastrain.samples.frames.STRETCH", 10)
+    monkeypatch.setattr("fastrain.rain.fitting.FitSettings", partial(FitSettings, checkpoint_seconds=0.0))
     seen = []
 
     def stop(done, total, text):

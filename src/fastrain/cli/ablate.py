@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastrain.cli.show import Json, print_json, progress, say
-from fastrain.core.errors import SettingError
+from fastrain.cli.show import Json, print_json, progress, say, whole_numbers
 
 
 def ablate(
@@ -30,7 +29,11 @@ def ablate(
     from fastrain.rain.ablate import ablate as measure
     from fastrain.rain.cuts import Scale
 
-    cuts = _cuts(coarseness) or [c for c in (1, *Archive.open(archive).schema.coarseness) if c <= 4]
+    cuts = (
+        list(whole_numbers(coarseness, "--coarseness"))
+        if coarseness
+        else [c for c in (1, *Archive.open(archive).schema.coarseness) if c <= 4]
+    )
     scale = Scale(steps=steps, width=width, train=windows, calibrate=max(2, windows // 4), test=tests, seed=seed)
     with progress("ablate") as move:
         found = measure(archive, to, cuts, scale, progress=move)
@@ -39,15 +42,3 @@ def ablate(
     else:
         typer.echo(table_of(found))
     say(f"Picture: {to / PICTURE}")
-
-
-def _cuts(said: str | None) -> list[int] | None:
-    if said is None:
-        return None
-    try:
-        cuts = [int(part) for part in said.split(",")]
-    except ValueError:
-        cuts = []
-    if not cuts or min(cuts) < 1:
-        raise SettingError(f"--coarseness {said}: expected whole numbers from 1 on, by commas.")
-    return cuts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from fastrain.cli.show import Json, duration, print_json, progress, say, size
+from fastrain.cli.show import Json, duration, print_json, progress, say, size, whole_numbers
 from fastrain.core.errors import SettingError, UsageError
 from fastrain.core.time import show_time
 
@@ -89,7 +89,7 @@ def ingest(
         raise SettingError(f"--average {average}: expected level or rain_rate.")
     settings = IngestSettings(
         format=format,
-        coarseness=_numbers(coarseness),
+        coarseness=_without_pixels(coarseness),
         average=cast(Literal["level", "rain_rate"] | None, average),
         cadence=_cadence(cadence),
         workers=workers,
@@ -297,14 +297,9 @@ def _rates(edges: str) -> list[float]:
         raise SettingError(f"--edges {edges}: expected numbers with commas between, like 0.1,1,5.") from None
 
 
-def _numbers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        numbers = sorted({int(part) for part in text.split(",")} - {1})
-    except ValueError:
-        raise SettingError(f"--coarseness {text}: expected numbers with commas between, like 2,3,4.") from None
-    return tuple(numbers)
+def _without_pixels(text: str | None) -> tuple[int, ...] | None:
+    """Return the coarsenesses asked for; the pixels themselves are always kept."""
+    return None if text is None else tuple(c for c in whole_numbers(text, "--coarseness") if c != 1)
 
 
 def _show_report(report: IngestReport) -> None:

@@ -13,9 +13,10 @@ from typing import NoReturn
 
 import typer
 
-from fastrain.cli import ablate, archive, demo, rain, runs, speedrun, vision
+from fastrain.cli import ablate, archive, demo, plan, rain, runs, speedrun, vision
 from fastrain.cli.show import say
-from fastrain.core.errors import FastrainError
+from fastrain.core.errors import FastrainError, ProcessLost
+from fastrain.core.processes import is_first
 from fastrain.engine.leaving import Left
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ app.command("palette")(archive.palette)
 app.command("info")(archive.info)
 app.command("check")(archive.check)
 app.command("export")(archive.export)
+app.command("plan")(plan.plan)
 app.command("train")(rain.train)
 app.command("verify")(rain.verify)
 app.command("forecast")(rain.forecast)
@@ -65,7 +67,8 @@ def run() -> None:
     try:
         app()
     except FastrainError as error:
-        _fail(str(error), error.exit_status)
+        # Of several processes that train together one says what all of them met with.
+        _fail(str(error) if is_first() or isinstance(error, ProcessLost) else "", error.exit_status)
     except (KeyboardInterrupt, Left) as error:
         # 130 of Ctrl-C, 143 of SIGTERM, as shells have it.
         number = error.signal if isinstance(error, Left) else signal.SIGINT
@@ -85,7 +88,8 @@ def run() -> None:
 
 
 def _fail(line: str, status: int) -> NoReturn:
-    say(f"fastrain: {' '.join(line.split())}")
+    if line:
+        say(f"fastrain: {' '.join(line.split())}")
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: the storage's threads may still be at a write that failed (disk full), and abort the interpreter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from fastrain.cli.show import Json, duration, outlive_terminal, print_json, progress, say, size
 from fastrain.core.errors import GapError, NotObserved, PlaceError, SettingError, UsageError
+from fastrain.core.processes import is_first
 from fastrain.core.time import parse_time, show_time
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="That frames and inputs may take (default: half of what is free)."),
+        typer.Option(metavar="SIZE", help="That training may take in all (default: half of what is free)."),
     ] = None,
     width: Annotated[int, typer.Option(min=4, max=256, help="Of our network, its one dial.")] = 24,
     truth: Annotated[
@@ -51,12 +53,22 @@ def train(
         str,
         typer.Option("--from", metavar="auto|base|nothing", help="What to start from (auto: base for under a day)."),
     ] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda", help="That trains (auto: the GPU where there is one).")
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of a CPU that trains (default: measured; kept with the run).")
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Write TensorBoard's event files into the run's folder too.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a network on an archive."""
     spoken = _truth(truth)
     from fastrain.archive.store import Archive
     from fastrain.core.memory import parse_size
+    from fastrain.engine.group import Done, leave
     from fastrain.rain.new_run import TrainSettings
     from fastrain.rain.train import train as fit
 
@@ -64,16 +76,24 @@ def train(
     settings = TrainSettings(
         recipe=recipe,
         coarseness=coarseness,
-        place=_pixel(held.schema.grid, place, pixel),
+        place=asked_pixel(held.schema.grid, place, pixel),
         seed=seed,
         width=width,
         memory=parse_size(memory) if memory else None,
         truth=spoken or "maximum",
         start=_start(start),
+        device=device,
+        threads=threads,
+        board=tensorboard,
     )
     outlive_terminal()
-    with progress("train") as move:
-        made = fit(archive, run, settings, say=say, progress=move)
+    with progress("train") if is_first() else nullcontext(nothing) as move:
+        try:
+            made = fit(archive, run, settings, say=say, progress=move)
+        except Done:  # the first process does the rest
+            return
+        finally:
+            leave()
     facts = made.facts
     if json:
         print_json(facts)
@@ -107,7 +127,7 @@ def verify(
     opened = open_run(run).speaking_of(_truth(truth))
     held = opened.archive(archive)
     names = tuple(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
-    where = _pixel(held.schema.grid, place, pixel)
+    where = asked_pixel(held.schema.grid, place, pixel)
     with progress("verify") as move:
         found = score(opened, held, against=names, pixel=where, most=issues, progress=move)
     if report is not None:
@@ -153,7 +173,7 @@ def forecast(
         raise UsageError(f"--to {to}: expected a name that ends in .nc, .png or .json.")
     opened = open_run(run).speaking_of(_truth(truth))
     held = opened.archive(archive)
-    asked = _pixel(held.schema.grid, place, pixel)
+    asked = asked_pixel(held.schema.grid, place, pixel)
     where = pixel_of(opened, held.schema.grid, None, asked)
     if where is None and (to is None or to.suffix == ".json"):
         raise UsageError("Which place? Give --place LAT,LON or --pixel ROW,COL, or write the map: --to chances.png.")
@@ -188,6 +208,10 @@ def _latest(run: Any, archive: Any) -> tuple[Any, PlaceForecast | None]:
         return chances, None
 
 
+def nothing(*_: object) -> None:
+    """Show no progress."""
+
+
 def _start(said: str) -> Start:
     from fastrain.rain.start import STARTS
 
@@ -208,7 +232,8 @@ def _truth(said: str | None) -> Truth | None:
     raise SettingError(f"--truth {said}: expected maximum or mean.")
 
 
-def _pixel(grid: Any, place: str | None, pixel: str | None) -> tuple[int, int] | None:
+def asked_pixel(grid: Any, place: str | None, pixel: str | None) -> tuple[int, int] | None:
+    """Return the pixel that `--place` or `--pixel` names; None where neither is given."""
     from fastrain.core.grid import parse_pair
 
     if place and pixel:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fastrain.core.errors import SettingError
 from fastrain.core.time import show_time
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
@@ -79,6 +80,21 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Return the whole numbers from 1 on that an option lists, rising and each once.
+
+    Raises:
+        SettingError: it is no such list.
+    """
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise SettingError(f"{option} {text}: expected whole numbers from 1 on with commas between, like 2,3,4.")
+    return tuple(numbers)
 
 
 def outlive_terminal() -> None:

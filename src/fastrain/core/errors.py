@@ -17,6 +17,7 @@ FastrainError
 ├── TooShort              the archive holds too little to train or to score on
 ├── TooBig                it will not fit into this machine's memory
 └── RunError              a run cannot be opened, or was made by something else
+    └── ProcessLost       another process of the training is gone
 """
 
 from __future__ import annotations
@@ -92,6 +93,10 @@ class TooBig(FastrainError):
 
 class RunError(FastrainError):
     """A run cannot be opened, or was made by something else."""
+
+
+class ProcessLost(RunError):
+    """Another process of the training is gone."""
 
 
 def first_line(error: BaseException) -> str:

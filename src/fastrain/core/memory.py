@@ -13,6 +13,7 @@ from pathlib import Path
 from fastrain.core.errors import SettingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of malloc.h
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -25,15 +26,48 @@ def available_bytes() -> int:
                 free = int(line.split()[1]) * 1024
     except OSError:
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return min([free, *_groups_leave()])
+
+
+def _groups_leave() -> list[int]:
+    """Return what each control group above this process leaves of its limit, of either version of control groups."""
+    left = []
     try:
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            used = int((group / "memory.current").read_text())
-            free = min(free, max(0, int(limit) - used))
-    except (OSError, ValueError):
-        pass
-    return free
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, kinds, inside = line.split(":", 2)
+        if kinds == "":
+            root, names = CONTROL_GROUPS, ("memory.max", "memory.current")
+        elif "memory" in kinds.split(","):
+            root, names = CONTROL_GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        here = root / inside.lstrip("/")
+        # In a container the group's own folder may be the root of what is mounted.
+        for group in {root, here, *(one for one in here.parents if root in one.parents)}:
+            with contextlib.suppress(OSError, ValueError):
+                limit, used = (int((group / name).read_text()) for name in names)  # "max" is no limit
+                left.append(max(0, limit - used + _reclaimable(group)))
+    return left
+
+
+def _reclaimable(group: Path) -> int:
+    """Return the bytes of a group's use that the system takes back as soon as it needs them: cached files."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in (group / "memory.stat").read_text().splitlines():
+            name, count = line.split()
+            if name == "inactive_file":
+                return int(count)
+    return 0
+
+
+def resident_bytes() -> int:
+    """Return the memory this process holds now; where the system does not tell, the most it has held."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return peak_bytes()
 
 
 def keep_freed_memory() -> None:
@@ -43,6 +77,21 @@ def keep_freed_memory() -> None:
     of decoding and storing pictures. Elsewhere than on glibc this does nothing.
     """
     _mallopt((_M_MMAP_THRESHOLD, 2**26), (_M_TRIM_THRESHOLD, 2**28))
+
+
+def give_large_memory_back() -> None:
+    """Let the C library give arrays of over a megabyte back as soon as they are freed.
+
+    Else it comes to keep them, and what is left between others that are still held serves nobody. A training that makes
+    its windows while it learns takes 880 MiB instead of 1,166 at its peak, for a tenth more processor time (LOG.md).
+    """
+    _mallopt((_M_MMAP_THRESHOLD, 2**20), (_M_MMAP_MAX, 2**16), (_M_TRIM_THRESHOLD, 2**28))
+
+
+def give_free_memory_back() -> None:
+    """Let the C library give back now whatever is free: between two pieces of work that ask for other sizes."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def keep_all_memory() -> None:

@@ -31,11 +31,15 @@ def save(path: Path, state: dict[str, Any], *, keep_before: bool = False) -> Non
     torch.save(state, buffer)
     data = buffer.getbuffer()
     unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(HEAD + hashlib.blake2b(data, digest_size=DIGEST).digest())
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with unfinished.open("wb") as file:
+            file.write(HEAD + hashlib.blake2b(data, digest_size=DIGEST).digest())
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        unfinished.unlink(missing_ok=True)  # what a full disk cut off must not keep it full
+        raise
     if keep_before and path.exists():
         path.replace(before(path))
     unfinished.replace(path)

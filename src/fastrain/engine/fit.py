@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from fastrain.engine import checkpoint
 from fastrain.engine.averaging import Averaging
-from fastrain.engine.leaving import Leaving, Left
+from fastrain.engine.group import ALONE, Group, Lost, lost
+from fastrain.engine.leaving import Interrupted, Leaving, Left
 from fastrain.engine.optimizers import Steering
 
 
@@ -29,14 +30,15 @@ class FitSettings:
         steps: of the optimisers.
         clip: largest norm of a step's gradient.
         bf16: compute in bfloat16 where the device is fast at it; weights stay float32.
-        checkpoint_seconds: at least between two checkpoints.
+        checkpoint_seconds: at least between two checkpoints, and more where writing one takes over a hundredth of that;
+            0 writes one at every look.
         look_every: steps between two looks at the loss; a look waits for the device.
     """
 
     steps: int
     clip: float | None = None
     bf16: bool = True
-    checkpoint_seconds: float = 20.0
+    checkpoint_seconds: float = 1.0
     look_every: int = 1
 
 
@@ -58,41 +60,70 @@ def fit(
     state: Path | None = None,
     progress: Progress | None = None,
     say: Say = lambda _: None,
+    group: Group = ALONE,
 ) -> nn.Module:
     """Return the fitted network, or the average of its weights where one is kept, in evaluation mode.
 
     Args:
         model: to be fitted, in place.
         draw: gives the batch of a step's number, the same one whenever it is asked.
-        loss: of the model on a batch.
+        loss: of the model on a batch; in a group, what this process's part adds to that of the whole batch.
         steering: the optimisers and their rates.
         settings: see there.
         average: of the weights.
         state: file of the checkpoint; a run of the same settings goes on from it.
         progress: called with steps done, steps in all, and the smoothed loss, at every look.
-        say: called with a line on a checkpoint that cannot be read.
+        say: called with a line on a checkpoint that cannot be read or written.
+        group: of processes that train together; the first one alone keeps checkpoints and tells of progress.
 
     Raises:
         FloatingPointError: the loss is no number any more.
         Left: Ctrl-C or SIGTERM came; the state is saved.
+        Lost: another process of the group is gone.
     """
-    kept = _Kept(model, steering, settings, average, state)
-    start, smooth = kept.resume(say)
-    written = time.monotonic()
+    try:
+        return _fit(model, draw, loss, steering, settings, average, state, progress, say, group)
+    except RuntimeError as error:
+        if group.size > 1 and lost(error):
+            raise Lost from error
+        raise
+
+
+def _fit(
+    model: nn.Module,
+    draw: Draw,
+    loss: Loss,
+    steering: Steering,
+    settings: FitSettings,
+    average: Averaging | None,
+    state: Path | None,
+    progress: Progress | None,
+    say: Say,
+    group: Group,
+) -> nn.Module:
+    kept = _Kept(model, steering, settings, average, state if group.first else None, say)
+    start, smooth = kept.resume(group)
     unseen: list[Tensor] = []
     device = next(model.parameters()).device.type
     model.train()
     with Leaving() as leaving:
         for step in range(start, settings.steps):
-            batch = draw(step)
+            try:
+                batch = draw(step)
+            except Interrupted:
+                if not unseen:  # else what the last steps came to is not known to be finite
+                    kept.save(step, smooth)
+                raise Left(leaving.asked or 0) from None
             steering.prepare(step)
             with torch.autocast(device, dtype=torch.bfloat16, enabled=settings.bf16):
                 value = loss(model, batch)
             unseen.append(value.detach())
-            leaves = leaving.asked is not None
-            looked = (step + 1) % settings.look_every == 0 or step + 1 == settings.steps or leaves
+            ends = step + 1 == settings.steps
+            looked = (step + 1) % settings.look_every == 0 or ends or (leaving.asked is not None and group.size == 1)
+            leaves = 0
             if looked:
-                mean = torch.stack(unseen).float().mean().item()
+                leaves = group.most(leaving.asked or 0)  # all leave at the same step
+                mean = group.total(torch.stack(unseen).float().mean()).item()
                 unseen.clear()
                 if not math.isfinite(mean):
                     raise FloatingPointError(f"the loss became {mean} at step {step}")
@@ -100,31 +131,46 @@ def fit(
                 span = min(step + 1, 20) if settings.look_every == 1 and smooth is not None else 1
                 smooth = mean if smooth is None else smooth + (mean - smooth) / span
             value.backward()  # type: ignore[no-untyped-call]
+            group.sum_gradients(model)
             if settings.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             steering.step()
             if average is not None:
                 average.update(model)
-            if looked and progress and smooth is not None:
+            if looked and progress and smooth is not None and group.first:
                 progress(step + 1, settings.steps, smooth)
             # Only after a look: what a checkpoint holds is known to be finite, and the next mean leaves out no loss.
-            if looked and (leaves or time.monotonic() - written > settings.checkpoint_seconds):
+            if looked and (leaves or ends or kept.due):
                 kept.save(step + 1, smooth)
-                written = time.monotonic()
             if leaves:
-                raise Left(leaving.asked or 0)
+                raise Left(leaves)
     return (average.model if average is not None and average.started else model).eval()
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What a checkpoint keeps of a fit; see `fit` for the fields."""
+COST = 0.01  # of the time, at most, that goes into checkpoints
 
-    model: nn.Module
-    steering: Steering
-    settings: FitSettings
-    average: Averaging | None
-    path: Path | None
+
+class _Kept:
+    """What a checkpoint keeps of a fit; see `fit` for the arguments."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        steering: Steering,
+        settings: FitSettings,
+        average: Averaging | None,
+        path: Path | None,
+        say: Say,
+    ) -> None:
+        self.model, self.steering, self.settings, self.average = model, steering, settings, average
+        self.path, self.say = path, say
+        self._written, self._took, self._failed = time.monotonic(), 0.0, False
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for another checkpoint."""
+        least = self.settings.checkpoint_seconds
+        return least == 0 or time.monotonic() - self._written > max(least, self._took / COST)
 
     @property
     def identity(self) -> str:
@@ -143,9 +189,10 @@ class _Kept:
         return [*state, torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else state
 
     def save(self, step: int, smooth: float | None) -> None:
-        """Write the state after a number of steps, if it is to be kept anywhere."""
+        """Write the state after a number of steps, if it is to be kept anywhere; a full disk ends nothing."""
         if self.path is None:
             return
+        began = time.monotonic()
         state = {
             "model": self.model.state_dict(),
             "steering": self.steering.state_dict(),
@@ -155,16 +202,31 @@ class _Kept:
             "loss": smooth,
             "random": self.random,  # what drops out, for one, is drawn
         }
-        checkpoint.save(self.path, state, keep_before=True)
+        try:
+            checkpoint.save(self.path, state, keep_before=True)
+            self._failed = False
+        except OSError as error:
+            if not self._failed:  # once is enough, until one is written again
+                self.say(
+                    f"{self.path}: the checkpoint cannot be written ({error.strerror or error}); the last one stands, "
+                    "and training goes on."
+                )
+            self._failed = True
+        self._written = time.monotonic()
+        self._took = self._written - began
 
-    def resume(self, say: Say) -> tuple[int, float | None]:
+    def resume(self, group: Group) -> tuple[int, float | None]:
         """Take over the last state that can be read, if there is one of this fit; return its steps and loss."""
-        if self.path is None:
-            return 0, None
-        kept, wrong = checkpoint.latest(self.path)
-        for line in wrong:
-            say(f"{line}; {'training begins anew' if kept is None else 'training goes on from the one before'}.")
-        if kept is None or kept["settings"] != self.identity:
+        kept: dict[str, Any] | None = None
+        if self.path is not None:
+            kept, wrong = checkpoint.latest(self.path)
+            for line in wrong:
+                ends = "training begins anew" if kept is None else "training goes on from the one before"
+                self.say(f"{line}; {ends}.")
+            if kept is not None and kept["settings"] != self.identity:
+                kept = None
+        kept = group.same(kept)  # only the first of them sees the folder
+        if kept is None:
             return 0, None
         self.model.load_state_dict(kept["model"])
         self.steering.load_state_dict(kept["steering"])

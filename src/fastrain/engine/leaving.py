@@ -25,6 +25,10 @@ class Left(BaseException):
         self.signal = number
 
 
+class Interrupted(Exception):
+    """A batch was not waited for, for the training is to leave."""
+
+
 class Leaving:
     """While this is open the signals are noted; a second one acts at once, as it would have before.
 
@@ -37,16 +41,31 @@ class Leaving:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Leaving:
+        _open.append(self)
         # Only the main thread may say what a signal does; a training elsewhere is ended by whoever began it.
         if threading.current_thread() is threading.main_thread():
             self._old = {number: signal.signal(number, self._note) for number in NOTED}
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self in _open:
+            _open.remove(self)
+        self._restore()
+
+    def _restore(self) -> None:
         for number, old in self._old.items():
             signal.signal(number, old)
         self._old = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
-        self.__exit__()
+        self._restore()
+
+
+_open: list[Leaving] = []
+
+
+def check_leaving() -> None:
+    """Raise Interrupted if a training of this process is to leave: for whoever makes its batches and has to wait."""
+    if any(one.asked is not None for one in _open):
+        raise Interrupted

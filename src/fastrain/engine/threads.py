@@ -16,11 +16,13 @@ GAIN = 0.85  # of the time that more threads must stay below: what they take in 
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores that this process may use, or of threads if `OMP_NUM_THREADS` asks for fewer."""
     try:
-        return len(os.sched_getaffinity(0))
+        count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
+        count = os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, int(asked)) if asked.isdecimal() and int(asked) else count
 
 
 def choose_threads(step: Callable[[], object], *, most: int | None = None, repeats: int = 3) -> int:
@@ -32,6 +34,8 @@ def choose_threads(step: Callable[[], object], *, most: int | None = None, repea
         repeats: of each; the fastest counts.
     """
     most = cores() if most is None else most
+    if most == 1:
+        return 1
     before = torch.get_num_threads()
     counts = [2**i for i in range(most.bit_length()) if 2**i < most] + [most]
     best, seconds = 1, float("inf")

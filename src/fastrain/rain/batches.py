@@ -1,104 +1,207 @@
-"""Batches of windows, told by their number alone: crops of maps, each period a map of its own, turned every way."""
+"""Batches of windows, told by their number alone: crops of maps, each period a map of its own, turned every way.
+
+Windows come in blocks: of each one all its periods are taken together, for making it is what costs; the maps of a block
+are then dealt in an order of their own. So no more than two blocks of crops are in memory, however long the archive;
+the next block is made in threads of its own while the network learns from this one.
+"""
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from jaxtyping import Int8
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from fastrain.core.errors import TooShort
-from fastrain.rain.inputs import InputCache, happened
+from fastrain.engine.leaving import check_leaving
+from fastrain.rain.straight import CELLS
+from fastrain.rain.windows import Windows
 
 BATCH = 8
 CROP = 96  # cells; a larger map is trained on in crops
 CELLS_FEW, CELLS_MOST = 4_000_000, 60_000_000  # seen in training: least for a short archive, most for a long one
 PASSES = 6  # over all cells of all windows, between those two; more learn a single night by heart (LOG.md)
+FEWEST_STEPS = 40
 
-MOST_MAPS = 600  # looked at for the straight line
+BLOCK = 32  # windows made together, whose maps are dealt anew
+STEM_WINDOWS, LINE_WINDOWS = 8, 128  # looked at for the whitening and for the straight line
+LINE_CELLS = 500_000  # of all maps together, at most, that the straight line is fitted to
+WAIT = 0.2  # seconds between two looks whether the training is to leave
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Key = tuple[int, int]  # of a block: which pass over the windows, and which block of it
+
+
+def crop_of(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return rows and columns of the crops of a map of some cells."""
+    return min(CROP, shape[0]), min(CROP, shape[1])
+
+
+def steps_of(maps: int, shape: tuple[int, int], cells: int | None) -> int:
+    """Return how many steps a training is worth.
+
+    Args:
+        maps: windows times periods.
+        shape: of a map, cells.
+        cells: seen, all steps together; derived from the maps if None.
+    """
+    height, width = crop_of(shape)
+    wanted = cells or min(CELLS_MOST, max(CELLS_FEW, PASSES * maps * shape[0] * shape[1]))
+    return max(FEWEST_STEPS, round(wanted / (BATCH * height * width)))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A crop of one period of one window."""
+
+    x: Tensor
+    guess: Tensor
+    known: Tensor
+    outcome: Tensor
+    weight: float
 
 
 class Batches:
-    """Draws batches by their number alone."""
+    """Draws batches by their number alone.
+
+    Args:
+        windows: gives them.
+        issues: slots to train on.
+        weights: of each window.
+        box: rows and columns of the map that have truth.
+        seed: of everything that is drawn.
+        makers: threads that make the next block; 0 makes none ahead, in less memory.
+        size: maps of a batch.
+        part: of how many parts of each batch which one is drawn: of several processes that train together.
+    """
 
     def __init__(
-        self, cache: InputCache, issues: ndarray, weights: ndarray, *, seed: int, control: int | None = None
+        self,
+        windows: Windows,
+        issues: Int[ndarray, issues],
+        weights: Float[ndarray, issues],
+        box: tuple[slice, slice],
+        *,
+        seed: int,
+        makers: int = 1,
+        size: int = BATCH,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
-        """Prepare to draw.
+        self.windows, self.issues, self.weights, self.box, self.seed = windows, issues, weights, box, seed
+        self.periods = len(windows.radar.layout.periods)
+        self.size, self.part, self.makers = size, part, makers
+        self.shape = box[0].stop - box[0].start, box[1].stop - box[1].start
+        self.crop = crop_of(self.shape)
+        self._pool = ThreadPoolExecutor(max(1, makers), "windows")
+        self._made: dict[Key, list[Future[list[Sample]]]] = {}
 
-        Args:
-            cache: gives the inputs.
-            issues: slots to train on.
-            weights: of each window.
-            seed: of everything that is drawn.
-            control: seed of a shuffling of the truth, for a control that must not learn.
-        """
-        self.cache, self.issues, self.weights, self.seed = cache, issues, weights, seed
-        radar = cache.radar
-        self.truth = [happened(cache.frames, int(i), radar) for i in issues]
-        if control is not None:
-            self.truth = shuffled(self.truth, control)
-        self.box = _truth_box(self.truth)
-        self.pairs = [(w, p) for w in range(len(issues)) for p in range(len(radar.layout.periods))]
-        rows, columns = (s.stop - s.start for s in self.box)
-        self.crop = (min(CROP, rows), min(CROP, columns))
+    def __enter__(self) -> Batches:
+        return self
 
-    def steps(self, cells: int | None) -> int:
-        """Return how many steps the windows are worth."""
-        a_step = BATCH * self.crop[0] * self.crop[1]
-        rows, columns = (s.stop - s.start for s in self.box)
-        wanted = cells or min(CELLS_MOST, max(CELLS_FEW, PASSES * len(self.pairs) * rows * columns))
-        steps: int = round(wanted / a_step)
-        return max(40, steps)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Whoever leaves in a hurry does not wait for the window under way.
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        self._made.clear()
 
     def sample(self) -> Tensor:
-        """Return inputs of some windows, for the whitening."""
-        chosen = np.linspace(0, len(self.issues) - 1, min(8, len(self.issues))).astype(int)
-        made = [
-            self.cache[int(self.issues[w])].x[:: max(1, len(self.truth[0]) // 2), :, *self.box].float() for w in chosen
-        ]
-        return torch.cat(made)
+        """Return crops of some windows' inputs, for the whitening."""
+        every = max(1, self.periods // 2)
+        chosen = np.unique(np.linspace(0, len(self.issues) - 1, STEM_WINDOWS).astype(int))
+        return torch.stack([one.x for w in chosen for one in self._crops(int(w), 0)[::every]]).float()
 
-    def scattered(self, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return guesses, conditions, outcomes and weights of cells drawn from every map, for the straight line."""
+    def scattered(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return guesses, conditions, outcomes and weights of cells drawn from maps, for the straight line."""
         draw = np.random.default_rng([self.seed, 3])
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        chosen = self.pairs[:: -(-len(self.pairs) // MOST_MAPS)]
-        for window, period in chosen:
-            inputs = self.cache[int(self.issues[window])]
-            truth = self.truth[window][period].ravel()
-            at = torch.from_numpy(draw.integers(0, truth.size, cells))
-            guess = inputs.guess[period].flatten(-2)[..., at].float()
-            parts.append((guess, inputs.known[period], torch.from_numpy(truth)[at]))
-        guess, known, outcome = (torch.stack(field) for field in zip(*parts, strict=True))
-        weight = torch.tensor([self.weights[window] for window, _ in chosen], dtype=torch.float32)
+        parts: list[tuple[Tensor, ...]] = []
+        chosen = np.unique(np.linspace(0, len(self.issues) - 1, LINE_WINDOWS).astype(int))
+        cells = min(CELLS, LINE_CELLS // (len(chosen) * self.periods))
+        for w in chosen:
+            window = self.windows[int(self.issues[w])]
+            for period, truth in enumerate(window.truth):
+                at = torch.from_numpy(draw.integers(0, truth.size, cells))
+                guess = window.inputs.guess[period].flatten(-2)[..., at].float()
+                weight = torch.tensor(self.weights[w], dtype=torch.float32)
+                parts.append((guess, window.inputs.known[period], torch.from_numpy(truth.ravel())[at], weight))
+        guess, known, outcome, weight = (torch.stack(field) for field in zip(*parts, strict=True))
         return guess, known, outcome, weight
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def batch(self, step: int) -> Batch:
         """Return inputs, guesses, conditions, outcomes and weights of a step's batch."""
-        draw = np.random.default_rng([self.seed, step])
-        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        weights = []
-        for position in range(step * BATCH, (step + 1) * BATCH):
-            # Every pair once, in a fresh order, before any comes again.
-            epoch, at = divmod(position, len(self.pairs))
-            order = np.random.default_rng([self.seed, 1_000_003, epoch]).permutation(len(self.pairs))
-            window, period = self.pairs[order[at]]
-            inputs = self.cache[int(self.issues[window])]
+        mine, of = self.part
+        positions = [self._at(step * self.size + i) for i in range(mine, self.size, of)]
+        blocks = {key: self._block(key) for key in dict.fromkeys(key for key, _ in positions)}
+        samples = [blocks[key][self._dealt(key, len(blocks[key]))[i]] for key, i in positions]
+        last = self._at((step + 1) * self.size - 1)[0]
+        for old in [key for key in self._made if key < last]:
+            del self._made[old]
+        if self.makers:
+            self._begin(self._after(last))
+        x, guess, known, outcome = (
+            torch.stack([getattr(one, name) for one in samples]) for name in ("x", "guess", "known", "outcome")
+        )
+        way = int(np.random.default_rng([self.seed, step]).integers(8))
+        x, guess, outcome = turn(way, x.float(), guess.float(), outcome)
+        return x, guess, known, outcome, torch.tensor([one.weight for one in samples], dtype=torch.float32)
+
+    def _at(self, position: int) -> tuple[Key, int]:
+        """Return the block of a map's position in the whole training, and its position there."""
+        passed, rest = divmod(position, len(self.issues) * self.periods)
+        block, at = divmod(rest, BLOCK * self.periods)
+        return (passed, block), at
+
+    def _after(self, key: Key) -> Key:
+        passed, block = key
+        return (passed, block + 1) if (block + 1) * BLOCK < len(self.issues) else (passed + 1, 0)
+
+    def _dealt(self, key: Key, maps: int) -> Int[ndarray, maps]:
+        return np.random.default_rng([self.seed, 23, *key]).permutation(maps)
+
+    def _begin(self, key: Key) -> None:
+        """See that a block's windows are being made."""
+        if key not in self._made:
+            passed, block = key
+            # Every window once, in a fresh order, before any comes again.
+            order = np.random.default_rng([self.seed, 1_000_003, passed]).permutation(len(self.issues))
+            chosen = order[block * BLOCK : (block + 1) * BLOCK]
+            self._made[key] = [self._pool.submit(self._crops, int(w), passed) for w in chosen]
+
+    def _block(self, key: Key) -> list[Sample]:
+        self._begin(key)
+        found: list[Sample] = []
+        for future in self._made[key]:
+            found += _awaited(future)
+        return found
+
+    def _crops(self, window: int, passed: int) -> list[Sample]:
+        """Return a crop of each of a window's periods."""
+        draw = np.random.default_rng([self.seed, 19, passed, window])
+        made = self.windows[int(self.issues[window])]
+        found = []
+        for period, truth in enumerate(made.truth):
             cut = tuple(
                 slice(s.start + o, s.start + o + size)
                 for s, size in zip(self.box, self.crop, strict=True)
                 for o in [int(draw.integers(0, s.stop - s.start - size + 1))]
             )
-            truth = torch.from_numpy(self.truth[window][period][cut])
-            parts.append((inputs.x[period][:, *cut], inputs.guess[period][:, :, *cut], inputs.known[period], truth))
-            weights.append(self.weights[window])
-        x, guess, known, outcome = (torch.stack(field) for field in zip(*parts, strict=True))
-        turned = turn(int(draw.integers(8)), x.float(), guess.float(), outcome)
-        return turned[0], turned[1], known, turned[2], torch.tensor(weights, dtype=torch.float32)
+            # Copies, so that nothing holds on to the whole of the map.
+            x, guess = made.inputs.x[period][:, *cut].clone(), made.inputs.guess[period][:, :, *cut].clone()
+            outcome = torch.from_numpy(truth[cut].copy())
+            found.append(Sample(x, guess, made.inputs.known[period], outcome, float(self.weights[window])))
+        return found
+
+
+def _awaited(future: Future[list[Sample]]) -> list[Sample]:
+    """Return what a thread makes; a training that is told to leave does not wait for it."""
+    while True:
+        check_leaving()
+        try:
+            return future.result(timeout=WAIT)
+        except TimeoutError:
+            if future.done():  # it is what the thread met with, not our patience
+                raise
 
 
 def turn(way: int, *maps: Tensor) -> tuple[Tensor, ...]:
@@ -113,25 +216,3 @@ def turn(way: int, *maps: Tensor) -> tuple[Tensor, ...]:
             field = field.transpose(-1, -2)
         out.append(field.contiguous())
     return tuple(out)
-
-
-def shuffled(truth: list[Int8[ndarray, "period y x"]], seed: int) -> list[ndarray]:
-    """Return truth that belongs to other windows and places: a control from which nothing can be learned."""
-    draw = np.random.default_rng([seed, 7])
-    order = draw.permutation(len(truth))
-    out = []
-    for i in order:
-        values = truth[i].copy()
-        for period in values:
-            seen = period >= 0
-            period[seen] = draw.permutation(period[seen])
-        out.append(values)
-    return out
-
-
-def _truth_box(truth: list[ndarray]) -> tuple[slice, slice]:
-    ever = np.any([(t >= 0).any(axis=0) for t in truth], axis=0)
-    if not ever.any():
-        raise TooShort("No cell of the training time is observed well enough to learn from.")
-    rows, columns = np.flatnonzero(ever.any(axis=1)), np.flatnonzero(ever.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

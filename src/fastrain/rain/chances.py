@@ -7,7 +7,9 @@ temperature.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,10 +60,19 @@ class Calibration:
         return cls(kept["temperature"], knots)
 
 
+Total = Callable[[Tensor], Tensor]
+
+
+def itself(cells: Tensor) -> Tensor:
+    """Return what it is given: the sum over the processes of a training, where there is one process."""
+    return cells
+
+
 def ordinal_loss(
     logits: Float[Tensor, "batch threshold y x"],
     outcome: Int8[Tensor, "batch y x"],
     weight: Float[Tensor, batch],
+    total: Total = itself,
 ) -> Tensor:
     """Return the mean negative log likelihood, in nats a cell, of how many thresholds were reached.
 
@@ -71,6 +82,8 @@ def ordinal_loss(
         logits: of the conditional chances.
         outcome: thresholds reached, −1 without truth.
         weight: of each window.
+        total: gives the sum of all parts' weights from this one's, where processes train together: what is returned is
+            then this part's share of the whole batch's loss.
     """
     count = logits.shape[1]
     steps = torch.arange(count, device=logits.device).view(1, count, 1, 1)
@@ -78,7 +91,7 @@ def ordinal_loss(
     judged = (outcome[:, None] >= steps).float() * weight.view(-1, 1, 1, 1)  # −1 is judged nowhere
     losses = F.binary_cross_entropy_with_logits(logits.float(), reached.float(), reduction="none")
     cells = ((outcome >= 0).float() * weight.view(-1, 1, 1)).sum()
-    return (losses * judged).sum() / cells.clamp(min=1)
+    return (losses * judged).sum() / total(cells).clamp(min=1)
 
 
 def pooled_temperature(logits: list[ndarray], outcome: list[ndarray]) -> tuple[float, float]:
@@ -87,9 +100,17 @@ def pooled_temperature(logits: list[ndarray], outcome: list[ndarray]) -> tuple[f
     o = torch.cat([torch.from_numpy(part) for part in outcome])
     weight = torch.ones(len(x))
     grid = np.exp(np.linspace(np.log(0.5), np.log(4.0), 43))
-    losses = [float(ordinal_loss(x / float(t), o, weight)) for t in grid]
-    at = int(np.argmin(losses))
-    return round(float(grid[at]), 4), losses[at]
+
+    @lru_cache
+    def loss(at: int) -> float:
+        return float(ordinal_loss(x / float(grid[at]), o, weight))
+
+    # The loss is convex in 1 / temperature, so it falls up to the best and rises after it.
+    low, high = 0, len(grid) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if loss(middle) <= loss(middle + 1) else (middle + 1, high)
+    return round(float(grid[low]), 4), loss(low)
 
 
 def isotonic(logits: list[ndarray], outcome: list[ndarray]) -> Calibration:

@@ -6,22 +6,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int8
+from jaxtyping import Bool, Float, Int, Int8
 from numpy import ndarray
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError
 from fastrain.rain.adapt import Adapter
 from fastrain.rain.chances import Calibration
-from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, happened, make_inputs, rain_rates
+from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, happened, make_inputs, move, rain_rates
 from fastrain.rain.peers import PEERS, peer
 from fastrain.rain.run import Run
-from fastrain.samples.frames import Frames, load_frames
+from fastrain.samples.frames import Frames, load_frames, stretches
 from fastrain.samples.split import evenly
 from fastrain.samples.truth import OBSERVED_SHARE, observed_now
 
 BASELINES = ("climatology", "persistence", "advection", "lagrangian")
-COUNTED, TRIED = 2000, 200  # windows, at most, that the baselines learn frequencies and smoothing from
+TRIED = 100  # windows, at most, that smoothed advection learns its smoothing from
 SPREADS = (0.15, 0.3, 0.6, 1.2)  # km of smoothing a minute, of which the calibration time chooses the best
 
 
@@ -225,23 +225,24 @@ def lagrangian(moved: Moved, radar: Radar, spread: float) -> Float[ndarray, "per
     return np.stack(out)
 
 
-def learn_reference(frames: Frames, train: ndarray, calibrate: ndarray, radar: Radar) -> Reference:
-    """Return what the baselines learn: frequencies from the training time, smoothing from the calibration time."""
-    reached = np.zeros((len(radar.layout.periods), len(radar.thresholds)))
-    cells = np.zeros(len(radar.layout.periods))
-    for issue in evenly(train, COUNTED):
-        outcome = happened(frames, int(issue), radar)
-        cells += (outcome >= 0).sum(axis=(1, 2))
-        for k in range(len(radar.thresholds)):
-            reached[:, k] += (outcome > k).sum(axis=(1, 2))
-    climatology = reached / np.maximum(cells, 1)[:, None]
+def learn_spread(archive: Archive, coarseness: int, issues: Int[ndarray, issues], radar: Radar, memory: int) -> float:
+    """Return the smoothing, km a minute of lead, that gives advection the best Brier score.
+
+    Args:
+        archive: to read.
+        coarseness: of the cells.
+        issues: slots of the calibration time, rising.
+        radar: of the archive.
+        memory: bytes that frames may take.
+    """
     squared = np.zeros(len(SPREADS))
-    for issue in evenly(calibrate, TRIED):
-        _, moved = make_inputs(frames, int(issue), radar)
-        outcome = happened(frames, int(issue), radar)
-        judged = (outcome >= 0) & moved.known.numpy()
-        event = outcome[:, None] > np.arange(len(radar.thresholds))[None, :, None, None]
-        for i, spread in enumerate(SPREADS):
-            error = (lagrangian(moved, radar, spread) - event) ** 2
-            squared[i] += (error * judged[:, None]).sum()
-    return Reference(climatology, SPREADS[int(squared.argmin())])
+    for part, frames in stretches(archive, coarseness, np.unique(evenly(issues, TRIED)), radar.layout, memory):
+        for issue in part:
+            moved = move(frames, int(issue), radar)
+            outcome = happened(frames, int(issue), radar)
+            judged = (outcome >= 0) & moved.known.numpy()
+            event = outcome[:, None] > np.arange(len(radar.thresholds))[None, :, None, None]
+            for i, spread in enumerate(SPREADS):
+                error = (lagrangian(moved, radar, spread) - event) ** 2
+                squared[i] += (error * judged[:, None]).sum()
+    return SPREADS[int(squared.argmin())]

@@ -7,7 +7,6 @@ learned; first guesses from smoothed advection, as logits; and what is known of 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -155,6 +154,22 @@ def rain_rates(frames: Frames, rows: ndarray, radar: Radar) -> tuple[Tensor, Ten
     return torch.from_numpy(highest), torch.from_numpy(mean), observed
 
 
+def move(frames: Frames, issue: int, radar: Radar) -> Moved:
+    """Return the last frame of the window issued at a slot, carried along; only frames up to the issue are touched."""
+    count = min(MOTION_FRAMES, radar.layout.history)
+    rows = frames.rows(np.arange(issue - count + 1, issue + 1))
+    return _moved(*rain_rates(frames, rows, radar), radar)
+
+
+def _moved(highest: Tensor, mean: Tensor, observed: Tensor, radar: Radar) -> Moved:
+    recent = slice(-min(MOTION_FRAMES, radar.layout.history), None)
+    flow = _motion(mean[recent], observed[recent], radar.cell_km)
+    travelled = displacements(flow[None], radar.layout.ahead + max(radar.ages))[0]
+    # What is asked for is what is carried: a block's maximum says little of when its mean is reached.
+    spoken = mean if radar.truth == "mean" else highest
+    return carry(spoken[-1], observed[-1], travelled, radar.layout)
+
+
 def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved]:
     """Return what the network sees of the window issued at a slot, and the last frame carried along.
 
@@ -163,19 +178,16 @@ def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved
     layout = radar.layout
     rows = frames.rows(np.arange(issue - layout.history + 1, issue + 1))
     highest, mean, observed = rain_rates(frames, rows, radar)
-    recent = slice(-min(MOTION_FRAMES, layout.history), None)
-    flow = _motion(mean[recent], observed[recent], radar.cell_km)
-    travelled = displacements(flow[None], layout.ahead + max(radar.ages))[0]
-    # What is asked for is what is carried: a block's maximum says little of when its mean is reached.
-    spoken = mean if radar.truth == "mean" else highest
-    moved = carry(spoken[-1], observed[-1], travelled, layout)
+    moved = _moved(highest, mean, observed, radar)
+    travelled = moved.travelled
     guess, chance = first_guesses(moved, radar)
     speed = travelled[0].square().sum(dim=0).sqrt() * radar.cell_km / radar.minutes  # km per minute
+    # Period by period to half precision: all of them together would be the most that memory ever holds.
     x = torch.stack(
-        [_channels(highest, mean, observed, moved, speed, chance, p, radar) for p in range(len(moved.known))]
+        [_channels(highest, mean, observed, moved, speed, chance, p, radar).half() for p in range(len(moved.known))]
     )
     known = torch.tensor([conditions(a, b, radar) for a, b in layout.periods])
-    return Inputs(x.half(), guess.half(), known), moved
+    return Inputs(x, guess.half(), known), moved
 
 
 def happened(frames: Frames, issue: int, radar: Radar) -> Int8[ndarray, "period y x"]:
@@ -307,23 +319,3 @@ def _box(field: Float[Tensor, "channel y x"], edge: int) -> Float[Tensor, "chann
         up_to = F.pad(field, (half + 1, half)).cumsum(dim=-1, dtype=torch.float64)
         field = ((up_to[..., edge:] - up_to[..., :-edge]) / edge).float().transpose(-1, -2)
     return field
-
-
-class InputCache:
-    """Inputs of windows, made when first asked for and kept as far as the memory allows."""
-
-    def __init__(self, frames: Frames, radar: Radar, memory: int) -> None:
-        self.frames, self.radar, self.memory = frames, radar, memory
-        self._kept: OrderedDict[int, Inputs] = OrderedDict()
-        self._bytes = 0
-
-    def __getitem__(self, issue: int) -> Inputs:
-        """Return the inputs of the window issued at a slot."""
-        if issue not in self._kept:
-            made, _ = make_inputs(self.frames, issue, self.radar)
-            # What does not fit is made anew each time; dropping another for it would only make that one anew.
-            if self._bytes + made.bytes > self.memory:
-                return made
-            self._kept[issue] = made
-            self._bytes += made.bytes
-        return self._kept[issue]

@@ -39,6 +39,14 @@ from fastrain.rain.run import (
 from fastrain.rain.start import Start
 from fastrain.samples.split import Split
 
+NOT_OF_IT = (
+    "memory",
+    "place",
+    "recipe",
+    "device",
+    "threads",
+    "board",
+)  # settings that do not change it, or are told elsewhere
 PLAN = "plan.json"  # of a run that is not finished
 
 Say = Callable[[str], None]
@@ -59,10 +67,13 @@ class TrainSettings:
         cells: that training looks at, all steps together; None derives it from the windows.
         keep_dry: share of the dry windows that are trained on.
         dry_below: wet share of the history under which a window is dry.
-        memory: bytes that frames and inputs may take; half of what is free if None.
+        memory: bytes that the training may take in all; what the program takes and half of what is free if None.
         truth: of which of a block's rates a chance speaks: its maximum or its mean.
         start: what the network starts from; see `fastrain.rain.start`.
         shuffle_truth: train on truth of other windows and places, as a control that must not learn.
+        device: that trains: `cpu`, `cuda`, or `auto`, the GPU where there is one.
+        threads: of a CPU that trains; those that take a step fastest if None.
+        board: whether TensorBoard's event files are written too.
     """
 
     recipe: str = "grid"
@@ -78,6 +89,9 @@ class TrainSettings:
     truth: Truth = "maximum"
     start: Start = "auto"
     shuffle_truth: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    board: bool = False
 
 
 def edges_of(archive: Archive, settings: TrainSettings, say: Say) -> tuple[float, ...]:
@@ -131,7 +145,7 @@ def plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Spli
         "split": {
             name: [show_time(axis.time(a)), show_time(axis.time(b - 1))] for name, (a, b) in split.blocks.items()
         },
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("memory", "place", "recipe")},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in NOT_OF_IT},
     }
 
 

@@ -308,9 +308,10 @@ def predict_parts(
     Period by period, so that memory does not grow with their number.
     """
     out = []
+    device = next(network.parameters()).device
     for p in range(len(inputs.known)):
-        one = slice(p, p + 1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            out.append(network.parts(inputs.x[one].float(), inputs.guess[one].float(), inputs.known[one]))
-    straight, learned = (torch.cat(parts).float().numpy() for parts in zip(*out, strict=True))
+        x, guess, known = (part[p : p + 1].to(device).float() for part in (inputs.x, inputs.guess, inputs.known))
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            out.append([part.float().cpu() for part in network.parts(x, guess, known)])
+    straight, learned = (torch.cat(parts).numpy() for parts in zip(*out, strict=True))
     return straight, learned

@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import numpy as np
+from jaxtyping import Int
 from numpy import ndarray
 
+from fastrain.archive.store import Archive
 from fastrain.nets.rain_net import RainNet
-from fastrain.rain.batches import shuffled
 from fastrain.rain.chances import Calibration, isotonic, pooled_temperature
 from fastrain.rain.hindcast import Network, Reference, hindcasts
-from fastrain.rain.inputs import InputCache, Radar, happened
+from fastrain.rain.inputs import Radar
 from fastrain.rain.run import predict_parts
-from fastrain.samples.frames import Frames
-from fastrain.samples.split import Split, evenly
+from fastrain.rain.windows import Windows
+from fastrain.samples.frames import stretches
+from fastrain.samples.split import evenly
 from fastrain.verification.tally import Decider
 
 SHARES_KEPT = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the learned correction, of which the calibration time chooses one
-MOST_WINDOWS = 100  # looked at, spread over the calibration time; more would only take memory
-DECIDED_ON = 200  # windows that settle which chance counts as yes; more would only take time
+MOST_WINDOWS = 100  # looked at, spread over the calibration time; more would only take time
+MOST_CELLS, FEWEST_CELLS = 400_000, 2048  # of all those windows' maps together, and of each
 
 
 def calibrate(
-    network: RainNet, cache: InputCache, split: Split, radar: Radar, *, control: int | None = None
+    network: RainNet, windows: Windows, issues: Int[ndarray, issues], *, long: bool
 ) -> tuple[float, Calibration]:
     """Return how much of what was learned to keep, and the calibration that goes with it, from the calibration time.
 
     A network trained on a single night is right about some things and sure about too many: the calibration time says
     how much of its correction to smoothed advection holds.
+
+    Args:
+        network: fitted.
+        windows: gives them.
+        issues: slots of the calibration time.
+        long: whether they span a day or more.
     """
-    chosen = evenly(split.issues["calibrate"], MOST_WINDOWS)
-    truth = [happened(cache.frames, int(i), radar) for i in chosen]
-    if control is not None:
-        truth = shuffled(truth, control + 1)
-    parts = [predict_parts(network, cache[int(i)]) for i in chosen]
-    return settle(parts, truth, long=split.is_long("calibrate", radar.cadence))
+    chosen = np.unique(evenly(issues, MOST_WINDOWS))
+    cells = max(FEWEST_CELLS, MOST_CELLS // len(chosen))
+    parts, truth = [], []
+    for issue in chosen:
+        window = windows[int(issue)]
+        straight, learned = predict_parts(network, window.inputs)
+        # Of a large map some cells, drawn anew of each: all of all of them would only take memory.
+        at = np.random.default_rng([int(issue), 11]).permutation(window.truth[0].size)[:cells]
+        found = [field.reshape(*field.shape[:-2], 1, -1)[..., at] for field in (straight, learned, window.truth)]
+        parts.append((found[0], found[1]))
+        truth.append(found[2])
+    return settle(parts, truth, long=long)
 
 
 def settle(parts: list[tuple[ndarray, ndarray]], truth: list[ndarray], *, long: bool) -> tuple[float, Calibration]:
@@ -56,13 +71,33 @@ def settle(parts: list[tuple[ndarray, ndarray]], truth: list[ndarray], *, long: 
 
 
 def decide(
-    network: RainNet, calibration: Calibration, frames: Frames, split: Split, radar: Radar, reference: Reference
+    network: RainNet,
+    calibration: Calibration,
+    archive: Archive,
+    coarseness: int,
+    issues: Int[ndarray, issues],
+    radar: Radar,
+    reference: Reference,
+    memory: int,
 ) -> dict[str, ndarray]:
-    """Return for each forecaster the chance from which on it should count as yes, (period, threshold)."""
+    """Return for each forecaster the chance from which on it should count as yes, (period, threshold).
+
+    Args:
+        network: fitted.
+        calibration: of its chances.
+        archive: to read.
+        coarseness: of the cells.
+        issues: slots of the calibration time, rising.
+        radar: of the archive.
+        reference: what the baselines know.
+        memory: bytes that frames may take.
+    """
     shape = (len(radar.layout.periods), len(radar.thresholds))
     judge = Network(lambda inputs: predict_parts(network, inputs), calibration)
     deciders: dict[str, Decider] = {}
-    for cast in hindcasts(frames, evenly(split.issues["calibrate"], DECIDED_ON), radar, reference, network=judge):
-        for name, chance in cast.chances.items():
-            deciders.setdefault(name, Decider(shape)).add(chance, cast.event(), cast.judged)
+    chosen = np.unique(evenly(issues, MOST_WINDOWS))
+    for part, frames in stretches(archive, coarseness, chosen, radar.layout, memory):
+        for cast in hindcasts(frames, part, radar, reference, network=judge):
+            for name, chance in cast.chances.items():
+                deciders.setdefault(name, Decider(shape)).add(chance, cast.event(), cast.judged)
     return {name: decider.best() for name, decider in deciders.items()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,20 +15,23 @@ from numpy import ndarray
 from torch import nn
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import RunError, TooShort
+from fastrain.core.errors import RunError
 from fastrain.core.files import occupied
-from fastrain.core.memory import available_bytes
-from fastrain.engine.averaging import Average
-from fastrain.engine.fit import FitSettings, fit
-from fastrain.engine.journal import Journal
+from fastrain.core.memory import give_free_memory_back, give_large_memory_back
+from fastrain.core.processes import local_processes
+from fastrain.engine.group import ALONE, Done, Group, join
+from fastrain.engine.lean import compute_again
 from fastrain.engine.optimizers import adamw
+from fastrain.engine.threads import choose_threads
+from fastrain.nets.blocks import Block
 from fastrain.nets.rain_net import RainNet
-from fastrain.rain.batches import BATCH, Batch, Batches
+from fastrain.rain.batches import BATCH, CROP, Batch, Batches, steps_of
+from fastrain.rain.budget import FRAMES_AT_MOST, Allowed, allowed_bytes, grid_needs, too_big
 from fastrain.rain.chances import ordinal_loss
-from fastrain.rain.hindcast import learn_reference
-from fastrain.rain.inputs import InputCache, Radar, happened
+from fastrain.rain.fitting import Bench, device_of, resolved, trial
+from fastrain.rain.hindcast import Reference, learn_spread
+from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Radar, channels_of
 from fastrain.rain.new_run import (
-    PLAN,
     Progress,
     Say,
     Settled,
@@ -37,17 +42,16 @@ from fastrain.rain.new_run import (
     plan_of,
     say_choices,
 )
-from fastrain.rain.run import FACTS, GRID, LOG, STATE, Run, default_coarseness, make_network, open_run
+from fastrain.rain.run import FACTS, GRID, Run, default_coarseness, make_network, open_run
 from fastrain.rain.settle import calibrate, decide
 from fastrain.rain.start import LEARNING_RATE, Start, start_of
-from fastrain.rain.straight import CELLS, fit_straight
-from fastrain.samples.frames import Frames, load_frames, window_slots
-from fastrain.samples.split import Split, split_archive
-from fastrain.samples.truth import thin, wet_share
+from fastrain.rain.straight import fit_straight
+from fastrain.rain.survey import Survey, learnable, survey
+from fastrain.rain.windows import Windows, other_truth
+from fastrain.samples.split import split_archive
+from fastrain.samples.truth import thin
 
-FEWEST_EVENTS = 500  # cells and periods of the training time that must reach a threshold for it to be learned
 FRESH_RATE = 3e-3  # peak learning rate of a network that starts from nothing
-FEWEST_WINDOWS = 64  # that are taken whatever the memory
 
 
 def train(
@@ -59,6 +63,8 @@ def train(
     progress: Progress = lambda *_: None,
 ) -> Run:
     """Train a network on an archive and return the run, which is kept at `run_path`.
+
+    Where torchrun started several processes they train together; the first one alone speaks and writes.
 
     Args:
         archive_path: of the archive.
@@ -72,142 +78,159 @@ def train(
         TooBig: it does not fit into memory; the message names what does.
         RunError: the folder holds a finished run, or one of other settings, or another training is at work there.
     """
-    if (run_path / FACTS).exists():
-        raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
+    give_large_memory_back()
+    device = device_of(settings.device)
+    group = join(device)
+    if not group.first:
+        say, progress = _silent, _silent
     archive = Archive.open(archive_path)
-    with occupied(run_path):
+    bench = Bench(run_path, device, group, say, progress, settings.board)
+    with contextlib.ExitStack() as stack:
+        with group.first_fails_for_all():
+            if (run_path / FACTS).exists():
+                raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
+            if group.first:
+                stack.enter_context(occupied(run_path))
         if settings.recipe != GRID:
             from fastrain.rain.place.train import train_place
 
-            return train_place(archive, run_path, settings, say=say, progress=progress)
-        return _train_grid(archive, run_path, settings, say=say, progress=progress)
+            return train_place(archive, settings, bench)
+        return _train_grid(archive, settings, bench)
 
 
-def _train_grid(archive: Archive, run_path: Path, settings: TrainSettings, *, say: Say, progress: Progress) -> Run:
+def _silent(*_: object) -> None:
+    pass
+
+
+def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     began = time.monotonic()
+    say, group = bench.say, bench.group
     coarseness = settings.coarseness or default_coarseness(archive)
     split = split_archive(archive)
     layout = split.layout.frames(archive.schema.axis.cadence)
-    issues = np.sort(np.concatenate(list(split.issues.values())))
-    memory = settings.memory or available_bytes() // 2
-    frames = load_frames(archive, coarseness, window_slots(issues, layout), memory // 2)
     radar = Radar.of(archive.schema, coarseness, edges_of(archive, settings, say), layout, settings.truth)
-    count = len(radar.thresholds)
+    allowed = _allowed(archive, coarseness, radar, settings)
     # A control must not know anything.
     asked: Start = "nothing" if settings.shuffle_truth else settings.start
-    start, why = start_of(archive, split, asked, thresholds=count, width=settings.width)
-    radar = _learnable(frames, split, radar, say, keep=start is not None)
+    start, why = start_of(archive, split, asked, thresholds=len(radar.thresholds), width=settings.width)
+    threads = resolved(bench.run_path, "threads", partial(_threads, radar, settings, bench), group)
+    torch.set_num_threads(max(1, threads // local_processes()))
+    found = survey(archive, coarseness, split.issues["train"], radar, FRAMES_AT_MOST, bench.progress)
+    found, radar = learnable(found, radar, say, keep=start is not None)
     say_choices(archive, coarseness, split, radar, say)
-    most = _most_windows(run_path, radar, frames, memory // 8)
     say(why)
-    plan = {**plan_of(archive, settings, radar, split, start), "most_windows": most}
-    begin_run(run_path, plan)
-
-    kept, weights = _thinned(frames, split.issues["train"], radar, settings)
-    if not kept.all():
-        say(f"{int((~kept).sum())} of {len(kept)} training windows are dry and left out; the kept ones weigh more.")
-    kept = _fitting(kept, most, say)
-    cache = InputCache(frames, radar, memory // 4)
+    plan = {**plan_of(archive, settings, radar, split, start), "threads": threads, "batch": BATCH}
+    if group.first:
+        begin_run(bench.run_path, plan)
+    issues, weights = _thinned(found, settings, say)
+    if len(found.issues) < len(split.issues["train"]):
+        say(f"{len(found.issues)} of {len(split.issues['train'])} training windows are looked at, evenly spaced.")
+    others = None
+    if settings.shuffle_truth:
+        others = other_truth(settings.seed, issues, split.issues["calibrate"])
+    shape = found.box[0].stop - found.box[0].start, found.box[1].stop - found.box[1].start
+    maps = len(issues) * len(layout.periods)
+    steps = steps_of(maps, shape, settings.cells)
+    again = steps * BATCH > maps  # whether windows come more than once, so that keeping them pays
+    windows = Windows(archive, coarseness, radar, allowed.kept if again else 0, others=others)
+    long = split.is_long("calibrate", radar.cadence)
     torch.manual_seed(settings.seed)
     network = make_network(len(radar.thresholds), settings.width)
-    control = settings.seed if settings.shuffle_truth else None
-    batches = Batches(cache, split.issues["train"][kept], weights[kept], seed=settings.seed, control=control)
-    if start is None:
-        network.stem.fit(batches.sample())
-    else:
-        network.load_state_dict(start.network.state_dict())
-    fit_straight(network, *batches.scattered(CELLS))
-    steps = batches.steps(settings.cells)
-    say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
-    rate = FRESH_RATE if start is None else LEARNING_RATE
-    fitted = _fit(network, batches, steps, rate, run_path, say, progress)
-    share, calibration = calibrate(fitted, cache, split, radar, control=control)
-    fitted.shrink(share)
-    reference = learn_reference(frames, split.issues["train"], split.issues["calibrate"], radar)
-    decided = decide(fitted, calibration, frames, split, radar, reference)
-    settled = Settled(fitted, steps, share, calibration, reference, decided, int(kept.sum()), time.monotonic() - began)
-    keep_run(run_path, archive, plan, settings, split, settled)
-    return open_run(run_path)
-
-
-def _fit(
-    network: RainNet, batches: Batches, steps: int, rate: float, run_path: Path, say: Say, progress: Progress
-) -> RainNet:
-    journal = Journal(run_path / LOG, BATCH)
-    try:
-        fitted = fit(
+    part = (group.rank, group.size)
+    makers = allowed.makers
+    with Batches(windows, issues, weights, found.box, seed=settings.seed, makers=makers, part=part) as batches:
+        if start is None:
+            network.stem.fit(batches.sample())
+        else:
+            network.load_state_dict(start.network.state_dict())
+        fit_straight(network, *batches.scattered())
+        say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
+        rate = FRESH_RATE if start is None else LEARNING_RATE
+        if allowed.lean:
+            compute_again(network, (Block,))
+        fitted = bench.fit(
             network,
             batches.batch,
-            loss_of,
-            adamw(network, steps, learning_rate=rate),
-            FitSettings(steps=steps, clip=1.0),
-            average=Average(network, max(20, steps // 8)),
-            state=run_path / STATE,
-            progress=lambda done, total, loss: progress(done, total, journal.note(done, total, loss)),
-            say=say,
+            partial(loss_of, group=group),
+            partial(adamw, learning_rate=rate),
+            steps=steps,
+            samples=BATCH,
         )
-    except FloatingPointError as error:
-        raise RunError(f"{run_path}: training went astray, {error}; try another --seed.") from None
-    return cast(RainNet, fitted)
+    windows.forget()
+    give_free_memory_back()
+    if not group.first:
+        raise Done
+    fitted = cast(RainNet, fitted)
+    share, calibration = calibrate(fitted, windows, split.issues["calibrate"], long=long)
+    fitted.shrink(share)
+    spread = learn_spread(archive, coarseness, split.issues["calibrate"], radar, FRAMES_AT_MOST)
+    reference = Reference(found.climatology, spread)
+    decided = decide(
+        fitted, calibration, archive, coarseness, split.issues["calibrate"], radar, reference, FRAMES_AT_MOST
+    )
+    settled = Settled(fitted, steps, share, calibration, reference, decided, len(issues), time.monotonic() - began)
+    keep_run(bench.run_path, archive, plan, settings, split, settled)
+    return open_run(bench.run_path)
 
 
-def loss_of(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Return the loss of a network on a batch."""
+def loss_of(model: nn.Module, batch: Batch, group: Group = ALONE) -> torch.Tensor:
+    """Return the loss of a network on a batch; in a group, what this process's part adds to it."""
     x, guess, known, outcome, weight = batch
-    return ordinal_loss(model(x, guess, known), outcome, weight)
+    return ordinal_loss(model(x, guess, known), outcome, weight, group.total)
 
 
-def _learnable(frames: Frames, split: Split, radar: Radar, say: Say, *, keep: bool) -> Radar:
-    """Return the radar with those thresholds only that the training time reaches often enough.
+def _allowed(archive: Archive, coarseness: int, radar: Radar, settings: TrainSettings) -> Allowed:
+    """Return how training keeps within the memory that it may take.
 
-    A network that has learned elsewhere keeps all: it knows of rain that this radar has not shown yet.
+    Raises:
+        TooBig: it cannot; the message names what can.
     """
-    reached = np.zeros(len(radar.thresholds), dtype=int)
-    for issue in split.issues["train"]:
-        outcome = happened(frames, int(issue), radar)
-        reached += [int((outcome > k).sum()) for k in range(len(reached))]
-    kept = tuple(t for t, n in zip(radar.thresholds, reached, strict=True) if n >= FEWEST_EVENTS)
-    if not kept:
-        raise TooShort(
-            f"The training time is too dry: {reached[0]} cells reach {radar.thresholds[0]:g} mm/h, {FEWEST_EVENTS} are "
-            "needed. Ingest more pictures of this radar."
-        )
-    if keep:
-        return radar
-    for threshold, n in zip(radar.thresholds, reached, strict=True):
-        if threshold not in kept:
-            say(
-                f"Threshold {threshold:g} mm/h is left out: {n} cells reach it in the training time, "
-                f"{FEWEST_EVENTS} are needed."
-            )
-    return Radar(radar.table, radar.average, radar.cadence, radar.cell_km, kept, radar.layout, radar.truth)
+    memory = allowed_bytes(settings.memory)
+    needs = grid_needs(archive, coarseness, radar, settings.width)
+    allowed = Allowed.within(needs, memory)
+    if allowed is not None:
+        return allowed
+    others = [
+        (c, grid_needs(archive, c, radar, settings.width).least)
+        for c in (1, *archive.schema.coarseness)
+        if c != coarseness
+    ]
+    raise too_big(coarseness, needs.least, memory, others, "--recipe place, of one place alone")
 
 
-def _most_windows(run_path: Path, radar: Radar, frames: Frames, memory: int) -> int:
-    """Return how many training windows' truth fits into memory; of a killed run, what it found, to go on the same."""
-    try:
-        return int(json.loads((run_path / PLAN).read_text(encoding="utf-8"))["most_windows"])
-    except (OSError, ValueError, LookupError, TypeError):
-        a_window = len(radar.layout.periods) * int(frames.maximum[0].size)
-        return max(FEWEST_WINDOWS, memory // a_window)
+def _threads(radar: Radar, settings: TrainSettings, bench: Bench) -> int:
+    """Return the number of threads that take a step fastest."""
+    if settings.threads is not None or bench.device.type != "cpu":
+        return settings.threads or 1
+    return choose_threads(trial_of(len(radar.thresholds), settings.width, BATCH), repeats=2)
 
 
-def _fitting(kept: ndarray, most: int, say: Say) -> ndarray:
-    """Return the windows to train on, evenly spaced ones where there are more than fit."""
-    chosen = np.flatnonzero(kept)
-    if len(chosen) <= most:
-        return kept
-    say(f"{most} of {len(chosen)} training windows are taken, evenly spaced; more would not fit into memory.")
-    fewer = np.zeros_like(kept)
-    fewer[chosen[np.linspace(0, len(chosen) - 1, most).astype(int)]] = True
-    return fewer
+def trial_of(thresholds: int, width: int, maps: int) -> Callable[[], None]:
+    """Return what takes a step of training on maps of nothing: what they hold does not matter to what they cost.
+
+    Args:
+        thresholds: how many.
+        width: of the network.
+        maps: of the batch, each of a whole crop.
+    """
+    network = make_network(thresholds, width).train()
+    steering = adamw(network, 100)
+    batch = (
+        torch.randn(maps, channels_of(thresholds), CROP, CROP),
+        torch.randn(maps, thresholds, len(GUESS_SPREAD), CROP, CROP),
+        torch.randn(maps, CONDITIONS),
+        torch.zeros(maps, CROP, CROP, dtype=torch.int8),
+        torch.ones(maps),
+    )
+    return trial(network, steering, lambda: loss_of(network, batch))
 
 
-def _thinned(frames: Frames, issues: ndarray, radar: Radar, settings: TrainSettings) -> tuple[ndarray, ndarray]:
-    wet = np.array([wet_share(frames, int(issue), radar.layout, radar.table) for issue in issues])
-    draws = np.random.default_rng(settings.seed).random(len(issues))
-    kept, weights = thin(wet, draws, keep=settings.keep_dry, dry_below=settings.dry_below)
+def _thinned(found: Survey, settings: TrainSettings, say: Say) -> tuple[ndarray, ndarray]:
+    """Return the slots to train on and what each window weighs."""
+    draws = np.random.default_rng(settings.seed).random(len(found.issues))
+    kept, weights = thin(found.wet, draws, keep=settings.keep_dry, dry_below=settings.dry_below)
     if not kept.any():
-        kept[:] = True
-        weights = np.ones(len(kept))
-    return kept, weights
+        return found.issues, np.ones(len(found.issues))
+    if not kept.all():
+        say(f"{int((~kept).sum())} of {len(kept)} training windows are dry and left out; the kept ones weigh more.")
+    return found.issues[kept], weights[kept]

@@ -18,7 +18,7 @@ from fastrain.rain.hindcast import BASELINES, Hindcast, Network, Reference, hind
 from fastrain.rain.inputs import Radar
 from fastrain.rain.peers import MEMBERS
 from fastrain.rain.run import GRID, Run
-from fastrain.samples.frames import Frames, load_frames, window_slots
+from fastrain.samples.frames import Frames, stretches
 from fastrain.samples.split import evenly, issue_slots, sharing
 from fastrain.verification.changes import Changes
 from fastrain.verification.fss import EDGES, Fractions
@@ -26,7 +26,7 @@ from fastrain.verification.intervals import skill_interval
 from fastrain.verification.tally import Tally
 
 Progress = Callable[[int, int, str], None]
-BATCH_OF_WINDOWS = 64  # whose frames are in memory together
+FRAMES_BYTES = 2**28  # of memory for frames at once, unless a single window needs more
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,7 @@ def verify(
     fractions = {name: Fractions(from_on) for name, from_on in yes.items()}
     casts, cell = _forecaster(run, archive, radar, reference, against, pixel)
     done = 0
-    for part in np.array_split(issues, -(-len(issues) // BATCH_OF_WINDOWS)):
-        frames = load_frames(archive, run.coarseness_on(archive), window_slots(part, radar.layout))
+    for part, frames in stretches(archive, run.coarseness_on(archive), issues, radar.layout, FRAMES_BYTES):
         for cast in casts(frames, part):
             event = cast.event()
             for name in against:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from fastrain.core.time import show_times
 from fastrain.samples.layout import FrameLayout
 
 SHARE_OF_MEMORY = 0.5
+STRETCH = 144  # issue times whose windows are read together, at most
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,32 @@ def window_slots(issues: Int[ndarray, issues], layout: FrameLayout, ahead: bool 
     """Return the slots that the windows of some issue times touch, each once."""
     offsets = np.arange(1 - layout.history, (layout.ahead if ahead else 0) + 1)
     return np.unique(issues[:, None] + offsets[None, :])
+
+
+def stretch_of(issues: Int[ndarray, issues], layout: FrameLayout, most: int) -> int:
+    """Return how many of the next issue times are read together: their windows hold at most so many frames."""
+    count = min(len(issues), STRETCH)
+    while count > 1 and len(window_slots(issues[:count], layout)) > most:
+        count //= 2
+    return count
+
+
+def stretches(
+    archive: Archive, coarseness: int, issues: Int[ndarray, issues], layout: FrameLayout, memory: int
+) -> Iterator[tuple[Int[ndarray, some], Frames]]:
+    """Yield issue times, some at a time, with the frames of their windows: memory does not grow with their number.
+
+    Args:
+        archive: to read from.
+        coarseness: of the blocks.
+        issues: slots, rising.
+        layout: of the windows.
+        memory: bytes that frames may take; those of one window are read however many they are.
+    """
+    most = frames_within(archive, coarseness, memory)
+    while len(issues):
+        part, issues = np.split(issues, [stretch_of(issues, layout, most)])
+        yield part, load_frames(archive, coarseness, window_slots(part, layout), memory=2**62)
 
 
 def require_history(archive: Archive, issue: int, layout: FrameLayout) -> None:

@@ -20,13 +20,11 @@ from fastrain.core.files import write_whole
 from fastrain.rain.inputs import GUESS_SPREAD, Radar
 from fastrain.rain.place.views import View, ages
 from fastrain.rain.place.windows import at_cells, carried, guesses_at, outcomes_at, seen_at_issue
-from fastrain.samples.frames import Frames, frames_within, load_frames, window_slots
-from fastrain.samples.layout import FrameLayout
+from fastrain.samples.frames import Frames, frames_within, load_frames, stretch_of, window_slots
 from fastrain.samples.rows import Rows
 from fastrain.samples.truth import thin, wet_share
 
 FOLDER, DONE = "prepared", "done.json"
-STRETCH = 144  # issue times of a stretch, at most
 FRAMES_AT_ONCE = 32  # whose rain rates are in memory as numbers
 BLOCKS = ("train", "calibrate")
 
@@ -175,11 +173,3 @@ class Prepared:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def stretch_of(issues: Int[ndarray, issues], layout: FrameLayout, most: int) -> int:
-    """Return how many of the next issue times are made ready together: their windows hold at most so many frames."""
-    count = min(len(issues), STRETCH)
-    while count > 1 and len(window_slots(issues[:count], layout)) > most:
-        count //= 2
-    return count

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastrain.engine.optimizers import Steering, adamw
 from fastrain.nets.ancestor_net import AncestorNet
 from fastrain.nets.place_net import PlaceNet
-from fastrain.rain.chances import ordinal_loss
+from fastrain.rain.chances import Total, itself, ordinal_loss
 from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Radar
 from fastrain.rain.place.batches import PlaceBatch
 from fastrain.rain.place.views import EDGE, REACH, Foveal, Rings, View
@@ -39,7 +39,7 @@ class Recipe:
 
     view: Callable[[Radar, Shape, Shape, bool], View]
     network: Callable[[View, int, int, int], nn.Module]
-    loss: Callable[[nn.Module, PlaceBatch], Tensor]
+    loss: Callable[..., Tensor]  # of the network, a batch, and what sums over processes: see `ordinal_loss`
     steering: Callable[[nn.Module, int], Steering]
     batch: int
     epochs: int
@@ -65,10 +65,10 @@ def _place_net(view: View, periods: int, thresholds: int, width: int) -> PlaceNe
     )
 
 
-def _place_loss(model: nn.Module, batch: PlaceBatch) -> Tensor:
+def _place_loss(model: nn.Module, batch: PlaceBatch, total: Total = itself) -> Tensor:
     x, guess, known, motion, outcome, weight = batch
     logits = model(x, guess, known, motion).flatten(0, 1)[..., None, None]
-    return ordinal_loss(logits, outcome.flatten()[:, None, None], weight.repeat_interleave(len(known)))
+    return ordinal_loss(logits, outcome.flatten()[:, None, None], weight.repeat_interleave(len(known)), total)
 
 
 def _rings(radar: Radar, cell: Shape, shape: Shape, training: bool) -> Rings:
@@ -83,14 +83,14 @@ def _ancestor_net(view: View, periods: int, thresholds: int, width: int) -> Ance
     )
 
 
-def _ancestor_loss(model: nn.Module, batch: PlaceBatch) -> Tensor:
+def _ancestor_loss(model: nn.Module, batch: PlaceBatch, total: Total = itself) -> Tensor:
     """Return the binary cross-entropy of every output for itself."""
     x, _, _, _, outcome, weight = batch
     logits = model(x).float()
     reached = (outcome[..., None] > torch.arange(logits.shape[-1])).float()
     judged = (outcome >= 0).float()[..., None] * weight[:, None, None]
     losses = F.binary_cross_entropy_with_logits(logits, reached, reduction="none")
-    mean: Tensor = (losses * judged).sum() / (judged.sum() * logits.shape[-1]).clamp(min=1)
+    mean: Tensor = (losses * judged).sum() / (total(judged.sum()) * logits.shape[-1]).clamp(min=1)
     return mean
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +15,18 @@ from numpy import ndarray
 from torch import nn
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import RunError, SettingError, TooBig, TooShort
+from fastrain.core.errors import SettingError, TooBig, TooShort
 from fastrain.core.grid import Grid
-from fastrain.core.memory import available_bytes
-from fastrain.engine.averaging import Average
-from fastrain.engine.fit import FitSettings, fit
-from fastrain.engine.journal import Journal
+from fastrain.core.processes import local_processes
+from fastrain.engine.group import Done
+from fastrain.engine.threads import choose_threads
 from fastrain.nets.place_net import PlaceNet
+from fastrain.rain.budget import PlaceNeeds, allowed_bytes, place_needs, too_big
 from fastrain.rain.chances import Calibration
+from fastrain.rain.fitting import Bench, resolved, trial
 from fastrain.rain.hindcast import BASELINES, SPREADS, Hindcast, Reference
-from fastrain.rain.inputs import Radar
+from fastrain.rain.inputs import GUESS_SPREAD, Radar
 from fastrain.rain.new_run import (
-    Progress,
     Say,
     Settled,
     TrainSettings,
@@ -34,16 +36,17 @@ from fastrain.rain.new_run import (
     plan_of,
     say_choices,
 )
-from fastrain.rain.place.batches import Looker, PlaceBatches
+from fastrain.rain.place.batches import Looker, PlaceBatch, PlaceBatches
 from fastrain.rain.place.hindcast import Parts, cases, cast_of, logits_of
-from fastrain.rain.place.prepare import DONE, FOLDER, Prepared, Wanted, stretch_of
+from fastrain.rain.place.prepare import DONE, FOLDER, Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES, Recipe
 from fastrain.rain.place.run import parts_of_network
-from fastrain.rain.place.views import View
-from fastrain.rain.run import BASE, LOG, STATE, Run, default_coarseness, open_run
+from fastrain.rain.place.views import View, ages
+from fastrain.rain.place.windows import known_of
+from fastrain.rain.run import BASE, STATE, Run, default_coarseness, open_run
 from fastrain.rain.settle import settle
 from fastrain.rain.straight import fit_straight
-from fastrain.samples.frames import frames_within, load_frames, window_slots
+from fastrain.samples.frames import stretches
 from fastrain.samples.split import Split, evenly, split_archive
 from fastrain.verification.tally import Decider
 
@@ -54,8 +57,6 @@ CALIBRATED_ON = 1500  # windows, at most
 PLACES_A_WINDOW = 4  # that the calibration looks from: the place itself, and others beside it
 DECIDED_ON = 300  # windows, at most, that settle what the baselines know and which chance counts as yes
 FEWEST_STEPS = 60
-FRAMES_SHARE = 8  # of the memory allowed, a part that frames may take
-MOST_FRAMES_BYTES = 2**28  # that they take at once, however much is allowed: more gains nothing
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,20 @@ class Task:
         return self.settings.seed if self.settings.shuffle_truth else None
 
 
-def train_place(archive: Archive, run_path: Path, settings: TrainSettings, *, say: Say, progress: Progress) -> Run:
-    """Train a network of one place; the arguments and errors are those of `fastrain.rain.train.train`.
+def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
+    """Train a network of one place; errors are those of `fastrain.rain.train.train`, too.
+
+    Args:
+        archive: to learn from.
+        settings: see there.
+        bench: where it is fitted.
 
     Raises:
         SettingError: no place is given, or the recipe is unknown.
         TooShort: too little is observed at the place, or it rained too little there.
     """
     began = time.monotonic()
+    run_path, say, group = bench.run_path, bench.say, bench.group
     recipe, pixel = _recipe(settings, archive.schema.grid)
     coarseness = settings.coarseness or default_coarseness(archive)
     split = split_archive(archive)
@@ -106,29 +113,89 @@ def train_place(archive: Archive, run_path: Path, settings: TrainSettings, *, sa
     radar = Radar.of(archive.schema, coarseness, edges_of(archive, settings, say), layout, settings.truth)
     task = Task(archive, settings, recipe, split, coarseness, radar, (pixel[0] // coarseness, pixel[1] // coarseness))
     say_choices(archive, coarseness, split, radar, say)
-    plan = plan_of(archive, settings, radar, split, None)
     folder = run_path / FOLDER
-    begin_run(run_path, plan, (STATE, f"{FOLDER}/{DONE}"))
-    memory = (settings.memory or available_bytes() // 2) // FRAMES_SHARE
+    view = task.view(training=True)
+    memory = _frames_memory(task)
+    threads = resolved(run_path, "threads", partial(_threads, task, view, bench), group)
+    torch.set_num_threads(max(1, threads // local_processes()))
+    plan = {**plan_of(archive, settings, radar, split, None), "threads": threads, "batch": recipe.batch}
+    if group.first:
+        begin_run(run_path, plan, (STATE, f"{FOLDER}/{DONE}"))
     issues = {"train": split.issues["train"], "calibrate": evenly(split.issues["calibrate"], CALIBRATED_ON)}
     draws = np.random.default_rng(settings.seed).random(len(issues["train"]))
     wanted = Wanted(issues, draws, settings.keep_dry, settings.dry_below)
-    with Prepared(folder, task.view(training=True), radar) as prepared:
-        _room(run_path, prepared.bytes_at_most(wanted))
-        prepared.fill(archive, coarseness, wanted, min(memory, MOST_FRAMES_BYTES), progress)
+    if group.first:
+        with Prepared(folder, view, radar) as prepared:
+            _room(run_path, prepared.bytes_at_most(wanted))
+            prepared.fill(archive, coarseness, wanted, memory, bench.progress)
+    group.same(None)  # the others wait for the windows, and find them in the same folder
+    with Prepared(folder, view, radar) as prepared:
         count, climatology = _climatology(prepared, radar, say)
         task = replace(task, radar=replace(radar, thresholds=radar.thresholds[:count]))
         looker, calm = (Looker(prepared, block, count, control=task.control) for block in ("train", "calibrate"))
-        network, steps = _fitted(task, looker, run_path, say, progress)
+        network, steps = _fitted(task, looker, bench)
+        if not group.first:
+            raise Done
         parts = parts_of_network(network)
         share, calibration = _calibrate(calm, parts, task)
     network.shrink(share)  # type: ignore[operator]
-    reference, decided = _decide(task, climatology, parts, calibration, min(memory, MOST_FRAMES_BYTES))
+    reference, decided = _decide(task, climatology, parts, calibration, memory)
     settled = Settled(network, steps, share, calibration, reference, decided, looker.count, time.monotonic() - began)
     plan["thresholds"] = list(task.radar.thresholds)
     shutil.rmtree(folder)
     keep_run(run_path, archive, plan, settings, split, settled)
     return open_run(run_path)
+
+
+def _threads(task: Task, view: View, bench: Bench) -> int:
+    """Return the number of threads that take a step fastest."""
+    if task.settings.threads is not None or bench.device.type != "cpu":
+        return task.settings.threads or 1
+    return choose_threads(trial_of(task, view), repeats=2)
+
+
+def batch_of_nothing(task: Task, view: View) -> PlaceBatch:
+    """Return a batch of empty windows: what maps hold does not matter to what they cost."""
+    radar, size = task.radar, task.recipe.batch
+    periods, thresholds = len(radar.layout.periods), len(radar.thresholds)
+    records = np.zeros((size, len(ages(radar)), view.record_bytes), np.uint8)
+    return (
+        view.inputs(records, np.zeros(size, int), 0),
+        torch.zeros(size, periods, thresholds, len(GUESS_SPREAD)),
+        known_of(radar),
+        torch.zeros(size, 2),
+        torch.zeros(size, periods, dtype=torch.int8),
+        torch.ones(size),
+    )
+
+
+def trial_of(task: Task, view: View) -> Callable[[], None]:
+    """Return what takes a step of training on windows of nothing."""
+    recipe, radar = task.recipe, task.radar
+    periods, thresholds = len(radar.layout.periods), len(radar.thresholds)
+    network = recipe.network(view, periods, thresholds, task.settings.width).train()
+    steering = recipe.steering(network, 2)
+    batch = batch_of_nothing(task, view)
+    return trial(network, steering, lambda: recipe.loss(network, batch))
+
+
+def _frames_memory(task: Task) -> int:
+    """Return the bytes that frames may take.
+
+    Raises:
+        TooBig: training takes more than it may, however few frames are read at a time; the message names what fits.
+    """
+    archive, settings = task.archive, task.settings
+    memory = allowed_bytes(settings.memory)
+
+    def needs(coarseness: int) -> PlaceNeeds:
+        return place_needs(archive, coarseness, task.radar, settings.recipe, task.recipe.batch, settings.width)
+
+    here = needs(task.coarseness)
+    if here.least > memory:
+        others = [(c, needs(c).least) for c in archive.schema.coarseness if c != task.coarseness]
+        raise too_big(task.coarseness, here.least, memory, others)
+    return here.frames(memory)
 
 
 def _room(run_path: Path, needed: int) -> None:
@@ -158,7 +225,7 @@ def _recipe(settings: TrainSettings, grid: Grid) -> tuple[Recipe, tuple[int, int
     return recipe, settings.place
 
 
-def _fitted(task: Task, looker: Looker, run_path: Path, say: Say, progress: Progress) -> tuple[nn.Module, int]:
+def _fitted(task: Task, looker: Looker, bench: Bench) -> tuple[nn.Module, int]:
     """Return the fitted network, and the steps of its training."""
     recipe, seed, count = task.recipe, task.settings.seed, looker.thresholds
     torch.manual_seed(seed)
@@ -169,23 +236,19 @@ def _fitted(task: Task, looker: Looker, run_path: Path, say: Say, progress: Prog
         fit_straight(network, *looker.guesses(LINE_WINDOWS))
     steps = steps_of(recipe, looker.count)
     weights = sum(p.numel() for p in network.parameters())
-    say(f"{looker.count} windows; {weights:,} weights, {steps} steps of {recipe.batch} windows.")
-    journal = Journal(run_path / LOG, recipe.batch)
-    with PlaceBatches(looker, recipe.batch, seed=seed, turned=recipe.turned) as batches:
-        try:
-            fitted = fit(
-                network,
-                batches.batch,
-                recipe.loss,
-                recipe.steering(network, steps),
-                FitSettings(steps=steps, clip=1.0),
-                average=Average(network, max(20, steps // 8)) if recipe.averaged else None,
-                state=run_path / STATE,
-                progress=lambda done, total, loss: progress(done, total, journal.note(done, total, loss)),
-                say=say,
-            )
-        except FloatingPointError as error:
-            raise RunError(f"{run_path}: training went astray, {error}; try another --seed.") from None
+    bench.say(f"{looker.count} windows; {weights:,} weights, {steps} steps of {recipe.batch} windows.")
+    group = bench.group
+    part = (group.rank, group.size)
+    with PlaceBatches(looker, recipe.batch, seed=seed, turned=recipe.turned, part=part) as batches:
+        fitted = bench.fit(
+            network,
+            batches.batch,
+            partial(recipe.loss, total=group.total),
+            recipe.steering,
+            steps=steps,
+            samples=recipe.batch,
+            averaged=recipe.averaged,
+        )
     return fitted, steps
 
 
@@ -241,13 +304,10 @@ def _decide(
     radar, view = task.radar, task.view(training=False)
     row, column = (int(v) for v in view.nearby[0])
     issues = evenly(task.split.issues["calibrate"], DECIDED_ON)
-    most = frames_within(task.archive, task.coarseness, memory)
     plain = tuple(name for name in BASELINES if name != "lagrangian")
     casts: list[tuple[Hindcast, list[ndarray]]] = []
     squared = np.zeros(len(SPREADS))
-    while len(issues):
-        part, issues = np.split(issues, [stretch_of(issues, radar.layout, most)])
-        frames = load_frames(task.archive, task.coarseness, window_slots(part, radar.layout), memory=2**62)
+    for part, frames in stretches(task.archive, task.coarseness, issues, radar.layout, memory):
         for case in cases(frames, part, view, radar):
             chance = calibration.chances(logits_of(parts, case, radar))
             cast = cast_of(case, view, radar, Reference(climatology, SPREADS[0]), chance, plain)

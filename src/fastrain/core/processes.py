@@ -1,0 +1,25 @@
+"""Which of several processes that torchrun started this one is; told by the environment, without torch."""
+
+from __future__ import annotations
+
+import os
+
+
+def is_first() -> bool:
+    """Tell whether this process is the one that speaks and writes for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def processes() -> int:
+    """Return how many processes there are in all."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_processes() -> int:
+    """Return how many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def local_number() -> int:
+    """Return this one's number among those on this machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
