@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import mean, median
+from typing import Any
 
 RADAR = """
 fastrain = "synthetic radar"
@@ -52,8 +54,9 @@ from fastrain.rain.new_run import TrainSettings
 from fastrain.rain.plan import plan
 before = resident_bytes()
 settings = TrainSettings(cells=int(sys.argv[2]), threads=1, place={place})
-found = plan(Archive.open(Path(sys.argv[1])), settings, coarsenesses=(1, 2, 3, 4), started=started)
-taken = dict(seconds=time.monotonic() - started, bytes_beyond_imports=peak_bytes() - before)
+archive = Archive.open(Path(sys.argv[1]))
+found = plan(archive, settings, coarsenesses={coarseness}, recipes=(sys.argv[3],), started=started)
+taken = dict(seconds=round(time.monotonic() - started, 2), bytes_beyond_imports=peak_bytes() - before)
 print(json.dumps(dict(asdict(found), taken=taken)))
 """
 
@@ -73,6 +76,33 @@ def measured(code: str, *arguments: object) -> dict[str, float]:
     }
 
 
+def planned(archive: Path, recipe: str) -> dict[str, Any]:
+    """Return what a plan says, and what planning took."""
+    out = subprocess.run(
+        [sys.executable, "-c", PLAN.format(place=PIXEL, coarseness=COARSENESS), str(archive), str(CELLS), recipe],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(out.stdout)
+    largest = max(row["memory"] for row in found["rows"])
+    found["taken"]["share_of_largest"] = round(found["taken"]["bytes_beyond_imports"] / largest, 3)
+    return found
+
+
+def compared(days: int, found: list[dict[str, Any]], fact: dict[str, float]) -> dict[str, Any]:
+    """Return what was planned, twice, beside what was taken."""
+    means = {key: mean(row[key] for row in found) for key in fact}
+    return {
+        "length_days": days,
+        **{key: found[0][key] for key in ("recipe", "coarseness", "windows", "steps")},
+        **{f"planned_{key}": round(value, 1) for key, value in means.items()},
+        **{f"taken_{key}": round(value, 1) for key, value in fact.items()},
+        **{f"{key}_ratio": round(means[key] / value, 3) for key, value in fact.items()},
+    }
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
@@ -81,7 +111,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     told = parser.parse_args()
     told.work.mkdir(parents=True, exist_ok=True)
-    rows, plans = [], {}
+    rows, plans = [], []
     for length, days in DAYS.items():
         archive = told.work / length
         if not archive.exists():
@@ -89,37 +119,20 @@ def main() -> None:
             recipe.write_text(RADAR.format(frames=144 * days).lstrip())
             ingest = [sys.executable, "-m", "fastrain", "ingest", str(recipe), "--archive", str(archive)]
             subprocess.run([*ingest, "--coarseness", "2,3,4", "--average", "rain_rate"], check=True)
-        out = subprocess.run(
-            [sys.executable, "-c", PLAN.format(place=PIXEL), str(archive), str(CELLS)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found = json.loads(out.stdout)
-        largest = max(row["memory"] for row in found["rows"])
-        plans[length] = {
-            "seconds": round(found["taken"]["seconds"], 2),
-            "bytes_beyond_imports": found["taken"]["bytes_beyond_imports"],
-            "share_of_largest": round(found["taken"]["bytes_beyond_imports"] / largest, 3),
-        }
-        for row in found["rows"]:
-            name = f"{row['recipe']},{row['coarseness']},{length}"
-            if told.only and told.only not in name:
-                continue
-            run = told.work / f"run {name} {time.time_ns()}"
-            fact = measured(CHILD, archive, run, row["recipe"], row["coarseness"], CELLS)
-            rows.append(
-                {
-                    "length_days": days,
-                    **{key: row[key] for key in ("recipe", "coarseness", "windows", "steps")},
-                    **{f"planned_{key}": round(row[key], 1) for key in fact},
-                    **{f"taken_{key}": round(value, 1) for key, value in fact.items()},
-                    **{f"{key}_ratio": round(row[key] / value, 3) for key, value in fact.items()},
-                }
-            )
-            print(name, *(f"{key} {rows[-1][key + '_ratio']:.2f} of {fact[key]:.4g}," for key in fact), flush=True)
-    told.to.write_text(json.dumps({"plans": plans, "rows": rows}, indent=1) + "\n")
+        for recipe in ("grid", "place"):
+            for i, coarseness in enumerate(COARSENESS):
+                name = f"{recipe},{coarseness},{length}"
+                if told.only and told.only not in name:
+                    continue
+                # Planned before and after, and the mean taken: what is compared is the plan, not the hour.
+                before = planned(archive, recipe)
+                fact = measured(CHILD, archive, told.work / f"run {name} {time.time_ns()}", recipe, coarseness, CELLS)
+                found = [one["rows"][i] for one in (before, planned(archive, recipe))]
+                plans.append({"recipe": recipe, "length_days": days, **before["taken"]})
+                rows.append(compared(days, found, fact))
+                print(name, *(f"{key} {rows[-1][key + '_ratio']:.2f} of {fact[key]:.4g}," for key in fact), flush=True)
+    middle = {f"median_{key}_ratio": median(row[f"{key}_ratio"] for row in rows) for key in ("memory", "cpu_seconds")}
+    told.to.write_text(json.dumps({**middle, "plans": plans, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/archive.md", "docs/rain.md", "docs/own-images.md"]
+PAGES = ["README.md", "docs/archive.md", "docs/rain.md", "docs/training.md", "docs/own-images.md"]
 # Pages without examples to run.
 TALK = [
     "docs/sources.md",

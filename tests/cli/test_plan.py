@@ -138,7 +138,8 @@ def test_needs_grow_with_the_map_and_not_with_time(tmp_path, moving):
         layout = split_archive(Archive.open(moving)).layout.frames(archive.schema.axis.cadence)
         for c in (1, 2):
             radar = Radar.of(archive.schema, c, (0.1, 1.0), layout)
-            found.append(grid_needs(archive, c, radar, 24, base=300_000_000).least)
+            needs = grid_needs(archive, c, radar, 24, calibrated=50, base=300_000_000)
+            found.append(needs.peak(lean=False, makers=1, kept=0) + needs.window)
     fine, coarse, fine_long, coarse_long = found
     assert (fine, coarse) == (fine_long, coarse_long)
     assert fine > coarse

@@ -88,7 +88,7 @@ def show(found: Plan) -> None:
             size(row.least_memory),
             size(row.disk),
             about(row.seconds_per_epoch),
-            f"{row.epochs:.2g}",
+            f"{row.epochs:.0f}" if row.epochs >= 10 else f"{row.epochs:.2g}",
             about(row.seconds),
             "yes" if row.fits else "no",
         )
@@ -103,11 +103,12 @@ def show(found: Plan) -> None:
 
 def short(count: int) -> str:
     """Return a large number as a table has it: 190k, 1.2M."""
+    value = float(count)
     for unit in ("", "k", "M"):
-        if count < 1000:
-            return f"{count:.3g}{unit}"
-        count /= 1000  # type: ignore[assignment]
-    return f"{count:.3g}G"
+        if value < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}G"
 
 
 def about(seconds: float) -> str:

@@ -13,7 +13,7 @@ from fastrain.core.memory import available_bytes, resident_bytes
 from fastrain.engine.threads import cores
 from fastrain.rain.batches import BATCH, BLOCK, crop_of
 from fastrain.rain.inputs import GUESS_SPREAD, Radar, channels_of
-from fastrain.rain.settle import MOST_CELLS
+from fastrain.rain.settle import settled_cells
 
 FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains nothing
 LEARNING = 150e6  # bytes of optimisers and kernels, once there is anything to be learned
@@ -124,7 +124,9 @@ def as_size(count: float) -> str:
     return f"{-(-count // 1e7) / 100:.2f}GB"
 
 
-def grid_needs(archive: Archive, coarseness: int, radar: Radar, width: int, *, base: int | None = None) -> Needs:
+def grid_needs(
+    archive: Archive, coarseness: int, radar: Radar, width: int, *, calibrated: int, base: int | None = None
+) -> Needs:
     """Return what a training of a map's network takes.
 
     Args:
@@ -132,6 +134,7 @@ def grid_needs(archive: Archive, coarseness: int, radar: Radar, width: int, *, b
         coarseness: of the cells.
         radar: of the archive.
         width: of the network.
+        calibrated: windows that the calibration is settled on.
         base: bytes that the program takes before; what it takes now if None.
     """
     shape = archive.schema.grid.coarsened(coarseness).shape
@@ -162,17 +165,33 @@ def grid_needs(archive: Archive, coarseness: int, radar: Radar, width: int, *, b
         making=making,
         window=a_cell * cells,
         judging=int(judged + LOOK * width * cells),
-        settling=int(SETTLE * MOST_CELLS * periods * thresholds),
+        settling=int(SETTLE * settled_cells(cells, calibrated) * periods * thresholds),
         frames=max(FRAMES_AT_MOST, 3 * layout.length * cells),
     )
 
 
-# Bytes of a step of a place's network: of each window of its batch, and of each of them and channel of its widest map.
-PLACE_STEP = {"place": (130e3, 38.2e3), "ancestor": (1.79e6, 0.0)}
+# Bytes of a step of a place's network for each window of its batch: in any case, and a channel of its widest map.
+PLACE_STEP = {"place": (0.0, 38.2e3), "ancestor": (1.79e6, 0.0)}
+INPUTS_HELD = 4  # times a batch's inputs: this one's and the next one's, each as they are made and as they are turned
 PLACE_FRAMES = 2**28  # bytes of frames that are read together, however much is allowed: more gains nothing
 FEWEST_FRAMES = 2**24  # of which at least one window's
 MADE_AT_ONCE = 32  # frames whose rain rates are numbers at a time
 A_RATE = 40.0  # bytes of a cell of theirs
+
+
+@dataclass(frozen=True)
+class Batched:
+    """A batch of a place's windows.
+
+    Attributes:
+        windows: how many.
+        record_bytes: that are read from the disk for each.
+        input_bytes: of the inputs made of them.
+    """
+
+    windows: int
+    record_bytes: int
+    input_bytes: int
 
 
 @dataclass(frozen=True)
@@ -206,14 +225,15 @@ class PlaceNeeds:
 
 
 def place_needs(
-    archive: Archive, coarseness: int, radar: Radar, recipe: str, batch: int, width: int, *, base: int | None = None
+    archive: Archive, coarseness: int, radar: Radar, recipe: str, batch: Batched, width: int, base: int | None = None
 ) -> PlaceNeeds:
     """Return what training a place's network takes; see `grid_needs`."""
     rows, columns = archive.schema.grid.coarsened(coarseness).shape
     a_window, a_channel = PLACE_STEP[recipe]
+    learned = a_window + a_channel * width
     return PlaceNeeds(
         base=resident_bytes() if base is None else base,
         window=max(FEWEST_FRAMES, 3 * radar.layout.length * rows * columns),
         making=int(A_RATE * MADE_AT_ONCE * rows * columns),
-        step=int(batch * (a_window + a_channel * width)),
+        step=int(batch.windows * (learned + batch.record_bytes + INPUTS_HELD * batch.input_bytes)),
     )

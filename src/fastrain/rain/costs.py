@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from fastrain.archive.store import Archive
-from fastrain.rain.inputs import Radar
+from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Radar
 from fastrain.rain.new_run import TrainSettings
+from fastrain.rain.run import make_network
 from fastrain.rain.settle import settle
+from fastrain.rain.straight import fit_straight
 from fastrain.rain.survey import Survey, survey
 from fastrain.samples.frames import load_frames, window_slots
 from fastrain.samples.layout import FrameLayout
@@ -168,6 +171,24 @@ class Ground:
     def settling(self, maps_cells: int) -> Spent:
         """Return what settling the calibration on some cells, of all windows together, takes."""
         return self._settling * maps_cells
+
+    @cached_property
+    def _line(self) -> Line:
+        """What fitting the straight line takes, by the cells that it is fitted to."""
+        draw = torch.Generator().manual_seed(0)
+        maps, count = 16, len(self.thresholds)
+        found = Line()
+        for cells in (SOME_CELLS // 8, SOME_CELLS):
+            guess = torch.randn(maps, count, len(GUESS_SPREAD), cells // maps, generator=draw)
+            outcome = (torch.sigmoid(guess.mean(dim=(1, 2))) * (count + 1)).floor().to(torch.int8)
+            known = torch.randn(maps, CONDITIONS, generator=draw)
+            network = make_network(count, 8)
+            found.add(cells, spent_on(partial(fit_straight, network, guess, known, outcome, torch.ones(maps))))
+        return found
+
+    def straight_line(self, cells: int) -> Spent:
+        """Return what fitting the straight line to some cells takes."""
+        return self._line.at(max(cells, SOME_CELLS // 8))
 
     def slots_of(self, issues: int, block: str) -> int:
         """Return about how many frames the windows of some issue times touch, evenly spaced ones of a block."""

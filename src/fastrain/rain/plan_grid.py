@@ -7,18 +7,20 @@ from functools import partial
 from math import ceil
 
 import numpy as np
+import torch
 
 from fastrain.engine.threads import cores
-from fastrain.rain.batches import BATCH, BLOCK, CROP, LINE_WINDOWS, STEM_WINDOWS, crop_of, steps_of
+from fastrain.rain.batches import BATCH, BLOCK, CROP, LINE_CELLS, LINE_WINDOWS, STEM_WINDOWS, crop_of, steps_of, turn
 from fastrain.rain.budget import Allowed, grid_needs
 from fastrain.rain.chances import Calibration
 from fastrain.rain.costs import Ground, Line, spent_on, state_bytes
 from fastrain.rain.hindcast import TRIED, Network, Reference, hindcasts
-from fastrain.rain.inputs import channels_of, happened, make_inputs, move
+from fastrain.rain.inputs import GUESS_SPREAD, channels_of, happened, make_inputs, move
 from fastrain.rain.plan_row import Row
 from fastrain.rain.run import GRID, make_network, predict_parts
-from fastrain.rain.settle import FEWEST_CELLS, MOST_CELLS, MOST_WINDOWS
+from fastrain.rain.settle import MOST_WINDOWS, settled_cells
 from fastrain.rain.start import start_of
+from fastrain.rain.straight import CELLS
 from fastrain.rain.survey import FEWEST_EVENTS
 from fastrain.rain.survey import MOST_WINDOWS as SURVEYED
 from fastrain.rain.train import trial_of
@@ -40,6 +42,7 @@ class GridPlanner:
         step = trial_of(count, width, BATCH // 2)
         step()
         self.step = spent_on(step, TIMES) * 2
+        self.assembling = spent_on(_assembling(count), TIMES)
         self.pieces = {name: Line() for name in PIECES}
         warm, *measured = ground.two
         self._measure(warm, ("make", "predict"))
@@ -80,7 +83,10 @@ class GridPlanner:
         steps = steps_of(maps, box, ground.settings.cells)
         passes = steps * BATCH / maps
 
-        needs = grid_needs(ground.archive, coarseness, ground.radar(coarseness, count), width, base=ground.base)
+        issues = len(ground.split.issues["calibrate"])
+        needs = grid_needs(
+            ground.archive, coarseness, ground.radar(coarseness, count), width, calibrated=issues, base=ground.base
+        )
         allowed = Allowed.within(needs, ground.memory) or Allowed(True, 0, 0)
         every = windows * needs.window
         kept = min(every, allowed.kept) if passes > 1 else 0
@@ -90,21 +96,21 @@ class GridPlanner:
 
         a_window = read * ground.layout.length + piece["truth"] + piece["make"]
         line = 0 if kept == every else min(windows, LINE_WINDOWS) + min(windows, STEM_WINDOWS)
-        calibrated = min(len(ground.split.issues["calibrate"]), MOST_WINDOWS)
-        tried = min(len(ground.split.issues["calibrate"]), TRIED)
+        calibrated, tried = min(issues, MOST_WINDOWS), min(issues, TRIED)
         before = (
             read * ground.slots_of(surveyed, "train")
             + piece["truth"] * (1.5 * surveyed)
             + a_window * line
             + self.step * 4
+            + ground.straight_line(min(min(windows, LINE_WINDOWS) * periods * CELLS, LINE_CELLS))
         )
         after = (
             (a_window + piece["predict"]) * calibrated
             + (read * ground.layout.length + piece["truth"] + piece["move"] * 2) * tried
             + (read * ground.layout.length + piece["judge"]) * calibrated
-            + ground.settling(calibrated * min(cells, max(FEWEST_CELLS, MOST_CELLS // calibrated)))
+            + ground.settling(settled_cells(cells, issues))
         )
-        learning, making = self.step * (steps * crop[0] * crop[1] / CROP**2), a_window * made
+        learning, making = (self.step + self.assembling) * (steps * crop[0] * crop[1] / CROP**2), a_window * made
         # Windows are made while the network learns, as far as there are cores for both.
         both = max(learning.wall, making.wall, (learning.cpu + making.cpu) / cores())
         network = make_network(count, width)
@@ -144,3 +150,10 @@ class GridPlanner:
             for part, size in zip(ground.seen.box, ground.shape(coarseness), strict=True)
         )
         return rows, columns
+
+
+def _assembling(thresholds: int) -> Callable[[], object]:
+    """Return what puts the crops of a batch together, and turns them."""
+    x = [torch.zeros(channels_of(thresholds), CROP, CROP, dtype=torch.float16) for _ in range(BATCH)]
+    guess = [torch.zeros(thresholds, len(GUESS_SPREAD), CROP, CROP, dtype=torch.float16) for _ in range(BATCH)]
+    return lambda: turn(5, torch.stack([one.clone() for one in x]).float(), torch.stack(guess).float())

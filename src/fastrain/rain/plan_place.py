@@ -9,21 +9,25 @@ from pathlib import Path
 import numpy as np
 
 from fastrain.rain.budget import place_needs
-from fastrain.rain.costs import Ground, Line, spent_on, state_bytes
+from fastrain.rain.costs import Ground, Line, Spent, spent_on, state_bytes
 from fastrain.rain.place.prepare import Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.place.run import parts_of_network
 from fastrain.rain.place.train import (
     CALIBRATED_ON,
     DECIDED_ON,
+    LINE_WINDOWS,
     PLACES_A_WINDOW,
     Task,
     batch_of_nothing,
+    batched,
     steps_of,
     trial_of,
 )
+from fastrain.rain.place.views import View, ages
 from fastrain.rain.plan_row import Row
 from fastrain.samples.frames import window_slots
+from fastrain.samples.rows import Rows
 from fastrain.samples.split import evenly
 
 WINDOWS = 16  # made ready, to tell what one takes
@@ -64,6 +68,18 @@ class PlacePlanner:
         cells = ground.cells(coarseness)
         self.making.add(cells, (taken - ground.reading.at(cells) * frames) * (1 / len(issues)))
 
+    def _looking(self, task: Task, view: View) -> Spent:
+        """Return what reading a batch's records from the disk, and making inputs of them, takes."""
+        draw = np.random.default_rng(0)
+        with tempfile.TemporaryDirectory() as folder:
+            rows = Rows(Path(folder) / "rows", np.dtype(np.uint8), (view.record_bytes,))
+            rows.add(draw.integers(0, 256, (WINDOWS, view.record_bytes)).astype(np.uint8))
+            wanted = draw.integers(0, WINDOWS, (task.recipe.batch, len(ages(task.radar))))
+            at = draw.integers(0, len(view.nearby), task.recipe.batch)
+            spent = spent_on(lambda: view.inputs(rows.read(wanted), at, 5), TIMES)
+            rows.close()
+        return spent
+
     def row(self, coarseness: int) -> Row:
         """Return what training at a coarseness takes."""
         ground, recipe, cells = self.ground, self.recipe, self.ground.cells(coarseness)
@@ -72,7 +88,7 @@ class PlacePlanner:
         trial = trial_of(task, view)
         trial()
         step = spent_on(trial, TIMES) * SHARE
-        looking = spent_on(lambda: batch_of_nothing(task, view)) * SHARE
+        looking = self._looking(task, view) * SHARE
         periods, thresholds = len(ground.layout.periods), len(ground.thresholds)
         network = recipe.network(view, periods, thresholds, ground.settings.width)
         x, guess, known, motion, _, _ = batch_of_nothing(replace(task, recipe=replace(recipe, batch=1)), view)
@@ -88,7 +104,12 @@ class PlacePlanner:
         epochs = steps * recipe.batch / windows
         read, make = ground.reading.at(cells), self.making.at(cells)
         frames = ground.slots_of(len(train), "train") + ground.slots_of(calibrated, "calibrate")
-        before = read * frames + make * (windows + calibrated) + step * 4
+        before = (
+            read * frames
+            + make * (windows + calibrated)
+            + step * 4
+            + ground.straight_line(min(windows, LINE_WINDOWS) * periods * len(view.nearby))
+        )
         after = (
             asked * (PLACES_A_WINDOW * calibrated + decided)
             + (read * ground.layout.length + make) * decided
@@ -100,8 +121,9 @@ class PlacePlanner:
             calibrate = evenly(ground.split.issues["calibrate"], CALIBRATED_ON)
             wanted = Wanted({"train": train, "calibrate": calibrate}, np.empty(0), 1.0, 0.0)
             ready = prepared.bytes_at_most(wanted)
+        whole = self._task(coarseness)
         needs = place_needs(
-            ground.archive, coarseness, task.radar, self.name, recipe.batch, ground.settings.width, base=ground.base
+            ground.archive, coarseness, task.radar, self.name, batched(whole, view), ground.settings.width, ground.base
         )
         disk = ready + 3 * state_bytes(network)
         return Row(

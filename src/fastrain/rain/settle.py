@@ -37,7 +37,7 @@ def calibrate(
         long: whether they span a day or more.
     """
     chosen = np.unique(evenly(issues, MOST_WINDOWS))
-    cells = max(FEWEST_CELLS, MOST_CELLS // len(chosen))
+    cells = cells_of_each(len(chosen))
     parts, truth = [], []
     for issue in chosen:
         window = windows[int(issue)]
@@ -48,6 +48,17 @@ def calibrate(
         parts.append((found[0], found[1]))
         truth.append(found[2])
     return settle(parts, truth, long=long)
+
+
+def cells_of_each(windows: int) -> int:
+    """Return how many cells of each of some windows' maps are looked at, at most."""
+    return max(FEWEST_CELLS, MOST_CELLS // max(1, windows))
+
+
+def settled_cells(cells: int, issues: int) -> int:
+    """Return how many cells of maps of some size are looked at where there are so many issue times, all together."""
+    windows = min(issues, MOST_WINDOWS)
+    return windows * min(cells, cells_of_each(windows))
 
 
 def settle(parts: list[tuple[ndarray, ndarray]], truth: list[ndarray], *, long: bool) -> tuple[float, Calibration]:

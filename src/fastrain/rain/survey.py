@@ -91,6 +91,15 @@ def survey(
     return Survey(issues, np.array(wet), reached, cells, box)
 
 
+def one_class(missed: int, cells: int, threshold: float) -> str:
+    """Return what is said where nearly all cells reach the highest threshold."""
+    return (
+        f"The training time holds one class only: all but {missed} of {cells} cells and periods reach {threshold:g} "
+        "mm/h, so nothing can be told apart; ingest more pictures of this radar, and see that its levels are read "
+        "aright (`fastrain info`)."
+    )
+
+
 def learnable(found: Survey, radar: Radar, say: Callable[[str], None], *, keep: bool) -> tuple[Survey, Radar]:
     """Return both with those thresholds only that the training time reaches, and misses, often enough.
 
@@ -111,11 +120,7 @@ def learnable(found: Survey, radar: Radar, say: Callable[[str], None], *, keep: 
             "needed. Ingest more pictures of this radar."
         )
     if missed[-1] < FEWEST_EVENTS:
-        raise TooShort(
-            f"The training time holds one class only: all but {missed[-1]} of {int(found.cells.sum())} cells reach "
-            f"{radar.thresholds[-1]:g} mm/h, so nothing can be told apart; ingest more pictures of this radar, and see "
-            "that its levels are read aright (`fastrain info`)."
-        )
+        raise TooShort(one_class(int(missed[-1]), int(found.cells.sum()), radar.thresholds[-1]))
     if keep:
         return found, radar
     count = int((reached >= FEWEST_EVENTS).sum())  # the more rain, the fewer: those that are kept come first

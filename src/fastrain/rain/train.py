@@ -109,7 +109,7 @@ def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     split = split_archive(archive)
     layout = split.layout.frames(archive.schema.axis.cadence)
     radar = Radar.of(archive.schema, coarseness, edges_of(archive, settings, say), layout, settings.truth)
-    allowed = _allowed(archive, coarseness, radar, settings)
+    allowed = _allowed(archive, coarseness, radar, settings, len(split.issues["calibrate"]))
     # A control must not know anything.
     asked: Start = "nothing" if settings.shuffle_truth else settings.start
     start, why = start_of(archive, split, asked, thresholds=len(radar.thresholds), width=settings.width)
@@ -179,19 +179,19 @@ def loss_of(model: nn.Module, batch: Batch, group: Group = ALONE) -> torch.Tenso
     return ordinal_loss(model(x, guess, known), outcome, weight, group.total)
 
 
-def _allowed(archive: Archive, coarseness: int, radar: Radar, settings: TrainSettings) -> Allowed:
+def _allowed(archive: Archive, coarseness: int, radar: Radar, settings: TrainSettings, calibrated: int) -> Allowed:
     """Return how training keeps within the memory that it may take.
 
     Raises:
         TooBig: it cannot; the message names what can.
     """
     memory = allowed_bytes(settings.memory)
-    needs = grid_needs(archive, coarseness, radar, settings.width)
+    needs = grid_needs(archive, coarseness, radar, settings.width, calibrated=calibrated)
     allowed = Allowed.within(needs, memory)
     if allowed is not None:
         return allowed
     others = [
-        (c, grid_needs(archive, c, radar, settings.width).least)
+        (c, grid_needs(archive, c, radar, settings.width, calibrated=calibrated).least)
         for c in (1, *archive.schema.coarseness)
         if c != coarseness
     ]

@@ -21,7 +21,7 @@ from fastrain.core.processes import local_processes
 from fastrain.engine.group import Done
 from fastrain.engine.threads import choose_threads
 from fastrain.nets.place_net import PlaceNet
-from fastrain.rain.budget import PlaceNeeds, allowed_bytes, place_needs, too_big
+from fastrain.rain.budget import Batched, PlaceNeeds, allowed_bytes, place_needs, too_big
 from fastrain.rain.chances import Calibration
 from fastrain.rain.fitting import Bench, resolved, trial
 from fastrain.rain.hindcast import BASELINES, SPREADS, Hindcast, Reference
@@ -46,6 +46,7 @@ from fastrain.rain.place.windows import known_of
 from fastrain.rain.run import BASE, STATE, Run, default_coarseness, open_run
 from fastrain.rain.settle import settle
 from fastrain.rain.straight import fit_straight
+from fastrain.rain.survey import one_class
 from fastrain.samples.frames import stretches
 from fastrain.samples.split import Split, evenly, split_archive
 from fastrain.verification.tally import Decider
@@ -179,6 +180,13 @@ def trial_of(task: Task, view: View) -> Callable[[], None]:
     return trial(network, steering, lambda: recipe.loss(network, batch))
 
 
+def batched(task: Task, view: View) -> Batched:
+    """Return what a batch of windows takes."""
+    shown = len(ages(task.radar))
+    one = view.inputs(np.zeros((1, shown, view.record_bytes), np.uint8), np.zeros(1, int), 0)
+    return Batched(task.recipe.batch, shown * view.record_bytes, one.numel() * one.element_size())
+
+
 def _frames_memory(task: Task) -> int:
     """Return the bytes that frames may take.
 
@@ -189,7 +197,12 @@ def _frames_memory(task: Task) -> int:
     memory = allowed_bytes(settings.memory)
 
     def needs(coarseness: int) -> PlaceNeeds:
-        return place_needs(archive, coarseness, task.radar, settings.recipe, task.recipe.batch, settings.width)
+        share = coarseness / task.coarseness
+        radar = replace(task.radar, cell_km=task.radar.cell_km * share)
+        row, column = (round(c / share) for c in task.cell)
+        there = replace(task, coarseness=coarseness, radar=radar, cell=(row, column))
+        batch = batched(there, there.view(training=True))
+        return place_needs(archive, coarseness, radar, settings.recipe, batch, settings.width)
 
     here = needs(task.coarseness)
     if here.least > memory:
@@ -256,7 +269,7 @@ def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarr
     """Return how many thresholds the training time reaches often enough, and how often it reaches them."""
     weights = prepared.kept["train"].all()["weight"]
     reached = np.zeros((len(radar.layout.periods), len(radar.thresholds)))
-    events = np.zeros(len(radar.thresholds), int)
+    events, judged = np.zeros(len(radar.thresholds), int), 0
     total = np.zeros(len(radar.layout.periods))
     steps = np.arange(len(radar.thresholds))
     for part in np.array_split(np.arange(len(weights)), -(-len(weights) // 4096) or 1):
@@ -264,6 +277,7 @@ def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarr
         weight = weights[part][:, None, None]
         more = outcome[..., None] > steps
         events += more.sum(axis=(0, 1, 2))
+        judged += int((outcome >= 0).sum())
         # Climatology is the place's own, whatever the network looks at.
         total += (weight * (outcome >= 0))[:, 0].sum(axis=0)
         reached += (weight[..., None] * more)[:, 0].sum(axis=0)
@@ -274,6 +288,8 @@ def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarr
             f"The training time is too dry: {radar.thresholds[0]:g} mm/h is reached {events[0]} times at the place and "
             f"beside it, {needed} are needed. Ingest more pictures of this radar."
         )
+    if judged - events[-1] < needed:
+        raise TooShort(one_class(judged - int(events[-1]), judged, radar.thresholds[-1]))
     for threshold, n in zip(radar.thresholds[count:], events[count:], strict=True):
         say(
             f"Threshold {threshold:g} mm/h is left out: it is reached {n} times in the training time, {needed} "

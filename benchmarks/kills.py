@@ -1,0 +1,129 @@
+"""A hundred kills: a training by the command line, killed with -9 over and over, ends with the same weights.
+
+Default recipe. The moments are spread evenly over the life of a training that nobody kills, and taken in a random
+order; a killed run is gone on with until it is killed again or ends, and each one that ends is compared, to the bit.
+Then disk full: the run's folder on a small tmpfs (needs root), enlarged for the call that ends it.
+
+    python benchmarks/kills.py --work FOLDER --to records/kills.json [--kills 100] [--full 10] [--archive A]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import synthetic
+
+
+def called(archive: Path, run: Path) -> subprocess.Popen[bytes]:
+    """Begin a training, or go on with it; one thread, as sums over other threads are other sums."""
+    command = [sys.executable, "-m", "fastrain", "train", str(archive), "--run", str(run), "--threads", "1"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def ended(archive: Path, run: Path) -> str:
+    """Let a training come to its end, and return what tells its weights."""
+    child = called(archive, run)
+    _, said = child.communicate()
+    if child.returncode:
+        raise SystemExit(f"{run}: ended with {child.returncode}: {said.decode()}")
+    return str(json.loads((run / "run.json").read_text())["network"]["identity"])
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--full", type=int, default=10)
+    parser.add_argument("--archive", type=Path)
+    told = parser.parse_args()
+    told.work.mkdir(parents=True, exist_ok=True)
+    archive = told.archive or told.work / "archive"
+    if not archive.exists():
+        synthetic.write_archive(archive, synthetic.moving_rain(frames=96, seed=3))
+    began = time.monotonic()
+    whole = ended(archive, told.work / "whole")
+    life = time.monotonic() - began
+    draw = random.Random(0)
+    killed: list[dict[str, object]] = []
+    identities: list[str] = []
+    number, kills_of_this = 0, 0
+    while len(killed) < told.kills or kills_of_this:
+        run = told.work / f"killed {number}"
+        # Over the whole life, each tenth of it as often as the others; what ends before its moment was no kill.
+        moment = (len(killed) % 10 + draw.random()) / 10 * life
+        child = called(archive, run)
+        began = time.monotonic()
+        try:
+            child.communicate(timeout=moment if len(killed) < told.kills else None)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.communicate()
+            killed.append({"run": number, "seconds": round(moment, 2), "state": _state(run)})
+            kills_of_this += 1
+            continue
+        if child.returncode:
+            raise SystemExit(f"{run}: ended with {child.returncode}")
+        if not kills_of_this:
+            life = min(life, time.monotonic() - began)
+        identities.append(json.loads((run / "run.json").read_text())["network"]["identity"])
+        said = "the same" if identities[-1] == whole else "OTHER"
+        print(f"{len(killed)} of {told.kills}: run {number}, killed {kills_of_this} times: {said} weights", flush=True)
+        number, kills_of_this = number + 1, 0
+    full = [_full(archive, told.work, whole, (i + 1) / told.full) for i in range(told.full)]
+    record = {
+        "life_seconds": round(life, 1),
+        "kills": len(killed),
+        "kills_by_state": {s: sum(k["state"] == s for k in killed) for s in dict.fromkeys(k["state"] for k in killed)},
+        "runs_ended": len(identities),
+        "runs_with_the_same_weights": sum(one == whole for one in identities),
+        "full_disk": full,
+        "killed": killed,
+    }
+    told.to.write_text(json.dumps(record, indent=1) + "\n")
+    print({key: value for key, value in record.items() if key != "killed"})
+
+
+def _state(run: Path) -> str:
+    """Return what a killed run was at."""
+    if (run / "run.json").exists():
+        return "whole"
+    if not (run / "plan.json").exists():
+        return "before it had a plan"
+    try:
+        line = (run / "log.jsonl").read_text().splitlines()[-1]
+        step, steps = (json.loads(line)[name] for name in ("step", "steps"))
+    except (OSError, IndexError, ValueError):
+        return "before its first step"
+    return "training" if step < steps else "after its last step"
+
+
+def _full(archive: Path, work: Path, whole: str, share: float) -> dict[str, object]:
+    """Train on a disk that is too small, then on one that is not."""
+    disk = work / "small disk"
+    disk.mkdir(exist_ok=True)
+    needed = sum(p.stat().st_size for p in (work / "whole").iterdir()) * 4
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={int(share * needed)}", "tmpfs", disk], check=True)
+    try:
+        child = called(archive, disk / "run")
+        _, said = child.communicate()
+        subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)
+        same = (whole == ended(archive, disk / "run")) if child.returncode else True
+        lines = [line for line in said.decode().splitlines() if "space" in line]
+        return {"bytes": int(share * needed), "status": child.returncode, "said": lines[:2], "same_weights_after": same}
+    finally:
+        subprocess.run(["umount", disk], check=True)
+        shutil.rmtree(disk)
+
+
+if __name__ == "__main__":
+    main()
