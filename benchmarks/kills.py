@@ -71,7 +71,7 @@ def main() -> None:
             killed.append({"run": number, "seconds": round(moment, 2), "state": _state(run)})
             kills_of_this += 1
             continue
-        if child.returncode:
+        if child.returncode and not (run / "run.json").exists():  # killed after run.json was written, it is whole
             raise SystemExit(f"{run}: ended with {child.returncode}")
         if not kills_of_this:
             life = min(life, time.monotonic() - began)
@@ -117,7 +117,9 @@ def _full(archive: Path, work: Path, whole: str, share: float) -> dict[str, obje
         child = called(archive, disk / "run")
         _, said = child.communicate()
         subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)
-        same = (whole == ended(archive, disk / "run")) if child.returncode else True
+        if child.returncode:
+            ended(archive, disk / "run")
+        same = whole == json.loads((disk / "run" / "run.json").read_text())["network"]["identity"]
         lines = [line for line in said.decode().splitlines() if "space" in line]
         return {"bytes": int(share * needed), "status": child.returncode, "said": lines[:2], "same_weights_after": same}
     finally:

@@ -38,8 +38,8 @@ def table(record: dict[str, Any]) -> str:
     seconds = median(one["seconds"] for one in plans)
     memory, processor = (record[f"median_{name}_ratio"] for name in ("memory", "cpu_seconds"))
     lines.append(
-        f"\nMedian ratios: memory {memory:.2f}, processor {processor:.2f}. Planning all four coarsenesses of a recipe took "
-        f"{seconds:.1f} s, and beyond the imports at most {share:.0%} of the memory of the largest row."
+        f"\nMedian ratios: memory {memory:.2f}, processor {processor:.2f}. Planning all four coarsenesses of a recipe "
+        f"took {seconds:.1f} s, and beyond the imports at most {share:.0%} of the memory of the largest row."
     )
     return "\n".join(lines) + "\n"
 

@@ -15,8 +15,8 @@ import typer
 
 from fastrain.cli import ablate, archive, demo, plan, rain, runs, speedrun, vision
 from fastrain.cli.show import say
-from fastrain.core.errors import FastrainError, ProcessLost
-from fastrain.core.processes import is_first
+from fastrain.core.errors import FastrainError
+from fastrain.core.processes import is_first, process_number
 from fastrain.engine.leaving import Left
 
 app = typer.Typer(
@@ -67,8 +67,8 @@ def run() -> None:
     try:
         app()
     except FastrainError as error:
-        # Of several processes that train together one says what all of them met with.
-        _fail(str(error) if is_first() or isinstance(error, ProcessLost) else "", error.exit_status)
+        # Of several processes that train together each says what it met with, and which one it is.
+        _fail(str(error) if is_first() else f"process {process_number()}: {error}", error.exit_status)
     except (KeyboardInterrupt, Left) as error:
         # 130 of Ctrl-C, 143 of SIGTERM, as shells have it.
         number = error.signal if isinstance(error, Left) else signal.SIGINT
@@ -88,8 +88,7 @@ def run() -> None:
 
 
 def _fail(line: str, status: int) -> NoReturn:
-    if line:
-        say(f"fastrain: {' '.join(line.split())}")
+    say(f"fastrain: {' '.join(line.split())}")
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: the storage's threads may still be at a write that failed (disk full), and abort the interpreter

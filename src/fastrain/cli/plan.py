@@ -31,7 +31,10 @@ def plan(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="That training may take in all (default: half of what is free).")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="That train (default: all cores).")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU that trains (default: measured).")] = None,
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda", help="That trains (auto: the GPU where there is one).")
+    ] = "auto",
     run: Annotated[Path, typer.Option(help="Where the run would lie: its disk is looked at.")] = Path(),
     json: Json = False,
 ) -> None:
@@ -47,6 +50,7 @@ def plan(
         width=width,
         memory=parse_size(memory) if memory else None,
         threads=threads,
+        device=device,
     )
     wanted = whole_numbers(coarseness, "--coarseness") if coarseness else ()
     recipes = tuple(dict.fromkeys(name.strip() for name in recipe.split(",") if name.strip()))
@@ -94,6 +98,9 @@ def show(found: Plan) -> None:
         )
     Console().print(table)
     issues = ", ".join(f"{count} {name}" for name, count in found.issues.items())
+    taken = [row.gpu_memory for row in found.rows if row.gpu_memory is not None]
+    if taken:
+        say(f"Of the GPU's memory training takes about {size(max(taken))}.")
     say(f"Issue times: {issues}. Times are of {found.threads} threads, on {found.cores} cores, as busy as now.")
     say(
         f"Memory: {size(found.free_memory)} free, of which training may take {size(found.allowed_memory)} (--memory); "

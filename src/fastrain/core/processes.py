@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 
 
+def process_number() -> int:
+    """Return this process's number among all, from 0."""
+    said = os.environ.get("RANK", "0")
+    return int(said) if said.isdecimal() else 0
+
+
 def is_first() -> bool:
     """Tell whether this process is the one that speaks and writes for all."""
-    return os.environ.get("RANK", "0") == "0"
+    return process_number() == 0
 
 
 def processes() -> int:

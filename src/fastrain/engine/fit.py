@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastrain.core.errors import first_line
 from fastrain.engine import checkpoint
 from fastrain.engine.averaging import Averaging
 from fastrain.engine.group import ALONE, Group, Lost, lost
@@ -85,7 +86,7 @@ def fit(
         return _fit(model, draw, loss, steering, settings, average, state, progress, say, group)
     except RuntimeError as error:
         if group.size > 1 and lost(error):
-            raise Lost from error
+            raise Lost(first_line(error)) from error
         raise
 
 

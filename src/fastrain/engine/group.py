@@ -176,6 +176,5 @@ class Lost(Exception):
 
 def lost(error: RuntimeError) -> bool:
     """Tell whether an error says that another process is gone."""
-    kind = isinstance(error, getattr(dist, "DistError", ()))
-    words = ("peer", "gloo", "nccl", "socket", "process group", "timed out waiting")
-    return kind or any(word in str(error).lower() for word in words)
+    words = ("by peer", "gloo", "connection was likely closed", "timed out waiting")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)

@@ -63,19 +63,31 @@ class Journal:
             with contextlib.suppress(OSError), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             if self._board is not None:
-                for name in ("loss", "samples_per_second", "peak_bytes"):
-                    if line[name] is not None:
-                        self._board.add_scalar(name, line[name], done, walltime=line["unix_time"])
-                self._board.flush()
+                with contextlib.suppress(OSError):
+                    for name in ("loss", "samples_per_second", "peak_bytes"):
+                        if line[name] is not None:
+                            self._board.add_scalar(name, line[name], done, walltime=line["unix_time"])
+                    self._board.flush()
         speed = "" if rate is None else f", {rate:,.0f}/s"
         return f"loss {loss:.4f}{speed}, {memory / 1e9:.2f} GB"
 
 
-def _events(folder: Path) -> Any:
+def require_board() -> None:
+    """See that TensorBoard is installed.
+
+    Raises:
+        SettingError: it is not.
+    """
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         raise SettingError("--tensorboard needs TensorBoard: pip install 'fastrain[tensorboard]'.") from None
+
+
+def _events(folder: Path) -> Any:
+    require_board()
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 
 

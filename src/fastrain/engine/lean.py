@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 def compute_again(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
     """Let some modules of a network forget their maps while it is trained, and compute them again when needed.
 
-    The gradients are the same to the bit; a step takes about a third longer.
+    The gradients are the same to the bit; a step takes about twice as long.
 
     Args:
         model: whose weights and outputs stay as they are.

@@ -12,15 +12,22 @@ from collections.abc import Callable
 
 import torch
 
+from fastrain.core.processes import local_processes
+
 GAIN = 0.85  # of the time that more threads must stay below: what they take in processor time has to be worth it
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use, or of threads if `OMP_NUM_THREADS` asks for fewer."""
+    """Return the number of cores that this process may use, or of threads if `OMP_NUM_THREADS` asks for fewer.
+
+    Processes that torchrun started on one machine share its cores; torchrun sets that variable to 1, whatever there is.
+    """
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         count = os.cpu_count() or 1
+    if local_processes() > 1:
+        return max(1, count // local_processes())
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(count, int(asked)) if asked.isdecimal() and int(asked) else count
 

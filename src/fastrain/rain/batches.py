@@ -7,7 +7,7 @@ the next block is made in threads of its own while the network learns from this 
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,7 +172,7 @@ class Batches:
         self._begin(key)
         found: list[Sample] = []
         for future in self._made[key]:
-            found += _awaited(future)
+            found += _awaited(future, patient=self.part[1] > 1)
         return found
 
     def _crops(self, window: int, passed: int) -> list[Sample]:
@@ -193,15 +193,15 @@ class Batches:
         return found
 
 
-def _awaited(future: Future[list[Sample]]) -> list[Sample]:
-    """Return what a thread makes; a training that is told to leave does not wait for it."""
-    while True:
+def _awaited(future: Future[list[Sample]], *, patient: bool) -> list[Sample]:
+    """Return what a thread makes; a training that is told to leave does not wait for it.
+
+    One of several processes does: all leave at the same step.
+    """
+    while not (patient or future.done()):
         check_leaving()
-        try:
-            return future.result(timeout=WAIT)
-        except TimeoutError:
-            if future.done():  # it is what the thread met with, not our patience
-                raise
+        wait([future], timeout=WAIT)
+    return future.result()
 
 
 def turn(way: int, *maps: Tensor) -> tuple[Tensor, ...]:

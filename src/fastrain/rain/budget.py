@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fastrain.archive.store import Archive
 from fastrain.core.errors import TooBig
 from fastrain.core.memory import available_bytes, resident_bytes
+from fastrain.core.processes import local_processes
 from fastrain.engine.threads import cores
 from fastrain.rain.batches import BATCH, BLOCK, crop_of
 from fastrain.rain.inputs import GUESS_SPREAD, Radar, channels_of
@@ -30,12 +31,12 @@ class Needs:
         base: what the program takes before it begins.
         step: of the network on a batch, on the way there and back.
         lean_step: the same where maps are computed again on the way back.
-        blocks: two blocks of crops: one that is learned from, and the next one.
+        blocks: two blocks of crops: one that is learned from, and the next one; or those that a batch lies between.
         making: of making one window.
         window: one window, made.
         judging: of a window's forecasts by the network and all baselines.
         settling: of the calibration, on cells of many windows.
-        frames: that are read together.
+        frames: that are read together, when windows of the calibration time are judged.
     """
 
     base: int
@@ -60,9 +61,9 @@ class Needs:
         if makers:
             learning = self.blocks + step + makers * (self.making + self.window)
         else:
-            learning = self.blocks // 2 + max(step, self.making + self.window)
-        settling = self.making + self.window + max(self.settling, self.judging)
-        return self.base + int(LEARNING) + max(learning + kept, settling, self.frames)
+            learning = self.blocks + max(step, self.making + self.window)
+        settling = self.making + self.window + max(self.settling, self.judging + self.frames)
+        return self.base + int(LEARNING) + max(learning + kept, settling)
 
     @property
     def least(self) -> int:
@@ -95,8 +96,13 @@ class Allowed:
 
 
 def allowed_bytes(memory: int | None) -> int:
-    """Return the memory that a training may take: what the user says, or what it has and half of what is free."""
-    return memory if memory is not None else resident_bytes() + available_bytes() // 2
+    """Return the memory that a training may take: what the user says, or what it has and half of what is free.
+
+    Processes that train together on one machine share it.
+    """
+    if memory is not None:
+        return memory // local_processes()
+    return resident_bytes() + available_bytes() // (2 * local_processes())
 
 
 def too_big(coarseness: int, least: int, memory: int, others: list[tuple[int, int]], *more: str) -> TooBig:
@@ -166,7 +172,7 @@ def grid_needs(
         window=a_cell * cells,
         judging=int(judged + LOOK * width * cells),
         settling=int(SETTLE * settled_cells(cells, calibrated) * periods * thresholds),
-        frames=max(FRAMES_AT_MOST, 3 * layout.length * cells),
+        frames=3 * layout.length * cells + min(FRAMES_AT_MOST, 3 * layout.length * cells * calibrated),
     )
 
 

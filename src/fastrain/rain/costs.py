@@ -93,6 +93,7 @@ class Ground:
         memory: bytes that training may take.
         free_disk: bytes free where the run would lie.
         coarsenesses: planned for, rising.
+        device: that would train.
     """
 
     archive: Archive
@@ -105,6 +106,7 @@ class Ground:
     memory: int
     free_disk: int
     coarsenesses: tuple[int, ...]
+    device: torch.device
 
     @property
     def two(self) -> list[int]:
@@ -194,6 +196,11 @@ class Ground:
         """Return about how many frames the windows of some issue times touch, evenly spaced ones of a block."""
         whole = self.split.issues[block]
         return len(window_slots(np.unique(evenly(whole, issues)), self.layout))
+
+
+def on_gpu(device: torch.device) -> int | None:
+    """Return the bytes of a GPU's memory that were taken at most since that was reset; None on a CPU."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
 
 
 def state_bytes(network: nn.Module, copies: int = 4) -> int:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fastrain.core.errors import ProcessLost, RunError, SettingError
+from fastrain.core.errors import ProcessLost, RunError, SettingError, first_line
 from fastrain.core.memory import give_free_memory_back
 from fastrain.core.processes import local_number
 from fastrain.engine.averaging import Average
@@ -44,6 +44,25 @@ class Bench:
     say: Say
     progress: Progress
     board: bool = False
+
+    def gone(self, error: Exception) -> ProcessLost:
+        """Return the error of a training whose other process is gone."""
+        return ProcessLost(
+            f"{self.run_path}: another process of this training is gone; the same command again goes on from the last "
+            f"checkpoint, with as many processes or with others, unless the other one says why not "
+            f"({first_line(error)})."
+        )
+
+    def shared(self, samples: int) -> None:
+        """See that every process gets a part of a step's samples.
+
+        Raises:
+            SettingError: there are more processes than samples.
+        """
+        if self.group.size > samples:
+            raise SettingError(
+                f"A step has {samples} samples: at most as many processes can share it, not {self.group.size}."
+            )
 
     def fit(
         self,
@@ -90,11 +109,8 @@ class Bench:
             )
         except FloatingPointError as error:
             raise RunError(f"{self.run_path}: training went astray, {error}; try another --seed.") from None
-        except Lost:
-            raise ProcessLost(
-                f"{self.run_path}: another process of this training is gone; the same command again goes on from the "
-                "last checkpoint, with as many processes or with others."
-            ) from None
+        except Lost as error:
+            raise self.gone(error) from None
         give_free_memory_back()
         return fitted.cpu()
 
@@ -117,16 +133,26 @@ def device_of(asked: str) -> torch.device:
     )
 
 
-def trial(network: nn.Module, steering: Steering, loss: Callable[[], Tensor]) -> Callable[[], None]:
+def trial(
+    network: nn.Module,
+    batch: tuple[Tensor, ...],
+    loss: Loss,
+    steering: Callable[[nn.Module, int], Steering],
+    device: torch.device,
+) -> Callable[[], None]:
     """Return what takes a step of training, to be timed."""
+    network, batch = network.to(device).train(), tuple(part.to(device) for part in batch)
+    steered = steering(network, 100)
 
     def step() -> None:
-        steering.prepare(0)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            value = loss()
+        steered.prepare(0)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            value = loss(network, batch)
         value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        steering.step()
+        steered.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     return step
 

@@ -174,7 +174,8 @@ def begin_run(run_path: Path, plan: dict[str, Any], work: tuple[str, ...] = (STA
         raise RunError(
             f"{run_path}: holds an unfinished run of other settings or frames; name another --run, or remove it."
         )
-    marker.write_text(text, encoding="utf-8")
+    if not marker.exists() or marker.read_text(encoding="utf-8", errors="replace") != text:
+        write_whole(marker, text)
 
 
 @dataclass(frozen=True)

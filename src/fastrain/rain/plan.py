@@ -20,6 +20,7 @@ from fastrain.engine.threads import choose_threads, cores
 from fastrain.rain.batches import BATCH
 from fastrain.rain.budget import allowed_bytes
 from fastrain.rain.costs import Ground, Spent, free_at
+from fastrain.rain.fitting import device_of
 from fastrain.rain.new_run import TrainSettings, edges_of
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.plan_grid import GridPlanner
@@ -94,7 +95,10 @@ def plan(
     split = split_archive(archive)
     thresholds = edges_of(archive, settings, lambda _: None)
     # As training does it, on half a batch.
-    threads = settings.threads or choose_threads(trial_of(len(thresholds), settings.width, BATCH // 2), repeats=2)
+    device = device_of(settings.device)
+    threads = settings.threads or 1
+    if settings.threads is None and device.type == "cpu":
+        threads = choose_threads(trial_of(len(thresholds), settings.width, BATCH // 2, device), repeats=2)
     torch.set_num_threads(threads)
     ground = Ground(
         archive,
@@ -107,6 +111,7 @@ def plan(
         allowed_bytes(settings.memory),
         disk_usage(free_at(disk)).free,
         wanted,
+        device,
     )
     rows: list[Row] = []
     for recipe in recipes:

@@ -13,7 +13,7 @@ from fastrain.engine.threads import cores
 from fastrain.rain.batches import BATCH, BLOCK, CROP, LINE_CELLS, LINE_WINDOWS, STEM_WINDOWS, crop_of, steps_of, turn
 from fastrain.rain.budget import Allowed, grid_needs
 from fastrain.rain.chances import Calibration
-from fastrain.rain.costs import Ground, Line, spent_on, state_bytes
+from fastrain.rain.costs import Ground, Line, on_gpu, spent_on, state_bytes
 from fastrain.rain.hindcast import TRIED, Network, Reference, hindcasts
 from fastrain.rain.inputs import GUESS_SPREAD, channels_of, happened, make_inputs, move
 from fastrain.rain.plan_row import Row
@@ -28,6 +28,7 @@ from fastrain.samples.frames import load_frames, window_slots
 
 PIECES = ("truth", "make", "move", "predict", "judge")
 TIMES = 3  # that a step is timed, of which the middle counts
+LEAN = 2.0  # times as long takes a step whose maps are computed again (LOG.md)
 CHECKPOINTS = 3  # on the disk at once: the last, the one before, and one that is being written
 
 
@@ -39,9 +40,10 @@ class GridPlanner:
         count, width = len(ground.thresholds), ground.settings.width
         start, _ = start_of(ground.archive, ground.split, ground.settings.start, thresholds=count, width=width)
         self.keeps_all = start is not None
-        step = trial_of(count, width, BATCH // 2)
+        step = trial_of(count, width, BATCH // 2, ground.device)
         step()
         self.step = spent_on(step, TIMES) * 2
+        self.gpu = on_gpu(ground.device)
         self.assembling = spent_on(_assembling(count), TIMES)
         self.pieces = {name: Line() for name in PIECES}
         warm, *measured = ground.two
@@ -111,8 +113,11 @@ class GridPlanner:
             + ground.settling(settled_cells(cells, issues))
         )
         learning, making = (self.step + self.assembling) * (steps * crop[0] * crop[1] / CROP**2), a_window * made
-        # Windows are made while the network learns, as far as there are cores for both.
-        both = max(learning.wall, making.wall, (learning.cpu + making.cpu) / cores())
+        if allowed.lean:
+            learning = learning * LEAN
+        both = learning.wall + making.wall
+        if allowed.makers:  # windows are made while the network learns, as far as there are cores for both
+            both = max(learning.wall, making.wall, (learning.cpu + making.cpu) / cores())
         network = make_network(count, width)
         disk = CHECKPOINTS * state_bytes(network)
         return Row(
@@ -131,6 +136,7 @@ class GridPlanner:
             seconds_per_epoch=both / passes,
             seconds=ground.began.wall + before.wall + both + after.wall,
             cpu_seconds=ground.began.cpu + (before + learning + making + after).cpu,
+            gpu_memory=None if self.gpu is None else 2 * self.gpu,
             fits=needs.least <= ground.memory and disk <= ground.free_disk,
         )
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from fastrain.engine.threads import cores
 from fastrain.rain.budget import place_needs
-from fastrain.rain.costs import Ground, Line, Spent, spent_on, state_bytes
+from fastrain.rain.costs import Ground, Line, Spent, on_gpu, spent_on, state_bytes
 from fastrain.rain.place.prepare import Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.place.run import parts_of_network
@@ -85,9 +87,12 @@ class PlacePlanner:
         ground, recipe, cells = self.ground, self.recipe, self.ground.cells(coarseness)
         task = self._task(coarseness, SHARE)
         view = task.view(training=True)
-        trial = trial_of(task, view)
+        if ground.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(ground.device)
+        trial = trial_of(task, view, ground.device)
         trial()
         step = spent_on(trial, TIMES) * SHARE
+        gpu = on_gpu(ground.device)
         looking = self._looking(task, view) * SHARE
         periods, thresholds = len(ground.layout.periods), len(ground.thresholds)
         network = recipe.network(view, periods, thresholds, ground.settings.width)
@@ -116,7 +121,7 @@ class PlacePlanner:
             + ground.settling(PLACES_A_WINDOW * calibrated)
         )
         learning, looks = step * steps, looking * steps
-        both = max(learning.wall, looks.wall, (learning.cpu + looks.cpu) / 2 if ground.threads > 1 else 0.0)
+        both = max(learning.wall, looks.wall, (learning.cpu + looks.cpu) / cores())
         with tempfile.TemporaryDirectory() as folder, Prepared(Path(folder), view, task.radar) as prepared:
             calibrate = evenly(ground.split.issues["calibrate"], CALIBRATED_ON)
             wanted = Wanted({"train": train, "calibrate": calibrate}, np.empty(0), 1.0, 0.0)
@@ -142,5 +147,6 @@ class PlacePlanner:
             seconds_per_epoch=both / epochs,
             seconds=ground.began.wall + before.wall + both + after.wall,
             cpu_seconds=ground.began.cpu + (before + learning + looks + after).cpu,
+            gpu_memory=None if gpu is None else SHARE * gpu,
             fits=needs.least <= ground.memory and disk <= ground.free_disk,
         )

@@ -16,7 +16,7 @@ from fastrain.samples.frames import stretches
 from fastrain.samples.split import evenly
 from fastrain.samples.truth import wet_share
 
-MOST_WINDOWS = 3000  # looked at, evenly spaced: more than a training on the longest archive comes to see
+MOST_WINDOWS = 3000  # looked at, evenly spaced: of maps of 96×96 cells and five periods a training comes to see 1,300
 FEWEST_EVENTS = 500  # cells and periods of the training time that must reach a threshold for it to be learned
 
 
@@ -56,7 +56,7 @@ def survey(
     memory: int,
     progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Survey:
-    """Look at the windows of the training time, evenly spaced ones where there are more than a training comes to see.
+    """Look at the windows of the training time, at evenly spaced ones of a long time.
 
     Args:
         archive: to read.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -18,11 +19,11 @@ from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError
 from fastrain.core.files import occupied
 from fastrain.core.memory import give_free_memory_back, give_large_memory_back
-from fastrain.core.processes import local_processes
-from fastrain.engine.group import ALONE, Done, Group, join
+from fastrain.engine.group import ALONE, Done, Group, join, lost
+from fastrain.engine.journal import require_board
 from fastrain.engine.lean import compute_again
 from fastrain.engine.optimizers import adamw
-from fastrain.engine.threads import choose_threads
+from fastrain.engine.threads import choose_threads, cores
 from fastrain.nets.blocks import Block
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import BATCH, CROP, Batch, Batches, steps_of
@@ -84,18 +85,25 @@ def train(
     if not group.first:
         say, progress = _silent, _silent
     archive = Archive.open(archive_path)
-    bench = Bench(run_path, device, group, say, progress, settings.board)
-    with contextlib.ExitStack() as stack:
-        with group.first_fails_for_all():
-            if (run_path / FACTS).exists():
-                raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
-            if group.first:
-                stack.enter_context(occupied(run_path))
-        if settings.recipe != GRID:
-            from fastrain.rain.place.train import train_place
+    if settings.board:
+        require_board()
+    bench = Bench(run_path, device, group, say, progress, settings.board and group.first)
+    try:
+        with contextlib.ExitStack() as stack:
+            with group.first_fails_for_all():
+                if group.first and (run_path / FACTS).exists():
+                    raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
+                if group.first:
+                    stack.enter_context(occupied(run_path))
+            if settings.recipe != GRID:
+                from fastrain.rain.place.train import train_place
 
-            return train_place(archive, settings, bench)
-        return _train_grid(archive, settings, bench)
+                return train_place(archive, settings, bench)
+            return _train_grid(archive, settings, bench)
+    except RuntimeError as error:
+        if group.size > 1 and lost(error):
+            raise bench.gone(error) from None
+        raise
 
 
 def _silent(*_: object) -> None:
@@ -105,23 +113,26 @@ def _silent(*_: object) -> None:
 def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     began = time.monotonic()
     say, group = bench.say, bench.group
+    bench.shared(BATCH)
     coarseness = settings.coarseness or default_coarseness(archive)
     split = split_archive(archive)
     layout = split.layout.frames(archive.schema.axis.cadence)
     radar = Radar.of(archive.schema, coarseness, edges_of(archive, settings, say), layout, settings.truth)
-    allowed = _allowed(archive, coarseness, radar, settings, len(split.issues["calibrate"]))
+    allowed = _allowed(archive, coarseness, radar, settings, len(split.issues["calibrate"]), group)
     # A control must not know anything.
     asked: Start = "nothing" if settings.shuffle_truth else settings.start
     start, why = start_of(archive, split, asked, thresholds=len(radar.thresholds), width=settings.width)
-    threads = resolved(bench.run_path, "threads", partial(_threads, radar, settings, bench), group)
-    torch.set_num_threads(max(1, threads // local_processes()))
+    threads = resolved(bench.run_path, "threads", partial(_threads, radar, settings, bench, allowed), group)
+    threads = settings.threads or threads
+    torch.set_num_threads(min(threads, cores()))
     found = survey(archive, coarseness, split.issues["train"], radar, FRAMES_AT_MOST, bench.progress)
     found, radar = learnable(found, radar, say, keep=start is not None)
     say_choices(archive, coarseness, split, radar, say)
     say(why)
     plan = {**plan_of(archive, settings, radar, split, start), "threads": threads, "batch": BATCH}
-    if group.first:
-        begin_run(bench.run_path, plan)
+    with group.first_fails_for_all():
+        if group.first:
+            begin_run(bench.run_path, plan)
     issues, weights = _thinned(found, settings, say)
     if len(found.issues) < len(split.issues["train"]):
         say(f"{len(found.issues)} of {len(split.issues['train'])} training windows are looked at, evenly spaced.")
@@ -159,6 +170,7 @@ def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     windows.forget()
     give_free_memory_back()
     if not group.first:
+        group.same(None)  # until the run is whole: else whoever started this process would take it for done
         raise Done
     fitted = cast(RainNet, fitted)
     share, calibration = calibrate(fitted, windows, split.issues["calibrate"], long=long)
@@ -170,6 +182,7 @@ def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     )
     settled = Settled(fitted, steps, share, calibration, reference, decided, len(issues), time.monotonic() - began)
     keep_run(bench.run_path, archive, plan, settings, split, settled)
+    group.same(None)
     return open_run(bench.run_path)
 
 
@@ -179,8 +192,12 @@ def loss_of(model: nn.Module, batch: Batch, group: Group = ALONE) -> torch.Tenso
     return ordinal_loss(model(x, guess, known), outcome, weight, group.total)
 
 
-def _allowed(archive: Archive, coarseness: int, radar: Radar, settings: TrainSettings, calibrated: int) -> Allowed:
+def _allowed(
+    archive: Archive, coarseness: int, radar: Radar, settings: TrainSettings, calibrated: int, group: Group
+) -> Allowed:
     """Return how training keeps within the memory that it may take.
+
+    All processes compute again, or none does: batch norms would wait for the others in vain.
 
     Raises:
         TooBig: it cannot; the message names what can.
@@ -188,8 +205,11 @@ def _allowed(archive: Archive, coarseness: int, radar: Radar, settings: TrainSet
     memory = allowed_bytes(settings.memory)
     needs = grid_needs(archive, coarseness, radar, settings.width, calibrated=calibrated)
     allowed = Allowed.within(needs, memory)
+    needed = group.most(2 if allowed is None else int(allowed.lean))
+    if allowed is not None and needed < 2:
+        return replace(allowed, lean=bool(needed))
     if allowed is not None:
-        return allowed
+        raise RunError("Another process of this training has too little memory; it says how much.")
     others = [
         (c, grid_needs(archive, c, radar, settings.width, calibrated=calibrated).least)
         for c in (1, *archive.schema.coarseness)
@@ -198,23 +218,23 @@ def _allowed(archive: Archive, coarseness: int, radar: Radar, settings: TrainSet
     raise too_big(coarseness, needs.least, memory, others, "--recipe place, of one place alone")
 
 
-def _threads(radar: Radar, settings: TrainSettings, bench: Bench) -> int:
+def _threads(radar: Radar, settings: TrainSettings, bench: Bench, allowed: Allowed) -> int:
     """Return the number of threads that take a step fastest."""
     if settings.threads is not None or bench.device.type != "cpu":
         return settings.threads or 1
-    return choose_threads(trial_of(len(radar.thresholds), settings.width, BATCH), repeats=2)
+    maps = BATCH // 4 if allowed.lean else BATCH  # a step as it will be taken may take no more memory than that
+    return choose_threads(trial_of(len(radar.thresholds), settings.width, maps, bench.device), repeats=2)
 
 
-def trial_of(thresholds: int, width: int, maps: int) -> Callable[[], None]:
+def trial_of(thresholds: int, width: int, maps: int, device: torch.device) -> Callable[[], None]:
     """Return what takes a step of training on maps of nothing: what they hold does not matter to what they cost.
 
     Args:
         thresholds: how many.
         width: of the network.
         maps: of the batch, each of a whole crop.
+        device: that takes it.
     """
-    network = make_network(thresholds, width).train()
-    steering = adamw(network, 100)
     batch = (
         torch.randn(maps, channels_of(thresholds), CROP, CROP),
         torch.randn(maps, thresholds, len(GUESS_SPREAD), CROP, CROP),
@@ -222,7 +242,7 @@ def trial_of(thresholds: int, width: int, maps: int) -> Callable[[], None]:
         torch.zeros(maps, CROP, CROP, dtype=torch.int8),
         torch.ones(maps),
     )
-    return trial(network, steering, lambda: loss_of(network, batch))
+    return trial(make_network(thresholds, width), batch, loss_of, adamw, device)
 
 
 def _thinned(found: Survey, settings: TrainSettings, say: Say) -> tuple[ndarray, ndarray]:

@@ -17,9 +17,8 @@ from torch import nn
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError, TooBig, TooShort
 from fastrain.core.grid import Grid
-from fastrain.core.processes import local_processes
 from fastrain.engine.group import Done
-from fastrain.engine.threads import choose_threads
+from fastrain.engine.threads import choose_threads, cores
 from fastrain.nets.place_net import PlaceNet
 from fastrain.rain.budget import Batched, PlaceNeeds, allowed_bytes, place_needs, too_big
 from fastrain.rain.chances import Calibration
@@ -108,6 +107,7 @@ def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     began = time.monotonic()
     run_path, say, group = bench.run_path, bench.say, bench.group
     recipe, pixel = _recipe(settings, archive.schema.grid)
+    bench.shared(recipe.batch)
     coarseness = settings.coarseness or default_coarseness(archive)
     split = split_archive(archive)
     layout = split.layout.frames(archive.schema.axis.cadence)
@@ -117,25 +117,27 @@ def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     folder = run_path / FOLDER
     view = task.view(training=True)
     memory = _frames_memory(task)
-    threads = resolved(run_path, "threads", partial(_threads, task, view, bench), group)
-    torch.set_num_threads(max(1, threads // local_processes()))
+    threads = settings.threads or resolved(run_path, "threads", partial(_threads, task, view, bench), group)
+    torch.set_num_threads(min(threads, cores()))
     plan = {**plan_of(archive, settings, radar, split, None), "threads": threads, "batch": recipe.batch}
-    if group.first:
-        begin_run(run_path, plan, (STATE, f"{FOLDER}/{DONE}"))
+    with group.first_fails_for_all():
+        if group.first:
+            begin_run(run_path, plan, (STATE, f"{FOLDER}/{DONE}"))
     issues = {"train": split.issues["train"], "calibrate": evenly(split.issues["calibrate"], CALIBRATED_ON)}
     draws = np.random.default_rng(settings.seed).random(len(issues["train"]))
     wanted = Wanted(issues, draws, settings.keep_dry, settings.dry_below)
-    if group.first:
-        with Prepared(folder, view, radar) as prepared:
-            _room(run_path, prepared.bytes_at_most(wanted))
-            prepared.fill(archive, coarseness, wanted, memory, bench.progress)
-    group.same(None)  # the others wait for the windows, and find them in the same folder
+    with group.first_fails_for_all():  # the others wait for the windows, and find them in the same folder
+        if group.first:
+            with Prepared(folder, view, radar) as prepared:
+                _room(run_path, prepared.bytes_at_most(wanted))
+                prepared.fill(archive, coarseness, wanted, memory, bench.progress)
     with Prepared(folder, view, radar) as prepared:
         count, climatology = _climatology(prepared, radar, say)
         task = replace(task, radar=replace(radar, thresholds=radar.thresholds[:count]))
         looker, calm = (Looker(prepared, block, count, control=task.control) for block in ("train", "calibrate"))
         network, steps = _fitted(task, looker, bench)
         if not group.first:
+            group.same(None)  # until the run is whole: else whoever started this process would take it for done
             raise Done
         parts = parts_of_network(network)
         share, calibration = _calibrate(calm, parts, task)
@@ -145,6 +147,7 @@ def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     plan["thresholds"] = list(task.radar.thresholds)
     shutil.rmtree(folder)
     keep_run(run_path, archive, plan, settings, split, settled)
+    group.same(None)
     return open_run(run_path)
 
 
@@ -152,7 +155,7 @@ def _threads(task: Task, view: View, bench: Bench) -> int:
     """Return the number of threads that take a step fastest."""
     if task.settings.threads is not None or bench.device.type != "cpu":
         return task.settings.threads or 1
-    return choose_threads(trial_of(task, view), repeats=2)
+    return choose_threads(trial_of(task, view, bench.device), repeats=2)
 
 
 def batch_of_nothing(task: Task, view: View) -> PlaceBatch:
@@ -170,14 +173,11 @@ def batch_of_nothing(task: Task, view: View) -> PlaceBatch:
     )
 
 
-def trial_of(task: Task, view: View) -> Callable[[], None]:
+def trial_of(task: Task, view: View, device: torch.device) -> Callable[[], None]:
     """Return what takes a step of training on windows of nothing."""
     recipe, radar = task.recipe, task.radar
-    periods, thresholds = len(radar.layout.periods), len(radar.thresholds)
-    network = recipe.network(view, periods, thresholds, task.settings.width).train()
-    steering = recipe.steering(network, 2)
-    batch = batch_of_nothing(task, view)
-    return trial(network, steering, lambda: recipe.loss(network, batch))
+    network = recipe.network(view, len(radar.layout.periods), len(radar.thresholds), task.settings.width)
+    return trial(network, batch_of_nothing(task, view), recipe.loss, recipe.steering, device)
 
 
 def batched(task: Task, view: View) -> Batched:
@@ -212,7 +212,8 @@ def _frames_memory(task: Task) -> int:
 
 
 def _room(run_path: Path, needed: int) -> None:
-    free = shutil.disk_usage(run_path).free
+    held = sum(file.stat().st_size for file in (run_path / FOLDER).iterdir())  # of a run that is gone on with
+    free = shutil.disk_usage(run_path).free + held
     if needed > free:
         raise TooBig(
             f"{run_path}: the windows made ready take up to {needed / 1e9:.2g} GB of disk and {free / 1e9:.2g} GB are "
