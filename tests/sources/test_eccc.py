@@ -204,6 +204,10 @@ def test_the_ancestor_sees_the_same_rain_where_we_observe(data):
         ("CASAG", {49.0: 242}, {}),
         ("CASSU", {49.0: 386}, {-110.0: 254}),
         ("CASFT", {45.0: 245}, {}),
+        ("CASCL", {}, {-110.0: 244}),
+        ("CASFM", {}, {-110.0: 315}),
+        ("CASHP", {49.0: 298}, {}),
+        ("CASSF", {45.0: 401}, {}),
     ],
 )
 def test_the_borders_drawn_in_the_pictures_lie_where_the_grid_says(data, code, rows, columns):
@@ -217,6 +221,14 @@ def test_the_borders_drawn_in_the_pictures_lie_where_the_grid_says(data, code, r
     for longitude, column in columns.items():
         assert black[:, column].sum() > 120
         assert abs(frame.grid.pixel(site.latitude, longitude)[1] - column) <= 1
+
+
+def test_every_radar_of_the_folder_makes_an_archive_without_being_told_where_it_stands(data):
+    paths = sorted((data / "radar/eccc_2025-09-02").rglob("*0142*.gif"))
+    codes = {code_in_name(path.name) for path in paths}
+    assert len(codes) == 23
+    for code in codes:
+        assert site_of(code) is not None, code
 
 
 def test_an_unknown_radar_asks_for_its_place(franktown, tmp_path):
