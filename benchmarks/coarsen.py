@@ -2,7 +2,7 @@
 
     python benchmarks/coarsen.py [--to records/coarsen.json]
 
-Bytes of frames per second, one thread, best of five each, taken in turns; memory copy is numpy's into an array that is
+Bytes of frames per second, one thread, best of nine each, taken in turns; memory copy is numpy's into an array that is
 there already.
 """
 
@@ -43,7 +43,7 @@ def main() -> None:
             out = [np.zeros(shape, np.uint8) for _ in range(3)]
             _coarsen(level[:2], c, weights, *(array[:2] for array in out))
             copies, kernels = [], []
-            for _ in range(5):
+            for _ in range(9):
                 began = time.perf_counter()
                 np.copyto(copy, level)
                 copies.append(time.perf_counter() - began)

@@ -37,7 +37,7 @@ def random_levels(shape, seed, unseen=0.2, highest=144):
 
 @pytest.mark.parametrize("coarseness", [1, 2, 3, 4, 7, 15])
 @pytest.mark.parametrize("weights", [LEVELS, RATES], ids=["level", "rain_rate"])
-@pytest.mark.parametrize("shape", [(3, 24, 24), (2, 31, 17), (1, 1, 5)])
+@pytest.mark.parametrize("shape", [(3, 24, 24), (2, 31, 17), (1, 1, 5), (2, 28, 588), (1, 13, 661)])
 def test_the_kernel_agrees_with_the_obvious_version(coarseness, weights, shape):
     level = random_levels(shape, seed=coarseness)
     maximum, ratio, observed = coarsen(level, coarseness, weights=weights)

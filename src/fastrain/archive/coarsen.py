@@ -7,17 +7,25 @@ nearest, so within max / 510. A block at the edge counts only its pixels inside 
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numba import int32, njit, uint8, uint16, uintp
+from llvmlite import ir
+from numba import int32, njit, types, uint8, uint32, uintp
+from numba.extending import intrinsic
 from numpy import ndarray
 
 from fastrain.core.errors import SettingError
 from fastrain.core.levels import NOT_OBSERVED, LevelTable
 
 MOST_COARSE = 15  # a block's observed pixels are counted in one byte: 15² < 255
+LANES = 32  # blocks that are coarsened together
+AHEAD = 8192  # bytes that are asked for before they are needed
+CACHE_LINE = 64  # bytes
 
 Average = Literal["level", "rain_rate"]
 
@@ -64,148 +72,129 @@ def average_weights(average: Average, table: LevelTable) -> Float[ndarray, 256]:
 
 
 def _coarsen(level: ndarray, c: int, weights: ndarray, maximum: ndarray, ratio: ndarray, observed: ndarray) -> None:
-    """Coarsen frame by frame: fold c rows into one, then c columns, then go into the wet blocks for their mean."""
-    frames, height, width = level.shape
+    """Coarsen all frames as one tall picture where whole blocks fill a frame, else frame by frame, filled up."""
+    height, width = level.shape[1:]
     rows, columns = maximum.shape[1:]
-    whole = (rows * c, columns * c) == (height, width)
+    coarsen_picture = _kernel(c)
+    if (rows * c, columns * c) == (height, width) and columns >= LANES:
+        flat = (array.reshape(-1) for array in (maximum, ratio, observed))
+        coarsen_picture(level.reshape(-1), len(level) * rows, columns, weights, *flat)
+        return
     # Pixels beyond the picture's edge are as good as not observed.
-    frame = np.empty((0, 0), np.uint8) if whole else np.full((rows * c, columns * c), NOT_OBSERVED, np.uint8)
-    top, hidden = (np.empty(rows * columns * c, np.uint8) for _ in range(2))
-    pairs = np.empty(top.size // 2, np.uint16)
-    highest = np.zeros((rows * columns + 7) // 8 * 8, np.uint8)
-    unseen = np.empty(rows * columns, np.uint8)
-    wet = np.empty(highest.size + 8, np.uint32)
-    area = np.uint8(c * c)
-    for t in range(frames):
-        if not whole:
-            frame[:height, :width] = level[t]
-        pixels = level[t] if whole else frame
-        _fold(pixels, c, top.reshape(rows, -1), hidden.reshape(rows, -1))
-        _across(top, hidden, c, pairs, highest[: unseen.size], unseen)
-        _mark(highest, unseen, area, maximum[t].reshape(-1), observed[t].reshape(-1))
-        ratio[t] = 0
-        _means(pixels, c, weights, highest, highest.view(np.uint64), wet, observed[t], ratio[t])
+    wide = max(columns, LANES)
+    frame = np.full((rows * c, wide * c), NOT_OBSERVED, np.uint8)
+    out = [np.empty((rows, wide), np.uint8) for _ in range(3)]
+    for t in range(len(level)):
+        frame[:height, :width] = level[t]
+        coarsen_picture(frame.reshape(-1), rows, wide, weights, *(array.reshape(-1) for array in out))
+        maximum[t], ratio[t], observed[t] = (array[:, :columns] for array in out)
 
 
-def _across(top: ndarray, hidden: ndarray, c: int, pairs: ndarray, highest: ndarray, unseen: ndarray) -> None:
-    """Reduce each c neighbours of a folded row; two and four as the halves of wider numbers, which is quicker."""
-    if c == 3:
-        _thirds_maximum(top, highest)
-        _thirds_sum(hidden, unseen)
-        return
-    if c not in (2, 4):
-        _neighbours_maximum(top, c, highest)
-        _neighbours_sum(hidden, c, unseen)
-        return
-    for _ in range(c // 4):
-        _halves_maximum(top.view(np.uint16), pairs)
-        top = pairs.astype(np.uint8)
-        _halves_sum(hidden.view(np.uint16), pairs)
-        hidden = pairs.astype(np.uint8)
-    count = highest.size
-    _halves_maximum(top.view(np.uint16), pairs)
-    highest[:] = pairs[:count]
-    _halves_sum(hidden.view(np.uint16), pairs)
-    unseen[:] = pairs[:count]
+@cache
+def _kernel(c: int) -> Any:
+    """Return the compiled loop over blocks of one coarseness: LANES of them at once, then the wet ones singly."""
+    edge = int(c)
 
-
-# The compiled loops. Each does one thing, because only such loops become vector instructions: all in one is ten times
-# slower, and so is one function that calls them (measured; LOG.md).
-
-
-@njit(nogil=True, cache=True)
-def _fold(pixels, c, top, hidden):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for row in range(top.shape[0]):
-        for x in range(top.shape[1]):
-            value = pixels[row * c, x]
-            unseen = uint8(value == uint8(255))
-            top[row, x] = uint8(value + unseen)  # 255 wraps round to 0
-            hidden[row, x] = unseen
-        for y in range(row * c + 1, row * c + c):
-            for x in range(top.shape[1]):
-                value = pixels[y, x]
-                unseen = uint8(value == uint8(255))
-                value = uint8(value + unseen)
-                top[row, x] = value if value > top[row, x] else top[row, x]
-                hidden[row, x] = uint8(hidden[row, x] + unseen)
-
-
-@njit(nogil=True, cache=True)
-def _halves_maximum(values, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for x in range(values.size):
-        first, second = uint16(values[x] & uint16(255)), uint16(values[x] >> uint16(8))
-        out[x] = first if first > second else second
-
-
-@njit(nogil=True, cache=True)
-def _halves_sum(values, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for x in range(values.size):
-        out[x] = uint16(uint16(values[x] & uint16(255)) + uint16(values[x] >> uint16(8)))
-
-
-@njit(nogil=True, cache=True)
-def _thirds_maximum(values, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for x in range(out.size):
-        first, second, third = values[3 * x], values[3 * x + 1], values[3 * x + 2]
-        most = first if first > second else second
-        out[x] = most if most > third else third
-
-
-@njit(nogil=True, cache=True)
-def _thirds_sum(values, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for x in range(out.size):
-        out[x] = uint8(uint8(values[3 * x] + values[3 * x + 1]) + values[3 * x + 2])
-
-
-@njit(nogil=True, cache=True)
-def _neighbours_maximum(values, c, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for x in range(out.size):
-        out[x] = values[x * c]
-    for i in range(1, c):
-        for x in range(out.size):
-            value = values[x * c + i]
-            out[x] = value if value > out[x] else out[x]
-
-
-@njit(nogil=True, cache=True)
-def _neighbours_sum(values, c, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for x in range(out.size):
-        out[x] = values[x * c]
-    for i in range(1, c):
-        for x in range(out.size):
-            out[x] = uint8(out[x] + values[x * c + i])
-
-
-@njit(nogil=True, cache=True)
-def _mark(highest, unseen, area, maximum, observed):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for x in range(maximum.size):
-        maximum[x] = uint8(255) if unseen[x] == area else highest[x]
-    for x in range(maximum.size):
-        observed[x] = uint8(area - unseen[x])
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _means(pixels, c, weights, highest, words, wet, observed, ratio):  # type: ignore[no-untyped-def]  # pragma: no cover
     # Unsigned indices throughout: signed ones are looked at for being negative, which takes longer than the arithmetic.
-    found = uintp(0)
-    for word in range(words.size):
-        if words[word] != 0:  # one of eight blocks is wet
-            for i in range(8):
-                x = uintp(8 * word + i)
-                wet[found] = x
-                found += uintp(highest[x] != 0)
-    columns, edge = uintp(ratio.shape[1]), uintp(c)
-    row, first = uintp(0), uintp(0)  # first: of the blocks in this row
-    for i in range(found):
-        block = uintp(wet[uintp(i)])
-        while block >= first + columns:
-            row += uintp(1)
-            first += columns
-        column = uintp(block - first)
-        total = 0.0
-        for y in range(uintp(row * edge), uintp(row * edge + edge)):
-            for x in range(uintp(column * edge), uintp(column * edge + edge)):
-                total += weights[pixels[uintp(y), uintp(x)]]
-        # Half up, so that the byte does not depend on the platform's rounding of ties.
-        share = 255.0 * total / (observed[row, column] * weights[highest[block]])
-        ratio[row, column] = uint8(int32(share + 0.5))
+    @njit(nogil=True, cache=True, error_model="numpy")
+    def coarsen_picture(pixels, rows, columns, weights, maximum, ratio, observed):  # type: ignore[no-untyped-def]  # pragma: no cover
+        width, step, lanes = uintp(columns * edge), uintp(edge), uintp(LANES)
+        for row in range(uintp(rows)):
+            top, first = uintp(uintp(row) * width * step), uintp(uintp(row) * uintp(columns))
+            for segment in range(uintp((columns + LANES - 1) // LANES)):
+                # The last one begins earlier where it would reach beyond the row, and does some blocks again.
+                column = min(uintp(segment) * lanes, uintp(columns) - lanes)
+                corner, block = top + column * step, first + column
+                wet = _blocks(edge, pixels, corner, width, maximum, ratio, observed, block)
+                while wet:
+                    i = _lowest(wet)
+                    wet &= wet - uint32(1)
+                    total = 0.0
+                    for y in range(step):
+                        for x in range(step):
+                            total += weights[pixels[corner + i * step + uintp(y) * width + uintp(x)]]
+                    # Half up, so that the byte does not depend on the platform's rounding of ties.
+                    share = 255.0 * total / (observed[block + i] * weights[maximum[block + i]])
+                    ratio[block + i] = uint8(int32(share + 0.5))
+
+    return coarsen_picture
+
+
+# What follows says in LLVM's own words what its compiler does not find by itself (LOG.md): loops over bytes whose
+# neighbours are reduced. It holds for any processor; where vectors are shorter, the compiler takes more of them.
+
+_BYTE, _INDEX, _MASK = ir.IntType(8), ir.IntType(32), ir.IntType(32)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def _blocks(typing, edge, pixels, corner, width, maximum, ratio, observed, block):  # type: ignore[no-untyped-def]
+    """Write maximum, observed pixels and no mean of LANES neighbouring blocks; return which are wet, a bit each.
+
+    A level plus one, in a byte, is 0 where it is not observed and rises with the rain elsewhere: the greatest of a
+    block's, less one, is its maximum, or 255 again.
+    """
+    c = edge.literal_value
+    signature = types.uint32(edge, pixels, types.uintp, types.uintp, maximum, ratio, observed, types.uintp)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, pixels, corner, width, maximum, ratio, observed, block = args
+        arrays = dict(zip((1, 4, 5, 6), (pixels, maximum, ratio, observed), strict=True))
+        data = {i: context.make_array(signature.args[i])(context, builder, array).data for i, array in arrays.items()}
+        wide, lanes = ir.VectorType(_BYTE, c * LANES), ir.VectorType(_BYTE, LANES)
+
+        def at(pointer: Any, index: Any, kind: Any) -> Any:
+            return builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
+
+        def greater(a: Any, b: Any) -> Any:
+            return builder.select(builder.icmp_unsigned(">", a, b), a, b)
+
+        most = counted = None
+        for y in range(c):
+            index = builder.add(corner, builder.mul(width, ir.Constant(width.type, y)))
+            for x in range(0, c * LANES, CACHE_LINE):
+                _prefetch(builder, builder.gep(data[1], [builder.add(index, ir.Constant(width.type, AHEAD + x))]))
+            raised = builder.add(builder.load(at(data[1], index, wide), align=1), ir.Constant(wide, [1] * c * LANES))
+            seen = builder.zext(builder.icmp_unsigned("!=", raised, ir.Constant(wide, [0] * c * LANES)), wide)
+            most = raised if most is None else greater(most, raised)
+            counted = seen if counted is None else builder.add(counted, seen)
+        highest, total = (
+            _every(builder, values, c, join) for values, join in ((most, greater), (counted, builder.add))
+        )
+        builder.store(builder.sub(highest, ir.Constant(lanes, [1] * LANES)), at(data[4], block, lanes), align=1)
+        builder.store(ir.Constant(lanes, [0] * LANES), at(data[5], block, lanes), align=1)
+        builder.store(total, at(data[6], block, lanes), align=1)
+        return builder.bitcast(builder.icmp_unsigned(">", highest, ir.Constant(lanes, [1] * LANES)), _MASK)
+
+    return signature, generate
+
+
+def _every(builder: Any, values: Any, c: int, join: Callable[[Any, Any], Any]) -> Any:
+    """Return each c neighbours of a vector joined; by halves as long as that goes, which costs least."""
+    while c > 1:
+        step = 2 if c % 2 == 0 else c
+        count = values.type.count // step
+        parts = []
+        for x in range(step):
+            chosen = ir.Constant(ir.VectorType(_INDEX, count), list(range(x, count * step, step)))
+            parts.append(builder.shuffle_vector(values, ir.Constant(values.type, ir.Undefined), chosen))
+        values, c = functools.reduce(join, parts), c // step
+    return values
+
+
+def _prefetch(builder: Any, pointer: Any) -> None:
+    """Ask for what lies at an address, to read it soon; one that is nobody's is passed over."""
+    number = ir.IntType(32)
+    function = builder.module.declare_intrinsic(
+        "llvm.prefetch", [pointer.type], ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+    )
+    builder.call(function, [pointer, number(0), number(3), number(1)])
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _lowest(typing, mask):  # type: ignore[no-untyped-def]
+    """Return the number of a mask's lowest bit."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(builder.cttz(args[0], ir.IntType(1)(1)), context.get_value_type(types.uintp))
+
+    return types.uintp(types.uint32), generate
