@@ -32,7 +32,7 @@ def loss(network, batch):
     return (network(batch[0]).float() - batch[1]).square().mean()
 
 
-SETTINGS = FitSettings(steps=80, clip=1.0, bf16=False, checkpoint_seconds=0.0)
+SETTINGS = FitSettings(steps=80, clip=1.0, checkpoint_seconds=0.0)
 
 
 def fitted_by_adamw(network, settings=SETTINGS, learning_rate=0.02, span=10, loss=loss, **more):
@@ -139,7 +139,7 @@ def test_what_drops_out_after_a_kill_is_what_would_have_dropped_out(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_told_to_leave_saves_its_last_step(tmp_path, number):
     whole = fitted_by_adamw(model())
-    settings = FitSettings(steps=80, clip=1.0, bf16=False, checkpoint_seconds=1e9)
+    settings = FitSettings(steps=80, clip=1.0, checkpoint_seconds=1e9)
     before = signal.getsignal(number)
 
     def tell(done, total, value):
@@ -189,7 +189,7 @@ def test_until_an_average_has_started_the_network_stands_for_itself():
     network = model()
     steering = adamw(network, 20, learning_rate=0.02)
     average = MovingAverage(network, lambda step: 0.9, start=50)
-    fitted = fit(network, draw, loss, steering, FitSettings(steps=20, bf16=False), average=average)
+    fitted = fit(network, draw, loss, steering, FitSettings(steps=20), average=average)
     assert fitted is network
 
 
@@ -220,8 +220,8 @@ def test_a_look_at_many_steps_gives_their_mean_and_a_killed_run_the_same(tmp_pat
             fit(network, draw, loss, steering, settings, state=state, progress=look)
         return seen
 
-    each = means(FitSettings(steps=30, bf16=False, checkpoint_seconds=1e9))
-    settings = FitSettings(steps=30, bf16=False, checkpoint_seconds=0.0, look_every=10)
+    each = means(FitSettings(steps=30, checkpoint_seconds=1e9))
+    settings = FitSettings(steps=30, checkpoint_seconds=0.0, look_every=10)
     whole = means(settings)
     checkpoint.remove(tmp_path / "10.pt")
     assert whole[0] < each[0] and len(whole) == 3

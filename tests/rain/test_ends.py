@@ -82,7 +82,7 @@ def fitted(path, monkeypatch, full):
             whole(*args, **kw)
 
         monkeypatch.setattr(checkpoint, "save", save)
-    settings = FitSettings(steps=40, bf16=False, checkpoint_seconds=0.0)
+    settings = FitSettings(steps=40, checkpoint_seconds=0.0)
     draw = torch.Generator()
     fit(
         model,

@@ -21,6 +21,7 @@ from fastrain.engine.averaging import Averaging
 from fastrain.engine.group import ALONE, Group, Lost, lost
 from fastrain.engine.leaving import Interrupted, Leaving, Left
 from fastrain.engine.optimizers import Steering
+from fastrain.engine.precision import Precision, computing
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class FitSettings:
     Attributes:
         steps: of the optimisers.
         clip: largest norm of a step's gradient.
-        bf16: compute in bfloat16 where the device is fast at it; weights stay float32.
+        precision: that the network computes in; its weights are float32 always.
         checkpoint_seconds: at least between two checkpoints, and more where writing one takes over a hundredth of that;
             0 writes one at every look.
         look_every: steps between two looks at the loss; a look waits for the device.
@@ -38,7 +39,7 @@ class FitSettings:
 
     steps: int
     clip: float | None = None
-    bf16: bool = True
+    precision: Precision = "float32"
     checkpoint_seconds: float = 1.0
     look_every: int = 1
 
@@ -116,7 +117,7 @@ def _fit(
                     kept.save(step, smooth)
                 raise Left(leaving.asked or 0) from None
             steering.prepare(step)
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=settings.bf16):
+            with computing(device, settings.precision):
                 value = loss(model, batch)
             unseen.append(value.detach())
             ends = step + 1 == settings.steps

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
+from fastrain.engine.precision import Precision, number_of
 from fastrain.engine.schedule import triangle
 
 Schedule = Callable[[int], float]
@@ -77,11 +78,19 @@ class Muon(torch.optim.Optimizer):
         parameters: of two dimensions or more; a convolution's filters are the rows of a matrix.
         lr: of the orthogonal update.
         momentum: Nesterov's.
+        precision: that the update is turned in.
     Source: Jordan et al. (2024), "Muon"; cifar10-airbench for the norms and for three iterations.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.6) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.6,
+        precision: Precision = "bfloat16",
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
+        self.precision: Precision = precision
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -96,17 +105,19 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"].mul_(group["momentum"]).add_(weight.grad)
                 ahead = weight.grad.add(state["momentum"], alpha=group["momentum"])
                 weight.mul_(len(weight) ** 0.5 / weight.norm())
-                update = orthogonalised(ahead.reshape(len(ahead), -1)).view_as(weight)
+                update = orthogonalised(ahead.reshape(len(ahead), -1), precision=self.precision).view_as(weight)
                 weight.add_(update, alpha=-group["lr"])
 
 
-def orthogonalised(matrix: Float[Tensor, "rows columns"], iterations: int = 3) -> Float[Tensor, "rows columns"]:
+def orthogonalised(
+    matrix: Float[Tensor, "rows columns"], iterations: int = 3, precision: Precision = "bfloat16"
+) -> Float[Tensor, "rows columns"]:
     """Return a matrix with the same singular vectors, its singular values brought near to one.
 
-    Source: Jordan et al. (2024), a Newton-Schulz iteration of the fifth order, in bfloat16.
+    Source: Jordan et al. (2024), a Newton-Schulz iteration of the fifth order, in bfloat16 where that is fast.
     """
     a, b, c = _QUINTIC
-    x = matrix.bfloat16()
+    x = matrix.to(number_of(precision))
     x = x / (x.norm() + 1e-7)  # no singular value is above one
     tall = x.size(0) > x.size(1)
     if tall:

@@ -22,6 +22,7 @@ from fastrain.engine.ablation import ratios
 from fastrain.engine.averaging import Average
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import adamw
+from fastrain.engine.precision import computing, fast_precision
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import Batch, turn
 from fastrain.rain.cuts import Scale, Variant, Window, middle_of, radar_of, shown, window_of
@@ -69,7 +70,8 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
     draw = Drawn(windows["train"], variant, scale)
     steering = adamw(network, scale.steps, learning_rate=3e-3)
     average = Average(network, max(20, scale.steps // 8))
-    fitted = cast(RainNet, fit(network, draw.batch, loss_of, steering, FitSettings(scale.steps, 1.0), average=average))
+    settings = FitSettings(scale.steps, clip=1.0, precision=fast_precision("cpu"))
+    fitted = cast(RainNet, fit(network, draw.batch, loss_of, steering, settings, average=average))
     parts = {name: [predict_parts_of(fitted, w) for w in windows[name]] for name in ("calibrate", "test")}
     long = split.is_long("calibrate", radar.cadence)
     share, calibration = settle(parts["calibrate"], [w.outcome for w in windows["calibrate"]], long=long)
@@ -142,7 +144,7 @@ def _step_of(variant: Variant, scale: Scale, radar: Radar) -> Callable[[], objec
     )
 
     def step() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with computing("cpu"):
             value = loss_of(network, batch)
         value.backward()  # type: ignore[no-untyped-call]
         steering.step()

@@ -19,6 +19,7 @@ from fastrain.engine.fit import FitSettings, Loss, fit
 from fastrain.engine.group import ALONE, Group, Lost
 from fastrain.engine.journal import Journal
 from fastrain.engine.optimizers import Steering
+from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.rain.new_run import PLAN, Progress, Say
 from fastrain.rain.run import LOG, STATE
 
@@ -52,6 +53,10 @@ class Bench:
             f"checkpoint, with as many processes or with others, unless the other one says why not "
             f"({first_line(error)})."
         )
+
+    def precision(self) -> Precision:
+        """Return what the run computes in: what its device is fast at when it is created, and the same ever after."""
+        return resolved(self.run_path, "precision", lambda: fast_precision(self.device.type), self.group)
 
     def shared(self, samples: int) -> None:
         """See that every process gets a part of a step's samples.
@@ -100,7 +105,7 @@ class Bench:
                 lambda step: tuple(part.to(self.device, non_blocking=True) for part in draw(step)),
                 loss,
                 steering(network, steps),
-                FitSettings(steps=steps, clip=1.0),
+                FitSettings(steps=steps, clip=1.0, precision=self.precision()),
                 average=Average(network, max(20, steps // 8)) if averaged else None,
                 state=self.run_path / STATE,
                 progress=lambda done, total, loss: self.progress(done, total, journal.note(done, total, loss)),
@@ -146,7 +151,7 @@ def trial(
 
     def step() -> None:
         steered.prepare(0)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with computing(device):
             value = loss(network, batch)
         value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

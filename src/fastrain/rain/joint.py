@@ -28,6 +28,7 @@ from fastrain.core.levels import NOT_OBSERVED
 from fastrain.engine.averaging import Average
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import adamw
+from fastrain.engine.precision import fast_precision
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import BATCH, CROP, Batch, turn
 from fastrain.rain.inputs import Radar, Truth, happened, make_inputs
@@ -220,7 +221,7 @@ def fit_joint(
             draws.batch,
             loss_of,
             adamw(network, steps),
-            FitSettings(steps=steps, clip=1.0, look_every=20),
+            FitSettings(steps=steps, clip=1.0, precision=fast_precision("cpu"), look_every=20),
             average=Average(network, max(20, steps // 8)),
             progress=progress,
         )

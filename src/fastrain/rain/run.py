@@ -21,6 +21,7 @@ from fastrain.core.errors import ArchiveError, RunError, SettingError, first_lin
 from fastrain.core.grid import Grid
 from fastrain.core.time import parse_time
 from fastrain.engine import checkpoint
+from fastrain.engine.precision import computing
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.chances import Calibration
 from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Inputs, Radar, Truth, channels_of
@@ -311,7 +312,7 @@ def predict_parts(
     device = next(network.parameters()).device
     for p in range(len(inputs.known)):
         x, guess, known = (part[p : p + 1].to(device).float() for part in (inputs.x, inputs.guess, inputs.known))
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with computing(device):
             out.append([part.float().cpu() for part in network.parts(x, guess, known)])
     straight, learned = (torch.cat(parts).numpy() for parts in zip(*out, strict=True))
     return straight, learned

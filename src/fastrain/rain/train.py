@@ -129,7 +129,12 @@ def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     found, radar = learnable(found, radar, say, keep=start is not None)
     say_choices(archive, coarseness, split, radar, say)
     say(why)
-    plan = {**plan_of(archive, settings, radar, split, start), "threads": threads, "batch": BATCH}
+    plan = {
+        **plan_of(archive, settings, radar, split, start),
+        "threads": threads,
+        "precision": bench.precision(),
+        "batch": BATCH,
+    }
     with group.first_fails_for_all():
         if group.first:
             begin_run(bench.run_path, plan)

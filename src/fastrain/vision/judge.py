@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastrain.core.shapes import Float, Int, UInt8
 from fastrain.engine.batches import normalised
+from fastrain.engine.precision import computing
 
 Views = Literal["one", "mirrored", "mirrored and moved"]
 
@@ -27,7 +28,7 @@ def logits(network: nn.Module, x: Float[Tensor, "batch channel y x"], views: Vie
     Source: cifar10-airbench.
     """
     network.eval()
-    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+    with computing(x.device):
         return over_views(network, x, views)
 
 

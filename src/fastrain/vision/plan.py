@@ -12,6 +12,7 @@ import torch
 
 from fastrain.core.memory import peak_bytes
 from fastrain.engine.batches import Batches
+from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset
 from fastrain.vision.recipes import Recipe
@@ -47,17 +48,19 @@ class Probe:
         recipe: as settled for the data.
         data: see there.
         device: that trains.
+        precision: that it computes in; what the device is fast at if None.
     """
 
-    def __init__(self, recipe: Recipe, data: Dataset, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, data: Dataset, device: torch.device, precision: Precision | None = None) -> None:
         self.recipe, self.data, self.device = recipe, data, device
+        self.precision: Precision = precision or fast_precision(device.type)
         images = data.train.images
         some = min(len(images), recipe.batch)
         values, labels = (torch.from_numpy(part[:some]).to(device) for part in (images, data.train.labels))
         self.network = ImageNet(images.shape[-1], len(data.classes), recipe.net).to(device)
         per_epoch = max(1, len(images) // recipe.batch)
         self.steps = ceil(recipe.epochs * per_epoch)
-        self.steering = steering_of(self.network, recipe, self.steps, per_epoch)
+        self.steering = steering_of(self.network, recipe, self.steps, per_epoch, self.precision)
         self.average = average_of(self.network, recipe.averages, self.steps, per_epoch)
         share = partial(share_of_edge, recipe.edges, self.steps) if recipe.edges else None
         self.batches = Batches(
@@ -70,7 +73,7 @@ class Probe:
         self.network.train()
         batch = self.batches.batch(at)
         self.steering.prepare(at)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with computing(self.device, self.precision):
             loss = loss_of(self.network, batch, smoothing=self.recipe.smoothing, scale=self.recipe.loss_scale)
         loss.backward()  # type: ignore[no-untyped-call]
         self.steering.step()

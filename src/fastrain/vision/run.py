@@ -20,6 +20,7 @@ from fastrain.core.memory import available_bytes, keep_all_memory, peak_bytes
 from fastrain.core.shapes import Float, UInt8
 from fastrain.core.version import version
 from fastrain.engine import checkpoint
+from fastrain.engine.precision import Precision, fast_precision
 from fastrain.engine.threads import choose_threads
 from fastrain.nets.image_net import ImageNet, NetSettings
 from fastrain.vision.datasets import Dataset, Split
@@ -167,7 +168,7 @@ def train_run(
         raise RunError(f"{path}: holds a finished run; name another --run, or remove it.")
     with occupied(path):
         keep_all_memory()
-        threads, curve = _prepare(path, data, recipe, seed, threads, device, say, planned)
+        threads, precision, curve = _prepare(path, data, recipe, seed, threads, device, say, planned)
         torch.set_num_threads(threads)
         before = curve[-1] if curve else None
         with (path / CURVE).open("a", encoding="utf-8") as file:
@@ -186,12 +187,21 @@ def train_run(
                     file.flush()
                 progress(epoch)
 
-            trained = train(data, recipe, seed=seed, device=device, look=True, state=path / STATE, progress=keep)
+            trained = train(
+                data,
+                recipe,
+                seed=seed,
+                device=device,
+                precision=precision,
+                look=True,
+                state=path / STATE,
+                progress=keep,
+            )
         with told_plainly(data.name):
             out = _test_logits(trained, data.test, recipe, device)
         found = judged(out, data.test.labels)
         chances = chances_at(out, found.temperature)
-        run = ImageRun(path, _facts(data, recipe, seed, threads, device, trained, found, curve))
+        run = ImageRun(path, _facts(data, recipe, seed, threads, precision, device, trained, found, curve))
         # run.json comes last, so that a run that has it is whole; a kill before goes on from the checkpoint.
         checkpoint.save(path / WEIGHTS, {name: value.cpu() for name, value in trained.network.state_dict().items()})
         report(run, found, chances)
@@ -217,8 +227,12 @@ def _prepare(
     device: torch.device,
     say: Say,
     planned: Callable[[Plan], None],
-) -> tuple[int, list[Epoch]]:
-    """Make the run's folder, or see that it holds the same run, unfinished; return its threads and how far it got."""
+) -> tuple[int, Precision, list[Epoch]]:
+    """Make the run's folder, or see that it holds the same run, unfinished.
+
+    Returns:
+        Its threads, what it computes in, and how far it got.
+    """
     path.mkdir(parents=True, exist_ok=True)
     asked = {"data": data.identity, "recipe": asdict(recipe), "seed": seed, "device": device.type}
     marker = path / PLAN
@@ -227,7 +241,8 @@ def _prepare(
     begun = step > 0
     if begun and kept is None:
         raise RunError(f"{path}: holds a checkpoint, and its {PLAN} cannot be read; {_ANEW}.")
-    if kept is not None and begun and {**kept, "threads": None} != {**_plain(asked), "threads": None}:
+    resolved = {"threads": None, "precision": None}  # when the run was created, and kept with it
+    if kept is not None and begun and {**kept, **resolved} != {**_plain(asked), **resolved}:
         raise RunError(
             f"{path}: holds an unfinished run of other images or settings; name another --run, or remove it."
         )
@@ -238,8 +253,11 @@ def _prepare(
             f"{data.name}: training needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "smaller images (--edge) need less."
         )
+    precision = fast_precision(device.type)
+    if kept is not None and begun:
+        precision = kept.get("precision", "bfloat16")
     with told_plainly(data.name):
-        probe = Probe(recipe, data, device)
+        probe = Probe(recipe, data, device, precision)
         if kept is not None and begun:
             threads = int(kept["threads"])
         elif threads is None:
@@ -248,15 +266,15 @@ def _prepare(
         plan = probe.plan()
         del probe
     planned(plan)
-    write_whole(marker, json.dumps({**_plain(asked), "threads": threads}, indent=1) + "\n")
+    write_whole(marker, json.dumps({**_plain(asked), "threads": threads, "precision": precision}, indent=1) + "\n")
     if not begun:
         (path / CURVE).unlink(missing_ok=True)
-        return threads, []
+        return threads, precision, []
     say(f"{path}: goes on from step {step} of {plan.steps}, with {threads} thread{'s' if threads > 1 else ''}.")
     per_epoch = max(1, len(data.train.labels) // recipe.batch)
     curve = _curve(path / CURVE, step / per_epoch)
     write_whole(path / CURVE, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in curve))
-    return threads, curve
+    return threads, precision, curve
 
 
 _ANEW = "remove the folder to begin anew, or name another --run"
@@ -303,6 +321,7 @@ def _facts(
     recipe: Recipe,
     seed: int,
     threads: int,
+    precision: Precision,
     device: torch.device,
     trained: Trained,
     found: Judgement,
@@ -327,6 +346,7 @@ def _facts(
         "seed": seed,
         "device": device.type,
         "threads": threads,
+        "precision": precision,
         "weights": sum(p.numel() for p in trained.network.parameters()),
         "temperature": found.temperature,
         "judged": {

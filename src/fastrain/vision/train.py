@@ -22,6 +22,7 @@ from fastrain.engine.averaging import MovingAverage
 from fastrain.engine.batches import Batch, Batches, normalised
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import Muon, Schedule, Steering
+from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.engine.schedule import falling, triangle
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, Split
@@ -85,6 +86,7 @@ def train(
     *,
     seed: int,
     device: torch.device,
+    precision: Precision | None = None,
     look: bool = False,
     state: Path | None = None,
     progress: Callable[[Epoch], None] = lambda _: None,
@@ -96,6 +98,7 @@ def train(
         recipe: see there.
         seed: of everything that is drawn.
         device: that trains.
+        precision: that the network computes in; what the device is fast at if None.
         look: judge the test images after every epoch too; its time is not counted.
         state: file of the checkpoint; a killed run of the same data and recipe goes on from it.
         progress: called at every epoch's end.
@@ -106,7 +109,7 @@ def train(
         TooBig: it does not fit into memory.
     """
     with told_plainly(data.name):
-        return _train(data, recipe, seed, device, look, state, progress)
+        return _train(data, recipe, seed, device, precision or fast_precision(device.type), look, state, progress)
 
 
 def _train(
@@ -114,6 +117,7 @@ def _train(
     recipe: Recipe,
     seed: int,
     device: torch.device,
+    precision: Precision,
     look: bool,
     state: Path | None,
     progress: Callable[[Epoch], None],
@@ -137,7 +141,7 @@ def _train(
     running: nn.Module = network
     compile_seconds = 0.0
     if recipe.compile:
-        running, compile_seconds = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss)
+        running, compile_seconds = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss, precision)
     clock = _Clock(device)
     share = partial(share_of_edge, recipe.edges, steps) if recipe.edges else None
     batches = Batches(
@@ -168,8 +172,8 @@ def _train(
         network,
         batches.batch,
         lambda _, batch: loss(running, batch),
-        steering_of(network, recipe, steps, per_epoch),
-        FitSettings(steps, bf16=True, look_every=per_epoch),
+        steering_of(network, recipe, steps, per_epoch, precision),
+        FitSettings(steps, precision=precision, look_every=per_epoch),
         average=average,
         state=state,
         progress=at,
@@ -201,6 +205,7 @@ def _compiled(
     recipe: Recipe,
     shape: tuple[int, ...],
     loss: Callable[[nn.Module, Batch], Tensor],
+    precision: Precision,
 ) -> tuple[nn.Module, float]:
     """Return a network compiled for every size of batch of a run, its weights untouched, and the seconds it took.
 
@@ -209,6 +214,7 @@ def _compiled(
         recipe: see there.
         shape: of a batch of images: (image, y, x, channel).
         loss: of a network on a batch.
+        precision: that it computes in.
     """
     began = time.perf_counter()
     running = cast(nn.Module, torch.compile(network, backend=BACKEND, dynamic=False))
@@ -226,7 +232,7 @@ def _compiled(
                 values.contiguous(memory_format=torch.channels_last),
                 torch.zeros(size, dtype=torch.long, device=device),
             )
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with computing(device, precision):
                 value = loss(running, batch)
             value.backward()  # type: ignore[no-untyped-call]
     bias.requires_grad_(True)
@@ -274,13 +280,15 @@ def loss_of(network: nn.Module, batch: Batch, *, smoothing: float, scale: float 
     return loss * scale
 
 
-def steering_of(network: ImageNet, recipe: Recipe, steps: int, per_epoch: int) -> Steering:
+def steering_of(
+    network: ImageNet, recipe: Recipe, steps: int, per_epoch: int, precision: Precision = "bfloat16"
+) -> Steering:
     """Return the optimisers of a recipe, with the rates that each of their groups follows."""
     stem = [network.stem.bias]
     stem_steps = round(recipe.stem_bias_epochs * per_epoch)
     rest = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("stem.")]
     if isinstance(recipe.rates, MuonRates):
-        return _muon(network, recipe.rates, recipe.batch, stem, stem_steps, rest, steps)
+        return _muon(network, recipe.rates, recipe.batch, stem, stem_steps, rest, steps, precision)
     return _sgd(recipe.rates, recipe.batch, stem, stem_steps, rest, steps)
 
 
@@ -292,6 +300,7 @@ def _muon(
     stem_steps: int,
     rest: list[nn.Parameter],
     steps: int,
+    precision: Precision,
 ) -> Steering:
     head = [network.head.weight]
     filters = [p for p in rest if p.ndim == 4]
@@ -304,7 +313,8 @@ def _muon(
     sgd = torch.optim.SGD(groups, lr=rates.biases, momentum=rates.momentum, nesterov=True)
     fall: Schedule = partial(falling, steps=steps)
     schedules: list[Schedule] = [partial(falling, steps=stem_steps), fall, fall]
-    return Steering([(sgd, schedules), (Muon(filters, lr=rates.filters, momentum=rates.filters_momentum), [fall])])
+    muon = Muon(filters, lr=rates.filters, momentum=rates.filters_momentum, precision=precision)
+    return Steering([(sgd, schedules), (muon, [fall])])
 
 
 def _sgd(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import PlaceError, RunError
+from fastrain.engine.precision import computing
 from fastrain.rain.inputs import Radar
 from fastrain.rain.place.hindcast import Parts, cases, logits_of
 from fastrain.rain.place.recipes import RECIPES
@@ -27,7 +28,7 @@ def parts_of_network(network: nn.Module) -> Parts:
 
     @torch.inference_mode()
     def parts(x: Tensor, guess: Tensor, known: Tensor, motion: Tensor) -> tuple[ndarray, ndarray]:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with computing("cpu"):
             straight, learned = network.parts(x, guess, known, motion)  # type: ignore[operator]
         return straight.float().numpy(), learned.float().numpy()
 

@@ -119,7 +119,12 @@ def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     memory = _frames_memory(task)
     threads = settings.threads or resolved(run_path, "threads", partial(_threads, task, view, bench), group)
     torch.set_num_threads(min(threads, cores()))
-    plan = {**plan_of(archive, settings, radar, split, None), "threads": threads, "batch": recipe.batch}
+    plan = {
+        **plan_of(archive, settings, radar, split, None),
+        "threads": threads,
+        "precision": bench.precision(),
+        "batch": recipe.batch,
+    }
     with group.first_fails_for_all():
         if group.first:
             begin_run(run_path, plan, (STATE, f"{FOLDER}/{DONE}"))
