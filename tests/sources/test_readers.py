@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +232,30 @@ def test_grib_of_something_else_than_a_rain_rate_is_refused_and_wmo_rates_are_co
             list(read_frames(grib(tmp_path / "other.grib2", quantity, 45.0), "mrms"))
     with pytest.raises(SourceError, match="is a forecast"):
         list(read_frames(grib(tmp_path / "later.grib2", (0, 1, 7), 0.002, forecast=6), "mrms"))
+
+
+def test_a_heap_that_hdf5_would_look_at_for_ever_is_refused(tmp_path):
+    """Found by fuzzing: within HDF5 nothing can stop it, so it is tried in a process of its own."""
+    import h5py
+
+    path = tmp_path / "202401010000.nc"
+    with h5py.File(path, "w") as file:
+        file.attrs["Conventions"] = "CF-1.8"
+        file["rain"] = np.zeros((4, 4))
+        file.attrs.create("texts", ["a", "b"], dtype=h5py.string_dtype())
+    data = bytearray(path.read_bytes())
+    start = data.index(b"GCOL")
+    at = start + 16
+    while int.from_bytes(data[at : at + 2], "little"):
+        at += 16 + (int.from_bytes(data[at + 8 : at + 16], "little") + 7) // 8 * 8
+    data[at + 8 : at + 16] = bytes(8)
+    path.write_bytes(data)
+    for format in ("cf", "odim", "knmi"):
+        script = (
+            "import sys; from pathlib import Path; from fastrain.sources import read_frames\n"
+            "list(read_frames(Path(sys.argv[1]), sys.argv[2]))"
+        )
+        command = [sys.executable, "-c", script, str(path), format]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert f"DamagedFile: {path.name}" in done.stderr
+        assert "an object without end" in done.stderr

@@ -5,6 +5,7 @@ Three services' files open with the same eight bytes: KNMI's own layout, ODIM_H5
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,6 +21,7 @@ from fastrain.sources.reader import MOST_PIXELS
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 ROWS_AT_ONCE = 256
+_HEAP = b"GCOL\x01\x00\x00\x00"  # and version, of a heap of objects
 
 
 def layout(path: Path, head: bytes) -> str | None:
@@ -39,6 +41,7 @@ def _layout(path: Path, _changed: int, _size: int) -> str | None:
     import h5py
 
     try:
+        _require_heaps(path)
         with h5py.File(path, "r") as file:
             conventions = text(file.attrs.get("Conventions", ""))
             if conventions.upper().startswith("ODIM"):
@@ -63,6 +66,7 @@ def opened(path: Path, institute: str) -> Iterator[Any]:
     """
     import h5py
 
+    layout(path, MAGIC)  # of a file that is not recognised but told to be one, too
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -109,6 +113,25 @@ def number(value: Any) -> float:
 def first(value: Any) -> Any:
     """Return the one value of an array of one, or the value itself."""
     return value.flat[0] if isinstance(value, np.ndarray) else value
+
+
+def _require_heaps(path: Path) -> None:
+    """Raise where a heap of a file's texts and references has an object of no size: HDF5 would look at it for ever.
+
+    A heap is `GCOL`, a version, its size, and objects: number, references, size, and bytes filled up to eights; number
+    0 is what is free of it. (HDF5 file format specification 3.0, III.E.)
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = data.find(_HEAP)
+        while start >= 0:
+            stop = min(start + int.from_bytes(data[start + 8 : start + 16], "little"), len(data))
+            at = start + 16
+            while at + 16 <= stop:
+                number, size = (int.from_bytes(data[at + a : at + b], "little") for a, b in ((0, 2), (8, 16)))
+                if number == 0 and size == 0:
+                    raise ValueError(f"an object without end in the heap at byte {start}")
+                at += size if number == 0 else 16 + (size + 7) // 8 * 8
+            start = data.find(_HEAP, start + 4)
 
 
 def _has_scales(file: Any) -> bool:
