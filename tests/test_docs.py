@@ -22,6 +22,7 @@ TALK = [
     "docs/how-it-got-fast.md",
     "docs/what-to-expect.md",
     "docs/coarse-graining.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs/sources").iterdir()),
 ]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -77,11 +78,15 @@ def test_the_example_of_a_palette_is_one(tmp_path):
     assert read_palette(tmp_path / "mine.toml").grid().pixel(45.04, -76.12) == (240, 240)
 
 
-def test_every_format_has_its_line_among_the_sources():
+def test_every_format_has_its_line_among_the_sources_and_a_page_with_a_picture():
     from fastrain.sources import READERS
 
-    page = (ROOT / "docs/sources.md").read_text()
-    assert all(f"| `{name}` |" in page for name in READERS)
+    index = (ROOT / "docs/sources.md").read_text()
+    for name in (*READERS, "pysteps"):
+        page = f"sources/{name}.md"
+        assert f"]({page}) |" in index
+        pictures = re.findall(r"!\[[^]]+\]\(([^)]+\.png)\)", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+        assert pictures, page
 
 
 def test_the_numbers_of_the_archives_page_are_those_of_the_records():
