@@ -21,6 +21,7 @@ from fastrain.rain.inputs import Radar
 from fastrain.samples.split import split_archive
 
 MB = 10**6
+SMALL = ("--threads", "1", "--width", "8")
 NEEDS = Needs(
     base=300 * MB,
     step=2000 * MB,
@@ -36,7 +37,7 @@ NEEDS = Needs(
 
 @pytest.fixture(scope="module")
 def planned(moving):
-    return json.loads(ok("plan", moving, "--json", "--threads", "1").stdout)
+    return json.loads(ok("plan", moving, "--json", *SMALL).stdout)
 
 
 def test_a_plan_has_a_row_for_each_task_and_coarseness(planned):
@@ -59,7 +60,7 @@ def test_a_plan_has_a_row_for_each_task_and_coarseness(planned):
 
 
 def test_what_is_planned_is_what_training_does(planned, moving, tmp_path):
-    ok("train", moving, "--run", tmp_path / "r", "--coarseness", "2", "--threads", "1")
+    ok("train", moving, "--run", tmp_path / "r", "--coarseness", "2", *SMALL)
     facts = json.loads((tmp_path / "r" / "run.json").read_text())
     row = next(row for row in planned["rows"] if (row["recipe"], row["coarseness"]) == ("grid", 2))
     assert facts["network"]["weights"] == row["weights"]
@@ -187,7 +188,7 @@ def peak_of(arguments, before=None) -> int:
 
 def test_the_least_memory_that_is_named_is_enough_and_changes_nothing(moving, tmp_path):
     """Under a control group's limit where one can be set, so that the system itself would end what takes more."""
-    said = refused(1, "train", moving, "--run", tmp_path / "r", "--memory", "300MB")
+    said = refused(1, "train", moving, "--run", tmp_path / "r", "--memory", "300MB", *SMALL)
     named = said.split("--memory ")[1].split("GB")[0]
     limit = int(float(named) * 1e9)
     group = Path("/sys/fs/cgroup/memory") / f"fastrain-test-{os.getpid()}"
@@ -199,12 +200,12 @@ def test_the_least_memory_that_is_named_is_enough_and_changes_nothing(moving, tm
     except OSError:
         group = None
     try:
-        peak = peak_of(["train", moving, "--run", tmp_path / "r", "--memory", f"{named}GB", "--threads", "1"], before)
+        peak = peak_of(["train", moving, "--run", tmp_path / "r", "--memory", f"{named}GB", *SMALL], before)
     finally:
         if group is not None:
             group.rmdir()
     assert peak <= limit
-    ok("train", moving, "--run", tmp_path / "other", "--threads", "1")
+    ok("train", moving, "--run", tmp_path / "other", *SMALL)
     identities = [
         json.loads((tmp_path / name / "run.json").read_text())["network"]["identity"] for name in ("r", "other")
     ]

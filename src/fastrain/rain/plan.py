@@ -23,7 +23,7 @@ from fastrain.rain.costs import Ground, Spent, free_at
 from fastrain.rain.fitting import device_of
 from fastrain.rain.new_run import TrainSettings, edges_of
 from fastrain.rain.place.recipes import RECIPES
-from fastrain.rain.plan_grid import GridPlanner
+from fastrain.rain.plan_grid import PART, GridPlanner
 from fastrain.rain.plan_place import PlacePlanner
 from fastrain.rain.plan_row import Row
 from fastrain.rain.run import GRID
@@ -94,11 +94,11 @@ def plan(
         archive.schema.grid.require(settings.place)
     split = split_archive(archive)
     thresholds = edges_of(archive, settings, lambda _: None)
-    # As training does it, on half a batch.
+    # As training does it, on a part of a batch.
     device = device_of(settings.device)
     threads = settings.threads or 1
     if settings.threads is None and device.type == "cpu":
-        threads = choose_threads(trial_of(len(thresholds), settings.width, BATCH // 2, device), repeats=2)
+        threads = choose_threads(trial_of(len(thresholds), settings.width, BATCH // PART, device), repeats=2)
     torch.set_num_threads(threads)
     ground = Ground(
         archive,

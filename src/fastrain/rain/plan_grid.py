@@ -27,6 +27,7 @@ from fastrain.rain.train import trial_of
 from fastrain.samples.frames import load_frames, window_slots
 
 PIECES = ("truth", "make", "move", "predict", "judge")
+PART = 4  # of a batch, one of which is timed: so planning takes a fraction of the memory that it speaks of
 TIMES = 3  # that a step is timed, of which the middle counts
 LEAN = 2.0  # times as long takes a step whose maps are computed again (LOG.md)
 CHECKPOINTS = 3  # on the disk at once: the last, the one before, and one that is being written
@@ -40,9 +41,9 @@ class GridPlanner:
         count, width = len(ground.thresholds), ground.settings.width
         start, _ = start_of(ground.archive, ground.split, ground.settings.start, thresholds=count, width=width)
         self.keeps_all = start is not None
-        step = trial_of(count, width, BATCH // 2, ground.device)
+        step = trial_of(count, width, BATCH // PART, ground.device)
         step()
-        self.step = spent_on(step, TIMES) * 2
+        self.step = spent_on(step, TIMES) * PART
         self.gpu = on_gpu(ground.device)
         self.assembling = spent_on(_assembling(count), TIMES)
         self.pieces = {name: Line() for name in PIECES}
@@ -136,7 +137,7 @@ class GridPlanner:
             seconds_per_epoch=both / passes,
             seconds=ground.began.wall + before.wall + both + after.wall,
             cpu_seconds=ground.began.cpu + (before + learning + making + after).cpu,
-            gpu_memory=None if self.gpu is None else 2 * self.gpu,
+            gpu_memory=None if self.gpu is None else PART * self.gpu,
             fits=needs.least <= ground.memory and disk <= ground.free_disk,
         )
 
