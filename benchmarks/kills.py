@@ -4,7 +4,7 @@ Default recipe. The moments are spread evenly over the life of a training that n
 order; a killed run is gone on with until it is killed again or ends, and each one that ends is compared, to the bit.
 Then disk full: the run's folder on a small tmpfs (needs root), enlarged for the call that ends it.
 
-    python benchmarks/kills.py --work FOLDER --to records/kills.json [--kills 100] [--full 10] [--archive A]
+    python benchmarks/kills.py --work FOLDER --to records/kills.json [--kills 100] [--full 10] [--at-once 2] [--archive A]
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -37,6 +40,61 @@ def ended(archive: Path, run: Path) -> str:
     return str(json.loads((run / "run.json").read_text())["network"]["identity"])
 
 
+@dataclass
+class Trials:
+    """Kills so far, by several series at once, and what the runs that ended came to.
+
+    Attributes:
+        archive: to learn from.
+        work: folder of the runs.
+        whole: what tells the weights of a training that nobody killed.
+        life: seconds that it took.
+        wanted: kills.
+    """
+
+    archive: Path
+    work: Path
+    whole: str
+    life: float
+    wanted: int
+    killed: list[dict[str, object]] = field(default_factory=list)
+    identities: list[str] = field(default_factory=list)
+    begun: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def series(self, seed: int) -> None:
+        """Kill one run after the other until there were enough kills; the last one is let end."""
+        draw = random.Random(seed)
+        run, kills = self.work / f"killed {seed}.0", 0
+        while True:
+            with self.lock:
+                enough = self.begun >= self.wanted
+                if enough and not kills:
+                    return
+                # Over the whole life, each tenth of it as often as the others; what ends before its moment was no kill.
+                moment = (self.begun % 10 + draw.random()) / 10 * self.life
+                self.begun += not enough
+            child = called(self.archive, run)
+            try:
+                child.communicate(timeout=None if enough else moment)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.communicate()
+                kills += 1
+                with self.lock:
+                    self.killed.append({"run": run.name, "seconds": round(moment, 2), "state": _state(run)})
+                continue
+            if child.returncode and not (run / "run.json").exists():  # killed after run.json was written, it is whole
+                raise SystemExit(f"{run}: ended with {child.returncode}")
+            identity = json.loads((run / "run.json").read_text())["network"]["identity"]
+            with self.lock:
+                self.begun -= not enough
+                self.identities.append(identity)
+                said = "the same" if identity == self.whole else "OTHER"
+                print(f"{len(self.killed)} of {self.wanted}: {run.name}, killed {kills} times: {said}", flush=True)
+            run, kills = self.work / f"killed {seed}.{len(self.identities)}", 0
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
@@ -45,6 +103,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--full", type=int, default=10)
     parser.add_argument("--archive", type=Path)
+    parser.add_argument("--at-once", type=int, default=2)
     told = parser.parse_args()
     told.work.mkdir(parents=True, exist_ok=True)
     archive = told.archive or told.work / "archive"
@@ -53,32 +112,11 @@ def main() -> None:
     began = time.monotonic()
     whole = ended(archive, told.work / "whole")
     life = time.monotonic() - began
-    draw = random.Random(0)
-    killed: list[dict[str, object]] = []
-    identities: list[str] = []
-    number, kills_of_this = 0, 0
-    while len(killed) < told.kills or kills_of_this:
-        run = told.work / f"killed {number}"
-        # Over the whole life, each tenth of it as often as the others; what ends before its moment was no kill.
-        moment = (len(killed) % 10 + draw.random()) / 10 * life
-        child = called(archive, run)
-        began = time.monotonic()
-        try:
-            child.communicate(timeout=moment if len(killed) < told.kills else None)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-            killed.append({"run": number, "seconds": round(moment, 2), "state": _state(run)})
-            kills_of_this += 1
-            continue
-        if child.returncode and not (run / "run.json").exists():  # killed after run.json was written, it is whole
-            raise SystemExit(f"{run}: ended with {child.returncode}")
-        if not kills_of_this:
-            life = min(life, time.monotonic() - began)
-        identities.append(json.loads((run / "run.json").read_text())["network"]["identity"])
-        said = "the same" if identities[-1] == whole else "OTHER"
-        print(f"{len(killed)} of {told.kills}: run {number}, killed {kills_of_this} times: {said} weights", flush=True)
-        number, kills_of_this = number + 1, 0
+    trials = Trials(archive, told.work, whole, life, told.kills)
+    with ThreadPoolExecutor(told.at_once) as pool:
+        for done in [pool.submit(trials.series, number) for number in range(told.at_once)]:
+            done.result()
+    killed, identities = trials.killed, trials.identities
     full = [_full(archive, told.work, whole, (i + 1) / told.full) for i in range(told.full)]
     record = {
         "life_seconds": round(life, 1),

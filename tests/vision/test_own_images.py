@@ -21,6 +21,7 @@ from program import BARE, PROGRAM, call
 
 from fastrain.core.errors import DamagedFile, RunError, SourceError, TooBig, TooShort, UsageError
 from fastrain.engine.fit import FitSettings
+from fastrain.engine.precision import fast_precision
 from fastrain.engine.threads import choose_threads
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import open_dataset
@@ -247,7 +248,7 @@ def test_a_run_that_is_damaged_or_none_is_refused_in_one_line(trained, tmp_path)
 def test_a_killed_run_goes_on_to_the_same_network(tmp_path, monkeypatch):
     folder_of(tmp_path / "colours", counts=(40, 40, 40))
     command = [*PROGRAM, "vision", "train"]
-    more = [str(tmp_path / "colours"), "--epochs", "40", "--recipe", "airbench94"]
+    more = [str(tmp_path / "colours"), "--epochs", "16", "--recipe", "airbench94"]
     # Checkpoints every moment, so that a kill leaves one.
     quick = f"import fastrain.engine.fit as f, dataclasses as d; old = f.FitSettings.__init__\n{_EAGER}"
     command[2] = f"{quick}\n{command[2]}"
@@ -340,8 +341,13 @@ def test_a_checkpoint_that_is_damaged_is_named_and_left_as_it_is(tmp_path, monke
             train()
     path.write_bytes(whole)
     lines = []
-    train(say=lines.append)
+    # As if gone on with on a machine that is fast at something else.
+    began_in = fast_precision("cpu")
+    other = "float32" if began_in == "bfloat16" else "bfloat16"
+    monkeypatch.setattr("fastrain.vision.run.fast_precision", lambda _: other)
+    run, _, _ = train(say=lines.append)
     assert "goes on from step" in lines[0]
+    assert run.facts["precision"] == began_in
 
 
 @pytest.mark.parametrize(
