@@ -4,7 +4,7 @@ Default recipe. The moments are spread evenly over the life of a training that n
 order; a killed run is gone on with until it is killed again or ends, and each one that ends is compared, to the bit.
 Then disk full: the run's folder on a small tmpfs (needs root), enlarged for the call that ends it.
 
-    python benchmarks/kills.py --work FOLDER --to records/kills.json [--kills 100] [--full 10] [--at-once 2] [--archive A]
+    python benchmarks/kills.py --work FOLDER --to records/kills.json [--kills 100] [--full 10] [--at-once 2]
 """
 
 from __future__ import annotations
