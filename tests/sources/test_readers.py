@@ -6,6 +6,7 @@ import gzip
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -259,3 +260,15 @@ def test_a_heap_that_hdf5_would_look_at_for_ever_is_refused(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert f"DamagedFile: {path.name}" in done.stderr
         assert "an object without end" in done.stderr
+
+
+def test_a_library_that_asserts_what_a_file_should_be_is_told_as_damage(tmp_path, monkeypatch):
+    def read(path, options):
+        assert not path
+        yield
+
+    monkeypatch.setitem(READERS, "cf", replace(READERS["cf"], read=read))
+    path = tmp_path / "202401010000.nc"
+    path.write_bytes(b"x")
+    with pytest.raises(DamagedFile, match="202401010000.nc: cannot be read"):
+        list(read_frames(path, "cf"))

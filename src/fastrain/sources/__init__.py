@@ -64,6 +64,19 @@ def is_store(path: Path) -> bool:
     return cf.is_zarr(path)
 
 
+# h5netcdf says by an assertion that a variable's chunks make no sense (found by fuzzing).
+_OF_LIBRARIES = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+)
+
+
 def read_frames(path: Path, format: str, options: ReadOptions | None = None) -> Iterator[Frame]:
     """Yield the frames of one file of radar data.
 
@@ -78,7 +91,7 @@ def read_frames(path: Path, format: str, options: ReadOptions | None = None) -> 
         yield from reader.read(path, options or ReadOptions())
     except MemoryError:
         raise DamagedFile(f"{path.name}: claims more than this machine's memory holds.") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+    except _OF_LIBRARIES as error:
         # What a library says of a file that claims the impossible: truncated, of no projection, of another layout.
         raise DamagedFile(f"{path.name}: cannot be read: {first_line(error)}.") from error
 
