@@ -270,5 +270,5 @@ def test_a_library_that_asserts_what_a_file_should_be_is_told_as_damage(tmp_path
     monkeypatch.setitem(READERS, "cf", replace(READERS["cf"], read=read))
     path = tmp_path / "202401010000.nc"
     path.write_bytes(b"x")
-    with pytest.raises(DamagedFile, match="202401010000.nc: cannot be read"):
+    with pytest.raises(DamagedFile, match=r"202401010000\.nc: cannot be read"):
         list(read_frames(path, "cf"))
