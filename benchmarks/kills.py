@@ -2,7 +2,8 @@
 
 Default recipe. The moments are spread evenly over the life of a training that nobody kills, and taken in a random
 order; a killed run is gone on with until it is killed again or ends, and each one that ends is compared, to the bit.
-Then disk full: the run's folder on a small tmpfs (needs root), enlarged for the call that ends it.
+A call of this that was itself ended goes on from its folder. Then disk full: the run's folder on a small tmpfs (needs
+root), enlarged for the call that ends it.
 
     python benchmarks/kills.py --work FOLDER --to records/kills.json [--kills 100] [--full 10] [--at-once 2]
 """
@@ -40,6 +41,9 @@ def ended(archive: Path, run: Path) -> str:
     return str(json.loads((run / "run.json").read_text())["network"]["identity"])
 
 
+SO_FAR = "so far.json"
+
+
 @dataclass
 class Trials:
     """Kills so far, by several series at once, and what the runs that ended came to.
@@ -62,10 +66,15 @@ class Trials:
     begun: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def keep(self) -> None:
+        """Write down how far it got, for a later call to go on."""
+        kept = {"whole": self.whole, "life": self.life, "killed": self.killed, "identities": self.identities}
+        (self.work / SO_FAR).write_text(json.dumps(kept))
+
     def series(self, seed: int) -> None:
         """Kill one run after the other until there were enough kills; the last one is let end."""
-        draw = random.Random(seed)
-        run, kills = self.work / f"killed {seed}.0", 0
+        draw = random.Random(f"{seed} {len(self.killed)}")
+        run, kills = self.work / f"killed {seed}.{len(self.identities)}", 0
         while True:
             with self.lock:
                 enough = self.begun >= self.wanted
@@ -83,6 +92,7 @@ class Trials:
                 kills += 1
                 with self.lock:
                     self.killed.append({"run": run.name, "seconds": round(moment, 2), "state": _state(run)})
+                    self.keep()
                 continue
             if child.returncode and not (run / "run.json").exists():  # killed after run.json was written, it is whole
                 raise SystemExit(f"{run}: ended with {child.returncode}")
@@ -90,6 +100,7 @@ class Trials:
             with self.lock:
                 self.begun -= not enough
                 self.identities.append(identity)
+                self.keep()
                 said = "the same" if identity == self.whole else "OTHER"
                 print(f"{len(self.killed)} of {self.wanted}: {run.name}, killed {kills} times: {said}", flush=True)
             run, kills = self.work / f"killed {seed}.{len(self.identities)}", 0
@@ -109,14 +120,17 @@ def main() -> None:
     archive = told.archive or told.work / "archive"
     if not archive.exists():
         synthetic.write_archive(archive, synthetic.moving_rain(frames=96, seed=3))
-    began = time.monotonic()
-    whole = ended(archive, told.work / "whole")
-    life = time.monotonic() - began
-    trials = Trials(archive, told.work, whole, life, told.kills)
+    if (told.work / SO_FAR).exists():
+        trials = Trials(archive, told.work, wanted=told.kills, **json.loads((told.work / SO_FAR).read_text()))
+        trials.begun = len(trials.killed)
+    else:
+        began = time.monotonic()
+        whole = ended(archive, told.work / "whole")
+        trials = Trials(archive, told.work, whole, time.monotonic() - began, told.kills)
     with ThreadPoolExecutor(told.at_once) as pool:
         for done in [pool.submit(trials.series, number) for number in range(told.at_once)]:
             done.result()
-    killed, identities = trials.killed, trials.identities
+    killed, identities, whole, life = trials.killed, trials.identities, trials.whole, trials.life
     full = [_full(archive, told.work, whole, (i + 1) / told.full) for i in range(told.full)]
     record = {
         "life_seconds": round(life, 1),
