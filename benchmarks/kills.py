@@ -25,6 +25,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import synthetic
 
+from fastrain.core.files import write_whole
+
 
 def called(archive: Path, run: Path) -> subprocess.Popen[bytes]:
     """Begin a training, or go on with it; one thread, as sums over other threads are other sums."""
@@ -63,13 +65,16 @@ class Trials:
     wanted: int
     killed: list[dict[str, object]] = field(default_factory=list)
     identities: list[str] = field(default_factory=list)
-    begun: int = 0
+    tenths: list[int] = field(init=False)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.tenths = [i % 10 for i in range(len(self.killed), self.wanted)]
 
     def keep(self) -> None:
         """Write down how far it got, for a later call to go on."""
         kept = {"whole": self.whole, "life": self.life, "killed": self.killed, "identities": self.identities}
-        (self.work / SO_FAR).write_text(json.dumps(kept))
+        write_whole(self.work / SO_FAR, json.dumps(kept))
 
     def series(self, seed: int) -> None:
         """Kill one run after the other until there were enough kills; the last one is let end."""
@@ -77,12 +82,13 @@ class Trials:
         run, kills = self.work / f"killed {seed}.{len(self.identities)}", 0
         while True:
             with self.lock:
-                enough = self.begun >= self.wanted
+                enough = not self.tenths
                 if enough and not kills:
                     return
-                # Over the whole life, each tenth of it as often as the others; what ends before its moment was no kill.
-                moment = (self.begun % 10 + draw.random()) / 10 * self.life
-                self.begun += not enough
+                # What ends before its moment was no kill: that tenth of the life is taken again.
+                tenth = 0 if enough else self.tenths.pop(0)
+                moment = (tenth + draw.random()) / 10 * self.life
+            began = time.monotonic()
             child = called(self.archive, run)
             try:
                 child.communicate(timeout=None if enough else moment)
@@ -98,7 +104,10 @@ class Trials:
                 raise SystemExit(f"{run}: ended with {child.returncode}")
             identity = json.loads((run / "run.json").read_text())["network"]["identity"]
             with self.lock:
-                self.begun -= not enough
+                if not enough:
+                    self.tenths.append(tenth)
+                if not kills:  # a whole life, perhaps shorter than the first
+                    self.life = min(self.life, time.monotonic() - began)
                 self.identities.append(identity)
                 self.keep()
                 said = "the same" if identity == self.whole else "OTHER"
@@ -122,11 +131,11 @@ def main() -> None:
         synthetic.write_archive(archive, synthetic.moving_rain(frames=96, seed=3))
     if (told.work / SO_FAR).exists():
         trials = Trials(archive, told.work, wanted=told.kills, **json.loads((told.work / SO_FAR).read_text()))
-        trials.begun = len(trials.killed)
     else:
         began = time.monotonic()
         whole = ended(archive, told.work / "whole")
         trials = Trials(archive, told.work, whole, time.monotonic() - began, told.kills)
+        trials.keep()
     with ThreadPoolExecutor(told.at_once) as pool:
         for done in [pool.submit(trials.series, number) for number in range(told.at_once)]:
             done.result()

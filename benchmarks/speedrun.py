@@ -22,6 +22,7 @@ import torch
 
 from fastrain.core.memory import keep_all_memory
 from fastrain.engine.batches import Batches, normalised
+from fastrain.engine.precision import computing, fast_precision
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
@@ -76,7 +77,7 @@ class _Steps:
         self.network.stem.fit(
             normalised(values[:5000], self.batches.mean, self.batches.spread), recipe.net.whitening_floor
         )
-        self.steering = steering_of(self.network, recipe, self.steps, self.per_epoch)
+        self.steering = steering_of(self.network, recipe, self.steps, self.per_epoch, fast_precision("cpu"))
         stem_until = round(recipe.stem_bias_epochs * self.per_epoch)
         mixed_from = ceil(recipe.augmentation.cutmix_from * self.steps) if recipe.augmentation.cutmix else 0
         starts = [ceil(share * self.steps) for share, _ in recipe.edges]
@@ -90,7 +91,7 @@ class _Steps:
             began = time.process_time()
             batch = self.batches.batch(start)
             self.steering.prepare(start)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with computing("cpu"):
                 loss = loss_of(self.network, batch, smoothing=self.recipe.smoothing)
             loss.backward()
             self.steering.step()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 STEP = """
 import json, statistics, sys, time, torch
+from fastrain.engine.precision import computing
 from fastrain.core.memory import keep_all_memory
 from fastrain.nets.image_net import ImageNet, NetSettings
 threads, steps = int(sys.argv[1]), int(sys.argv[2])
@@ -31,7 +32,7 @@ net.stem.fit(x)
 spent = []
 for _ in range(steps + 2):
     began = time.perf_counter()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with computing("cpu"):
         loss = torch.nn.functional.cross_entropy(net(x).float(), y)
     loss.backward()
     net.zero_grad()

@@ -87,3 +87,8 @@ def test_the_ancestor_is_matched(data, name, coarseness):
 def test_an_impossible_coarseness_is_refused(coarseness):
     with pytest.raises(SettingError, match="1 to 15"):
         coarsen(np.zeros((1, 4, 4), np.uint8), coarseness, weights=LEVELS)
+
+
+def test_levels_that_are_no_bytes_are_refused():
+    with pytest.raises(SettingError, match="int16: expected bytes"):
+        coarsen(np.zeros((1, 4, 4), np.int16), 2, weights=LEVELS)

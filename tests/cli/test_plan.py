@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -37,7 +38,7 @@ NEEDS = Needs(
 
 @pytest.fixture(scope="module")
 def planned(moving):
-    return json.loads(ok("plan", moving, "--json", *SMALL).stdout)
+    return json.loads(ok("plan", moving, "--json", "--threads", "1").stdout)
 
 
 def test_a_plan_has_a_row_for_each_task_and_coarseness(planned):
@@ -60,7 +61,7 @@ def test_a_plan_has_a_row_for_each_task_and_coarseness(planned):
 
 
 def test_what_is_planned_is_what_training_does(planned, moving, tmp_path):
-    ok("train", moving, "--run", tmp_path / "r", "--coarseness", "2", *SMALL)
+    ok("train", moving, "--run", tmp_path / "r", "--coarseness", "2", "--threads", "1")
     facts = json.loads((tmp_path / "r" / "run.json").read_text())
     row = next(row for row in planned["rows"] if (row["recipe"], row["coarseness"]) == ("grid", 2))
     assert facts["network"]["weights"] == row["weights"]
@@ -176,13 +177,18 @@ def test_too_little_memory_is_refused_with_what_fits_and_leaves_nothing(moving, 
 def peak_of(arguments, before=None) -> int:
     """What Linux says of the program itself while it runs: `wait4` counts on from this process's own peak."""
     peak = 0
-    with subprocess.Popen([*PROGRAM, *map(str, arguments)], preexec_fn=before, stderr=subprocess.PIPE) as child:
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen([*PROGRAM, *map(str, arguments)], preexec_fn=before, stderr=said) as child,
+    ):
         status = Path(f"/proc/{child.pid}/status")
         while child.poll() is None:
             with contextlib.suppress(IndexError, OSError):
                 peak = max(peak, int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024)
             time.sleep(0.02)
-        assert child.returncode == 0, child.stderr.read().decode()
+        said.seek(0)
+        assert child.returncode == 0, said.read().decode()
+    assert peak > 0
     return peak
 
 

@@ -14,7 +14,7 @@ import torch
 from fastrain.archive.store import Archive
 from fastrain.core.errors import TooShort
 from fastrain.core.levels import LevelTable
-from fastrain.core.memory import available_bytes, resident_bytes
+from fastrain.core.memory import available_bytes
 from fastrain.engine.leaving import Interrupted, Leaving
 from fastrain.rain import batches as module
 from fastrain.rain.batches import BATCH, Batches, crop_of, steps_of
@@ -225,13 +225,6 @@ def test_the_limits_of_control_groups_are_respected(tmp_path, monkeypatch):
     for folder in (tmp_path, tmp_path / "memory"):
         (folder / "memory.stat").write_text("cache 7\ninactive_file 500000\n")
     assert available_bytes() == 1_500_000  # files that were read count as used until somebody needs their place
-
-
-def test_what_this_process_holds_is_known():
-    before = resident_bytes()
-    kept = np.ones(50_000_000, np.uint8)
-    assert 40_000_000 < resident_bytes() - before < 80_000_000
-    del kept
 
 
 def test_an_archive_of_nothing_is_refused(tmp_path):

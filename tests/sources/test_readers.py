@@ -235,7 +235,8 @@ def test_grib_of_something_else_than_a_rain_rate_is_refused_and_wmo_rates_are_co
         list(read_frames(grib(tmp_path / "later.grib2", (0, 1, 7), 0.002, forecast=6), "mrms"))
 
 
-def test_a_heap_that_hdf5_would_look_at_for_ever_is_refused(tmp_path):
+@pytest.mark.parametrize(("number", "size"), [(0, 0), (1, 2**64 - 16)])
+def test_a_heap_that_hdf5_would_look_at_for_ever_is_refused(tmp_path, number, size):
     """Found by fuzzing: within HDF5 nothing can stop it, so it is tried in a process of its own."""
     import h5py
 
@@ -249,7 +250,8 @@ def test_a_heap_that_hdf5_would_look_at_for_ever_is_refused(tmp_path):
     at = start + 16
     while int.from_bytes(data[at : at + 2], "little"):
         at += 16 + (int.from_bytes(data[at + 8 : at + 16], "little") + 7) // 8 * 8
-    data[at + 8 : at + 16] = bytes(8)
+    data[at : at + 2] = number.to_bytes(2, "little")
+    data[at + 8 : at + 16] = size.to_bytes(8, "little")
     path.write_bytes(data)
     for format in ("cf", "odim", "knmi"):
         script = (

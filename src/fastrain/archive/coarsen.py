@@ -49,10 +49,12 @@ def coarsen(
         with mean = max · r / 255 in the weights' units, 0 where nothing was observed; the pixels observed.
 
     Raises:
-        SettingError: the coarseness is not 1 to 15.
+        SettingError: the coarseness is not 1 to 15, or the levels are no bytes.
     """
     if not 1 <= coarseness <= MOST_COARSE:
         raise SettingError(f"A coarseness of {coarseness}: expected 1 to {MOST_COARSE}.")
+    if level.dtype != np.uint8:
+        raise SettingError(f"Levels of {level.dtype}: expected bytes.")
     frames, height, width = level.shape
     shape = (frames, -(-height // coarseness), -(-width // coarseness))
     maximum, ratio, observed = (np.empty(shape, dtype=np.uint8) for _ in range(3))
@@ -96,7 +98,6 @@ def _kernel(c: int) -> Any:
     edge = int(c)
 
     # Unsigned indices throughout: signed ones are looked at for being negative, which takes longer than the arithmetic.
-    @njit(nogil=True, cache=True, error_model="numpy")
     def coarsen_picture(pixels, rows, columns, weights, maximum, ratio, observed):  # type: ignore[no-untyped-def]  # pragma: no cover
         width, step, lanes = uintp(columns * edge), uintp(edge), uintp(LANES)
         for row in range(uintp(rows)):
@@ -117,11 +118,13 @@ def _kernel(c: int) -> Any:
                     share = 255.0 * total / (observed[block + i] * weights[maximum[block + i]])
                     ratio[block + i] = uint8(int32(share + 0.5))
 
-    return coarsen_picture
+    # A name of its own for each coarseness, so that each has its own file where numba keeps what is compiled.
+    coarsen_picture.__qualname__ = f"coarsen_picture_{edge}"
+    return njit(nogil=True, cache=True, error_model="numpy")(coarsen_picture)
 
 
 # What follows says in LLVM's own words what its compiler does not find by itself (LOG.md): loops over bytes whose
-# neighbours are reduced. It holds for any processor; where vectors are shorter, the compiler takes more of them.
+# neighbours are reduced. It holds for any little-endian processor; where vectors are shorter, the compiler takes more.
 
 _BYTE, _INDEX, _MASK = ir.IntType(8), ir.IntType(32), ir.IntType(32)
 

@@ -215,7 +215,7 @@ def export(
         typer.echo(
             f"{path}: {size(path.stat().st_size)}; on {CHECKED} images its chances are within "
             f"{100 * apart[name].relative:.1g} % of the network's, and {100 * apart[name].from_predict:.2g} points of "
-            "what `predict` says in bfloat16."
+            "what `predict` says."
         )
     typer.echo(f"{to / 'README.md'}: the model card.")
 

@@ -87,7 +87,7 @@ class Muon(torch.optim.Optimizer):
         parameters: Iterable[nn.Parameter],
         lr: float,
         momentum: float = 0.6,
-        precision: Precision = "bfloat16",
+        precision: Precision = "float32",
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
         self.precision: Precision = precision
@@ -110,7 +110,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(
-    matrix: Float[Tensor, "rows columns"], iterations: int = 3, precision: Precision = "bfloat16"
+    matrix: Float[Tensor, "rows columns"], iterations: int = 3, precision: Precision = "float32"
 ) -> Float[Tensor, "rows columns"]:
     """Return a matrix with the same singular vectors, its singular values brought near to one.
 

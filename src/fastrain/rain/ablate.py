@@ -21,6 +21,7 @@ import numpy as np
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, SettingError, TooBig
 from fastrain.core.files import write_whole
+from fastrain.engine.precision import fast_precision
 from fastrain.rain.coarse import costs, measure
 from fastrain.rain.cuts import SEES, Scale, Variant
 from fastrain.rain.new_run import frames_identity
@@ -72,6 +73,7 @@ def ablate(
         "archive": archive.schema.identity,
         "frames": frames_identity(archive, split_archive(archive)),
         "scale": asdict(scale),
+        "precision": fast_precision("cpu"),
     }
     kept = _kept(to / FIGURES, json.loads(json.dumps(of)))
     variants = variants_of(coarseness)

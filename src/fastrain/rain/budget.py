@@ -11,6 +11,7 @@ from fastrain.archive.store import Archive
 from fastrain.core.errors import TooBig
 from fastrain.core.memory import available_bytes, resident_bytes
 from fastrain.core.processes import local_processes
+from fastrain.engine.precision import Precision, fast_precision
 from fastrain.engine.threads import cores
 from fastrain.rain.batches import BATCH, BLOCK, crop_of
 from fastrain.rain.inputs import GUESS_SPREAD, Radar, channels_of
@@ -19,7 +20,8 @@ from fastrain.rain.settle import settled_cells
 FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains nothing
 LEARNING = 150e6  # bytes of optimisers and kernels, once there is anything to be learned
 STEP, LEAN_STEP = 142.0, 101.0  # bytes of a training step for each cell of its batch and channel of the finest scale
-LOOK = 24.0  # bytes of a look at a whole map for each of its cells and channel of the finest scale
+# Bytes of a look at a whole map for each of its cells and channel of the finest scale.
+LOOK: dict[Precision, float] = {"bfloat16": 24.0, "float32": 42.0}
 SETTLE = 48.0  # bytes of settling the calibration for each logit of the cells that are drawn for it
 
 
@@ -170,7 +172,7 @@ def grid_needs(
         blocks=2 * BLOCK * height * across * a_cell,
         making=making,
         window=a_cell * cells,
-        judging=int(judged + LOOK * width * cells),
+        judging=int(judged + LOOK[fast_precision("cpu")] * width * cells),
         settling=int(SETTLE * settled_cells(cells, calibrated) * periods * thresholds),
         frames=3 * layout.length * cells + min(FRAMES_AT_MOST, 3 * layout.length * cells * calibrated),
     )

@@ -172,7 +172,8 @@ def begin_run(run_path: Path, plan: dict[str, Any], work: tuple[str, ...] = (STA
     begun = marker.exists() and any((run_path / name).exists() for name in work)
     if begun and marker.read_text(encoding="utf-8") != text:
         raise RunError(
-            f"{run_path}: holds an unfinished run of other settings or frames; name another --run, or remove it."
+            f"{run_path}: holds an unfinished run of other settings or frames, or of another version of this "
+            "program; name another --run, or remove it."
         )
     if not marker.exists() or marker.read_text(encoding="utf-8", errors="replace") != text:
         write_whole(marker, text)

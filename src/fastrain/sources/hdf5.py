@@ -5,7 +5,6 @@ Three services' files open with the same eight bytes: KNMI's own layout, ODIM_H5
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +20,7 @@ from fastrain.sources.reader import MOST_PIXELS
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 ROWS_AT_ONCE = 256
+PIECE, LARGEST_HEAP = 2**20, 2**24  # bytes that are looked at together
 _HEAP = b"GCOL\x01\x00\x00\x00"  # and version, of a heap of objects
 
 
@@ -53,7 +53,7 @@ def _layout(path: Path, _changed: int, _size: int) -> str | None:
             if conventions.upper().startswith("CF") or "_NCProperties" in file.attrs or _has_scales(file):
                 return "netcdf"
             return "odim" if {"what", "where", "dataset1"} <= set(file) else None
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
         raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({first_line(error)}).") from None
 
 
@@ -66,13 +66,13 @@ def opened(path: Path, institute: str) -> Iterator[Any]:
     """
     import h5py
 
-    layout(path, MAGIC)  # of a file that is not recognised but told to be one, too
     try:
+        layout(path, MAGIC)  # of a file that is not recognised but told to be one, too
         with h5py.File(path, "r") as file:
             yield file
     except KeyError as error:
         raise DamagedFile(f"{path.name}: HDF5, but not in {institute}'s layout ({first_line(error)}).") from None
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({first_line(error)}).") from None
 
 
@@ -121,17 +121,32 @@ def _require_heaps(path: Path) -> None:
     A heap is `GCOL`, a version, its size, and objects: number, references, size, and bytes filled up to eights; number
     0 is what is free of it. (HDF5 file format specification 3.0, III.E.)
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        start = data.find(_HEAP)
-        while start >= 0:
-            stop = min(start + int.from_bytes(data[start + 8 : start + 16], "little"), len(data))
-            at = start + 16
-            while at + 16 <= stop:
-                number, size = (int.from_bytes(data[at + a : at + b], "little") for a, b in ((0, 2), (8, 16)))
-                if number == 0 and size == 0:
-                    raise ValueError(f"an object without end in the heap at byte {start}")
-                at += size if number == 0 else 16 + (size + 7) // 8 * 8
-            start = data.find(_HEAP, start + 4)
+    with path.open("rb") as file:
+        start, piece = 0, file.read(PIECE)
+        while len(piece) >= len(_HEAP):
+            found = piece.find(_HEAP)
+            if found < 0:
+                start += max(1, len(piece) - len(_HEAP) + 1)
+            else:
+                file.seek(start + found)
+                heap = file.read(16)
+                heap += file.read(max(0, min(int.from_bytes(heap[8:], "little"), LARGEST_HEAP) - 16))
+                start += found + _heap_end(heap, start + found)
+            file.seek(start)
+            piece = file.read(PIECE)
+
+
+def _heap_end(heap: bytes, start: int) -> int:
+    """Return how far the objects of a heap reach; raise ValueError where one of them has no size."""
+    at = 16
+    while at + 16 <= len(heap):
+        number, size = (int.from_bytes(heap[at + a : at + b], "little") for a, b in ((0, 2), (8, 16)))
+        # As HDF5 counts: in 64 bits, beyond which it begins anew.
+        step = (size if number == 0 else 16 + (size + 7) // 8 * 8) % 2**64
+        if step == 0:
+            raise ValueError(f"an object without end in the heap at byte {start}")
+        at += step
+    return min(at, len(heap))
 
 
 def _has_scales(file: Any) -> bool:

@@ -22,6 +22,7 @@ from fastrain.core.frame import Frame
 from fastrain.core.grid import Grid
 from fastrain.core.levels import rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name
+from fastrain.sources.hdf5 import layout
 from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, binned_table, plausible
 
 PREFIX = "pysteps:"
@@ -51,6 +52,8 @@ def read(name: str, path: Path, options: ReadOptions) -> Iterator[Frame]:
     """
     time = time_in_name(path.name, options.time_pattern)
     importer = _importer(name)
+    with path.open("rb") as file:
+        layout(path, file.read(8))  # refuses HDF5 that an importer would read for ever
     with contextlib.redirect_stdout(sys.stderr):
         try:
             value, _, metadata = importer(str(path), **_keywords(options))

@@ -21,6 +21,7 @@ from fastrain.core.errors import RunError, TooShort
 from fastrain.core.files import write_whole
 from fastrain.core.memory import keep_all_memory
 from fastrain.engine.ablation import Gain, gain, leverage, ratios
+from fastrain.engine.precision import fast_precision
 from fastrain.vision.datasets import Dataset, Split
 from fastrain.vision.judge import as_bytes, logits_of
 from fastrain.vision.plan import Probe
@@ -190,6 +191,7 @@ class _Runs:
                     "images": [len(data.train.labels), len(data.test.labels)],
                     "base": asdict(recipe),
                     "device": device.type,
+                    "precision": fast_precision(device.type),
                     "torch": torch.__version__,
                 }
             )

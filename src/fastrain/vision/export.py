@@ -73,7 +73,7 @@ class Apart:
 
     Attributes:
         relative: largest relative difference from the run's network in float32, of chances above a millionth.
-        from_predict: largest difference from what the run says by itself, which computes in bfloat16.
+        from_predict: largest difference from what the run says by itself, in bfloat16 where that is fast.
     """
 
     relative: float

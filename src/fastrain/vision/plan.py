@@ -105,12 +105,13 @@ def share_of_work(recipe: Recipe) -> float:
     return float(sum((after[0] - now[0]) * now[1] ** 2 for now, after in spans))
 
 
-def needed_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
+def needed_bytes(recipe: Recipe, shape: tuple[int, ...], precision: Precision) -> int:
     """Return about how many bytes more than now training will take, before a step was tried.
 
     Args:
         recipe: as settled.
         shape: of the images to train on: (image, y, x, channel).
+        precision: that the network computes in.
     """
     _, height, width, channels = shape
     net = recipe.net
@@ -121,8 +122,9 @@ def needed_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
         maps += wide * pixels  # of the first convolution, before it is halved
         pixels = pixels // 4 if pool != "none" else pixels
         maps += wide * pixels * (3 * depth - 1)
-    # In bfloat16, with the gradients of two maps at a time beside them: two and a half bytes a value.
-    return int(_image_bytes(recipe, shape) + recipe.batch * (2.5 * maps + 8 * height * width * channels))
+    # Of a value, with the gradients of two maps at a time beside them; in float32 measured.
+    a_value = 2.5 if precision == "bfloat16" else 5.5
+    return int(_image_bytes(recipe, shape) + recipe.batch * (a_value * maps + 8 * height * width * channels))
 
 
 def _image_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:

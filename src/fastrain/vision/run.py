@@ -246,16 +246,18 @@ def _prepare(
         raise RunError(
             f"{path}: holds an unfinished run of other images or settings; name another --run, or remove it."
         )
-    needed = needed_bytes(recipe, data.train.images.shape)
+    precision = fast_precision(device.type)
+    if kept is not None and begun:
+        if "precision" not in kept:
+            raise RunError(f"{path}: holds an unfinished run of another version of this program; {_ANEW}.")
+        precision = kept["precision"]
+    needed = needed_bytes(recipe, data.train.images.shape, precision)
     free = available_bytes() if device.type == "cpu" else int(torch.cuda.mem_get_info(device)[0])
     if needed > free:
         raise TooBig(
             f"{data.name}: training needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "smaller images (--edge) need less."
         )
-    precision = fast_precision(device.type)
-    if kept is not None and begun:
-        precision = kept.get("precision", "bfloat16")
     with told_plainly(data.name):
         probe = Probe(recipe, data, device, precision)
         if kept is not None and begun:

@@ -281,7 +281,7 @@ def loss_of(network: nn.Module, batch: Batch, *, smoothing: float, scale: float 
 
 
 def steering_of(
-    network: ImageNet, recipe: Recipe, steps: int, per_epoch: int, precision: Precision = "bfloat16"
+    network: ImageNet, recipe: Recipe, steps: int, per_epoch: int, precision: Precision = "float32"
 ) -> Steering:
     """Return the optimisers of a recipe, with the rates that each of their groups follows."""
     stem = [network.stem.bias]
