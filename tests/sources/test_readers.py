@@ -274,3 +274,17 @@ def test_a_library_that_asserts_what_a_file_should_be_is_told_as_damage(tmp_path
     path.write_bytes(b"x")
     with pytest.raises(DamagedFile, match=r"202401010000\.nc: cannot be read"):
         list(read_frames(path, "cf"))
+
+
+def test_an_attribute_that_would_crash_hdf5_when_damaged_is_refused(tmp_path):
+    """A list of any length is what a text of any length becomes when a bit of its type is wrong (found by fuzzing)."""
+    import h5py
+
+    path = tmp_path / "202401010000.h5"
+    with h5py.File(path, "w") as file:
+        file["rain"] = np.zeros((4, 4))
+        lists = np.empty(1, object)
+        lists[0] = np.arange(3, dtype=np.int8)
+        file["rain"].attrs.create("time", lists, dtype=h5py.vlen_dtype(np.int8))
+    with pytest.raises(DamagedFile, match="its attribute time is no text"):
+        list(read_frames(path, "knmi"))

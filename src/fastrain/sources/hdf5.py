@@ -5,6 +5,7 @@ Three services' files open with the same eight bytes: KNMI's own layout, ODIM_H5
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,6 +21,7 @@ from fastrain.sources.reader import MOST_PIXELS
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 ROWS_AT_ONCE = 256
+POINTER = struct.calcsize("P")
 PIECE, LARGEST_HEAP = 2**20, 2**24  # bytes that are looked at together
 _HEAP = b"GCOL\x01\x00\x00\x00"  # and version, of a heap of objects
 
@@ -43,6 +45,7 @@ def _layout(path: Path, _changed: int, _size: int) -> str | None:
     try:
         _require_heaps(path)
         with h5py.File(path, "r") as file:
+            _require_texts(file)
             conventions = text(file.attrs.get("Conventions", ""))
             if conventions.upper().startswith("ODIM"):
                 return "odim"
@@ -147,6 +150,26 @@ def _heap_end(heap: bytes, start: int) -> int:
             raise ValueError(f"an object without end in the heap at byte {start}")
         at += step
     return min(at, len(heap))
+
+
+def _require_texts(file: Any) -> None:
+    """Raise where reading an attribute may crash HDF5: texts of another size than a pointer's, and lists of any length.
+
+    Of the latter only NetCDF's list of dimensions is known here; both are what a damaged text becomes.
+    """
+    import h5py
+
+    def look(_: str, item: Any) -> None:
+        for i in range(h5py.h5a.get_num_attrs(item.id)):
+            attribute = h5py.h5a.open(item.id, index=i)
+            kind = attribute.get_type()
+            listed = kind.get_class() == h5py.h5t.VLEN and attribute.name != b"DIMENSION_LIST"
+            text = kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
+            if listed or (text and kind.get_size() != POINTER):
+                raise ValueError(f"its attribute {attribute.name.decode('ascii', 'replace')} is no text")
+
+    look("/", file)
+    file.visititems(look)
 
 
 def _has_scales(file: Any) -> bool:
