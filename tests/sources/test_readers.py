@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 
 from fastrain.core.errors import DamagedFile, SourceError, UnknownFormat
 from fastrain.core.levels import NOT_OBSERVED, wet_from
-from fastrain.sources import READERS, ReadOptions, read_frames, recognise
+from fastrain.sources import READERS, ReadOptions, hdf5, read_frames, recognise
 from fastrain.sources.palette import load_palette, palette_of
 
 # One real file a reader: where it lies, a place, and the pixel in which that place must land, worked out by hand.
@@ -288,3 +289,59 @@ def test_an_attribute_that_would_crash_hdf5_when_damaged_is_refused(tmp_path):
         file["rain"].attrs.create("time", lists, dtype=h5py.vlen_dtype(np.int8))
     with pytest.raises(DamagedFile, match="its attribute time is no text"):
         list(read_frames(path, "knmi"))
+
+
+@pytest.mark.parametrize("lie", ["text", "reference", "heap", "end", "list", "pieces"])
+def test_what_a_file_claims_beyond_itself_is_refused_before_hdf5_takes_memory_for_it(tmp_path, lie):
+    """Found by fuzzing: one of these cost 19 GiB. Each is wrong in one number; the file is read where it is right."""
+    import h5py
+
+    path = tmp_path / "202401010000.nc"
+    with h5py.File(path, "w") as file:
+        file.attrs["Conventions"] = "CF-1.8"
+        file.attrs.create("source", "a radar of the hills", dtype=h5py.string_dtype())
+        for name in "yx":
+            length, chunks = (2**25, (2**20,)) if lie == "list" and name == "x" else (4, (4,))
+            file.create_dataset(name, (length,), "f8", chunks=chunks).make_scale(name)
+        sides = (2**14, 2**14) if lie == "pieces" else (4, 4)
+        rain = file.create_dataset("rain", sides, "f8", chunks=sides, maxshape=(None, None))
+        if lie not in ("list", "pieces"):
+            rain.dims[0].attach_scale(file["y"])
+            rain.dims[1].attach_scale(file["x"])
+    if lie in ("list", "pieces"):
+        said = "claims .* in pieces"
+    else:
+        with pytest.raises(SourceError) as right:
+            list(read_frames(path, "cf"))
+        assert "claim" not in str(right.value), right.value
+        assert "belong" not in str(right.value), right.value
+        data = bytearray(path.read_bytes())
+        heap = data.index(b"GCOL")
+        at, number = {
+            "text": (data.index(struct.pack("<IQ", 20, heap)), 0xFFFFFF00),
+            "reference": (data.index(b"\x17\0\0\0\x08\0\0\0", data.index(b"DIMENSION_LIST")) + 4, 0x40000008),
+            "heap": (heap + 8, 2**32 - 1),
+            "end": (data.index(struct.pack("<Q", len(data))), 2**31),
+        }[lie]
+        data[at : at + 4] = number.to_bytes(4, "little")
+        path.write_bytes(data)
+        said = "bytes belong to it" if lie == "end" else "claims more than the file has"
+    for format in ("cf", "odim", "knmi"):
+        with pytest.raises(DamagedFile, match=said):
+            list(read_frames(path, format))
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_what_attributes_claim_is_read_from_either_form_of_their_messages(tmp_path, libver):
+    """The later form has a sum over it that a damaged file breaks, but a hostile one does not."""
+    import h5py
+
+    path = tmp_path / "file.h5"
+    with h5py.File(path, "w", libver=libver) as file:
+        file.attrs.create("lines", ["radar", "of", "the hills"], dtype=h5py.string_dtype())
+        file.create_dataset("y", (3,), "f4").make_scale("y")
+        file.create_dataset("rain", (3, 2), "f4").dims[0].attach_scale(file["y"])
+    data = path.read_bytes()
+    assert list(hdf5.claimed(data, b"lines", 16)) == [5, 2, 9]
+    assert list(hdf5.claimed(data, b"DIMENSION_LIST", 16)) == [8, 0]
+    assert list(hdf5.claimed(data, b"line", 16)) == []

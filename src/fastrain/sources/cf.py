@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped, UInt8
 from numpy import ndarray
 
 from fastrain.core.errors import DamagedFile, SourceError
@@ -52,7 +52,7 @@ UNITS = {
     "amount": {"mm": 1.0, "kg m-2": 1.0, "kg/m2": 1.0, "kg m**-2": 1.0, "m": 1000.0, "cm": 10.0},
     "reflectivity": {"dbz": 1.0},
 }  # fmt: skip
-MOST_HELD = 2**24  # values that are held at once
+MOST_HELD, VALUES_AT_ONCE = 2**24, 2**18  # that are read together, and of these are made levels together
 _FORTNIGHT = timedelta(days=14)
 
 
@@ -90,7 +90,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Frame]:
         if rain.kind == "amount":
             hours = _durations(dataset, data, times, path.name, options)
         for i, (time, plane) in enumerate(zip(times, _planes(dataset, data, len(times)), strict=True)):
-            level = binned_table().encode(_rate(plane, rain, hours[i]))
+            level = _levels(plane, data.attrs, rain, hours[i])
             level = level[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
             yield Frame(np.ascontiguousarray(level), time, grid, binned_table(), _named(path, time, len(times)))
 
@@ -175,7 +175,16 @@ def _with_relation(rain: _Rain, attrs: Any) -> _Rain:
     return _Rain(rain.name, rain.kind, rain.factor, a, b)
 
 
-def _rate(value: Float[ndarray, "y x"], rain: _Rain, hours: float | None) -> ndarray:
+def _levels(stored: Shaped[ndarray, "y x"], attrs: Any, rain: _Rain, hours: float | None) -> UInt8[ndarray, "y x"]:
+    """Return a picture as levels, made of some values at a time: as numbers it may be many times as large."""
+    flat, level = np.ascontiguousarray(stored).reshape(-1), np.empty(stored.shape, dtype=np.uint8)
+    for at in range(0, flat.size, VALUES_AT_ONCE):
+        rate = _rate(_unpacked(flat[at : at + VALUES_AT_ONCE], attrs), rain, hours)
+        level.reshape(-1)[at : at + VALUES_AT_ONCE] = binned_table().encode(rate)
+    return level
+
+
+def _rate(value: Float[ndarray, " values"], rain: _Rain, hours: float | None) -> ndarray:
     value = value * rain.factor
     with np.errstate(over="ignore", invalid="ignore"):
         if rain.kind == "reflectivity":
@@ -186,8 +195,8 @@ def _rate(value: Float[ndarray, "y x"], rain: _Rain, hours: float | None) -> nda
     return plausible(value)
 
 
-def _planes(dataset: Any, data: Any, count: int) -> Iterator[Float[ndarray, "y x"]]:
-    """Yield each time's values, unpacked, NaN where they are missing.
+def _planes(dataset: Any, data: Any, count: int) -> Iterator[Shaped[ndarray, "y x"]]:
+    """Yield each time's values as they are stored.
 
     Read by the chunk as far as memory allows: a chunk of a day read for each of its frames would be unpacked anew for
     each.
@@ -199,11 +208,10 @@ def _planes(dataset: Any, data: Any, count: int) -> Iterator[Float[ndarray, "y x
     for start in range(0, count, step):
         at = {d: (slice(start, start + step) if d == dim else 0) for d in data.dims[:-2]}
         held = data.isel(at).values
-        for stored in held if dim is not None else held[None]:
-            yield _unpacked(stored, data.attrs)
+        yield from held if dim is not None else held[None]
 
 
-def _unpacked(stored: ndarray, attrs: Any) -> Float[ndarray, "y x"]:
+def _unpacked(stored: ndarray, attrs: Any) -> Float[ndarray, " values"]:
     unsigned = str(attrs.get("_Unsigned", "")).lower() == "true" and stored.dtype.kind == "i"
     kind = np.dtype(f"u{stored.dtype.itemsize}") if unsigned else stored.dtype
     stored = np.ascontiguousarray(stored).view(kind) if unsigned else stored

@@ -5,10 +5,12 @@ Three services' files open with the same eight bytes: KNMI's own layout, ODIM_H5
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from fastrain.core.errors import DamagedFile, first_line
 from fastrain.sources.reader import MOST_PIXELS
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE, VALUES_AT_ONCE = 256, 2**20  # that are read, and of these are made levels, together
 POINTER = struct.calcsize("P")
 PIECE, LARGEST_HEAP = 2**20, 2**24  # bytes that are looked at together
+LARGEST_CHUNK, LONGEST_LIST = 2**30, 2**24  # bytes of a data set, and values along one dimension; more are not held
 _HEAP = b"GCOL\x01\x00\x00\x00"  # and version, of a heap of objects
 
 
@@ -43,9 +46,10 @@ def _layout(path: Path, _changed: int, _size: int) -> str | None:
     import h5py
 
     try:
+        _require_end(path)
         _require_heaps(path)
         with h5py.File(path, "r") as file:
-            _require_texts(file)
+            _require_claims(file, path)
             conventions = text(file.attrs.get("Conventions", ""))
             if conventions.upper().startswith("ODIM"):
                 return "odim"
@@ -79,12 +83,12 @@ def opened(path: Path, institute: str) -> Iterator[Any]:
         raise DamagedFile(f"{path.name}: truncated or damaged HDF5 ({first_line(error)}).") from None
 
 
-def levels_of(data: Any, convert: Callable[[ndarray], UInt8[ndarray, "rows x"]], name: str) -> UInt8[ndarray, "y x"]:
+def levels_of(data: Any, convert: Callable[[ndarray], UInt8[ndarray, " values"]], name: str) -> UInt8[ndarray, "y x"]:
     """Return a data set of two dimensions as levels, some rows at a time.
 
     Args:
         data: the data set, (y, x) of any number type.
-        convert: stored numbers to levels.
+        convert: stored numbers to levels, some of them at a time.
         name: of the file, for messages.
 
     Raises:
@@ -93,12 +97,13 @@ def levels_of(data: Any, convert: Callable[[ndarray], UInt8[ndarray, "rows x"]],
     if data.ndim != 2 or data.dtype.kind not in "iuf" or not 0 < data.size <= MOST_PIXELS:
         raise DamagedFile(f"{name}: its picture is {data.dtype} {data.shape}, expected numbers of two dimensions.")
     chunks = getattr(data, "chunks", None)
-    if chunks and np.prod([int(c) for c in chunks]) > 2 * MOST_PIXELS:
-        raise DamagedFile(f"{name}: its picture is stored in pieces of {chunks}; too large to be true.")
     step = max(ROWS_AT_ONCE, chunks[0] if chunks else 0)
     level = np.empty(data.shape, dtype=np.uint8)
     for row in range(0, data.shape[0], step):
-        level[row : row + step] = convert(np.asarray(data[row : row + step]))
+        stored = np.asarray(data[row : row + step]).ravel()
+        flat = level[row : row + step].reshape(-1)
+        for at in range(0, stored.size, VALUES_AT_ONCE):
+            flat[at : at + VALUES_AT_ONCE] = convert(stored[at : at + VALUES_AT_ONCE])
     return level
 
 
@@ -118,12 +123,28 @@ def first(value: Any) -> Any:
     return value.flat[0] if isinstance(value, np.ndarray) else value
 
 
-def _require_heaps(path: Path) -> None:
-    """Raise where a heap of a file's texts and references has an object of no size: HDF5 would look at it for ever.
+def _require_end(path: Path) -> None:
+    """Raise where a file's first block puts its end beyond its last byte: HDF5 reads by sizes up to that end.
 
-    A heap is `GCOL`, a version, its size, and objects: number, references, size, and bytes filled up to eights; number
+    (HDF5 file format specification 3.0, II.A to C; addresses of eight bytes, as every writer of radar files has them.)
+    """
+    with path.open("rb") as file:
+        head = file.read(64).ljust(64, b"\0")
+    base_at, end_at = {0: (24, 40), 1: (28, 44)}.get(head[8], (12, 28))
+    base, end = (int.from_bytes(head[at : at + 8], "little") for at in (base_at, end_at))
+    size = path.stat().st_size
+    if base > size or not base <= end <= base + size:
+        raise ValueError(f"it says that {end - base} bytes belong to it; the file has {size}")
+
+
+def _require_heaps(path: Path) -> None:
+    """Raise where HDF5 would look for ever at a heap of texts and references, or take the gigabytes that it claims.
+
+    The one is an object of no size; the other a heap that reaches beyond the file's end: HDF5 takes the memory first. A
+    heap is `GCOL`, a version, its size, and objects: number, references, size, and bytes filled up to eights; number
     0 is what is free of it. (HDF5 file format specification 3.0, III.E.)
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
         start, piece = 0, file.read(PIECE)
         while len(piece) >= len(_HEAP):
@@ -133,6 +154,8 @@ def _require_heaps(path: Path) -> None:
             else:
                 file.seek(start + found)
                 heap = file.read(16)
+                if start + found + int.from_bytes(heap[8:], "little") > size:
+                    raise ValueError(f"the heap at byte {start + found} claims more than the file has")
                 heap += file.read(max(0, min(int.from_bytes(heap[8:], "little"), LARGEST_HEAP) - 16))
                 start += found + _heap_end(heap, start + found)
             file.seek(start)
@@ -152,24 +175,74 @@ def _heap_end(heap: bytes, start: int) -> int:
     return min(at, len(heap))
 
 
-def _require_texts(file: Any) -> None:
-    """Raise where reading an attribute may crash HDF5: texts of another size than a pointer's, and lists of any length.
+def _require_claims(file: Any, path: Path) -> None:
+    """Raise where reading an attribute may crash HDF5, or where it or a data set claims more memory than is true.
 
-    Of the latter only NetCDF's list of dimensions is known here; both are what a damaged text becomes.
+    A crash: texts of another size than a pointer's, and lists of any length, of which only NetCDF's list of dimensions
+    is known here; both are what a damaged text becomes. Memory: HDF5 takes what a text or list is said to be long,
+    before it looks for it in the heap.
     """
     import h5py
 
-    def look(_: str, item: Any) -> None:
+    size = path.stat().st_size
+    kept: dict[bytes, int] = {}  # names of attributes whose values stand in a heap: bytes that tell where
+
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape is not None:
+            together = prod(item.chunks or (1,)) * item.dtype.itemsize
+            if together > LARGEST_CHUNK or (item.ndim == 1 and item.size > LONGEST_LIST):
+                raise ValueError(f"{name} claims {item.shape} values in pieces of {item.chunks}")
         for i in range(h5py.h5a.get_num_attrs(item.id)):
             attribute = h5py.h5a.open(item.id, index=i)
-            kind = attribute.get_type()
-            listed = kind.get_class() == h5py.h5t.VLEN and attribute.name != b"DIMENSION_LIST"
+            of, kind, stored = attribute.name, attribute.get_type(), attribute.get_storage_size()
+            listed = kind.get_class() == h5py.h5t.VLEN
             text = kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
-            if listed or (text and kind.get_size() != POINTER):
-                raise ValueError(f"its attribute {attribute.name.decode('ascii', 'replace')} is no text")
+            if (listed and of != b"DIMENSION_LIST") or (text and kind.get_size() != POINTER):
+                raise ValueError(f"{_told(of)} is no text")
+            if stored > size:
+                raise ValueError(f"{_told(of)} claims more than the file has")
+            values = attribute.get_space().get_simple_extent_npoints()
+            if values and (listed or text):
+                kept[of] = stored // values
 
     look("/", file)
     file.visititems(look)
+    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        for name, value in kept.items():
+            if any(claimed > size for claimed in claimed(whole, name, value)):
+                raise ValueError(f"{_told(name)} claims more than the file has")
+
+
+def _told(name: bytes) -> str:
+    return f"its attribute {name.decode('ascii', 'replace')}"
+
+
+def claimed(whole: bytes | mmap.mmap, name: bytes, value: int) -> Iterator[int]:
+    """Yield how many bytes the texts or lists of all attributes of a name are said to have, by the file's own bytes.
+
+    HDF5 tells of it only when it has taken the memory. A message has its version, flags and the sizes of name, type and
+    space (two bytes each), in version 3 the name's encoding; then these three, in version 1 filled up to eights; then
+    the values: of each its length in four bytes, and where it stands. A type says in its thirteenth byte and on how
+    large one is of what it is a list of. (HDF5 file format specification 3.0, IV.A.2.b, d and m.)
+    """
+    at = -1
+    while (at := whole.find(name + b"\0", at + 1)) >= 0:
+        for versions, head in (((1, 2), 8), ((3,), 9)):
+            if at < head:
+                continue
+            version, shared, *sizes = struct.unpack("<BBHHH", whole[at - head : at - head + 8])
+            if version not in versions or (version > 1 and shared) or sizes[0] <= len(name):
+                continue
+            if version == 1:
+                sizes = [(one + 7) // 8 * 8 for one in sizes]
+            kind, space, data = at + sizes[0], at + sizes[0] + sizes[1], at + sum(sizes)
+            if data >= len(whole) or whole[space] not in (1, 2):
+                continue
+            dimensions, sides = whole[space + 1], space + (8 if whole[space] == 1 else 4)
+            count = prod(int.from_bytes(whole[sides + 8 * i : sides + 8 * i + 8], "little") for i in range(dimensions))
+            element = int.from_bytes(whole[kind + 12 : kind + 16], "little")
+            for start in range(data, min(data + count * value, len(whole) - 3), value):
+                yield element * int.from_bytes(whole[start : start + 4], "little")
 
 
 def _has_scales(file: Any) -> bool:

@@ -100,7 +100,8 @@ def _levels(
         rate = value / (_duration(what, name, options) / timedelta(hours=1))
     else:
         rate = value
-    rate = plausible(np.asarray(rate, dtype=np.float64))
+    with np.errstate(over="ignore"):  # of longer floats than these, which only a damaged file has
+        rate = plausible(np.asarray(rate, dtype=np.float64))
     rate[rate < 0] = np.nan  # undetect, a number below zero in some files, is set below
     if "nodata" in what:
         rate[stored == number(what["nodata"])] = np.nan
