@@ -10,6 +10,7 @@ for one file than a bound: its peak is set back before each file, and the addres
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -23,10 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastrain.core.memory import peak_bytes
-
 DATA = Path(os.environ.get("FASTRAIN_DATA", Path(__file__).parents[2] / "shared" / "data"))
-MEMORY = 256  # MiB that a file may take beyond what the process had; a frame takes a few
+MEMORY = 512  # MiB that a file may take beyond what the process had; a frame takes a few
 SPACE = 8 * 2**30  # bytes of address space, for a machine that goes on when a find is made
 SECONDS = 20  # that a reader may take over one damaged file
 
@@ -157,13 +156,18 @@ def _overdue(*_: object) -> None:
 
 
 def _peak_mib(*, anew: bool = False) -> int:
-    """Return the most that this process has held, since the last call with `anew`, which sets it back to what it holds.
+    """Return the most that this process and those it started (eccodes has one) have held.
 
-    Source: proc(5), clear_refs and VmHWM of Linux.
+    That is since the last call with `anew`, which sets it back to what they hold. Source: proc(5), clear_refs and VmHWM
+    of Linux.
     """
-    if anew:
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak_bytes() // 2**20
+    peak = 0
+    for process in ("self", *Path("/proc/self/task", str(os.getpid()), "children").read_text().split()):
+        with contextlib.suppress(OSError, IndexError):  # one that is just ending
+            if anew:
+                Path("/proc", process, "clear_refs").write_text("5")
+            peak += int(Path("/proc", process, "status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+    return peak
 
 
 def _hurt(whole: bytes, draw: np.random.Generator) -> bytes:

@@ -4,7 +4,7 @@ Each archive is a radar of 96×96 pixels of 1 km, a frame every ten minutes: a d
 ones, repeated. Each training is the command line with its defaults and `--memory`, in a control group (Linux, root)
 whose limit is that budget: what takes more is killed.
 
-    python benchmarks/years.py --work FOLDER --to records/years.json [--memory 900MB] [--only grid]
+    python benchmarks/years.py --work FOLDER --to records/years.json [--memory 1.1GB] [--only grid]
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--to", type=Path, required=True)
-    parser.add_argument("--memory", default="900MB")
+    parser.add_argument("--memory", default="1.1GB")
     parser.add_argument("--only", default="")
     told = parser.parse_args()
     told.work.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,10 @@ each with a line of JSON and, where the line says so, as many bytes of levels. `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import sys
 from typing import Any, BinaryIO
 
@@ -17,6 +19,7 @@ from numpy import ndarray
 from fastrain.sources.reader import MOST_PIXELS, binned_table, plausible
 
 _ROWS_AT_ONCE = 256
+_MOST_SPACE = 4 * 2**30  # bytes of address space; the largest map that is read takes a quarter
 # Discipline, category and number of what is a rain rate, and its factor to mm/h: MRMS's PrecipRate; WMO's precipitation
 # rates in kg m-2 s-1. Every MRMS product has discipline 209, reflectivity and day sums too.
 FACTORS = {(209, 6, 1): 1.0, (0, 1, 7): 3600.0, (0, 1, 52): 3600.0, (0, 1, 65): 3600.0}
@@ -85,6 +88,8 @@ def _decoded(eccodes: Any, message: bytes) -> tuple[dict[str, Any], ndarray]:
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(OSError, ValueError):  # a stricter limit stands
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_SPACE, _MOST_SPACE))  # for what a damaged message claims
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand among the answers
     serve(sys.stdin.buffer, answers)
