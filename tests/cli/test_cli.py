@@ -190,6 +190,20 @@ def test_a_full_disk_is_said_and_what_was_committed_stands(knmi, tmp_path):
     assert json.loads(ok("info", tmp_path / "a", "--json").stdout)["frames"] == 92
 
 
+def test_a_full_disk_is_told_with_the_file_and_what_to_do():
+    script = (
+        "import errno\nfrom fastrain.cli import main\n"
+        "def app(): raise OSError(errno.ENOSPC, 'No space left on device', 'run/weights.pt')\n"
+        "main.app = app\nmain.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "fastrain: run/weights.pt: No space left on device. Nothing stored is lost: make room, and the same command "
+        "again goes on."
+    )
+
+
 def test_a_runs_own_place_is_found_on_another_grid_by_its_coordinates(run, tmp_path):
     """On a grid of other pixels the place stays where it is on Earth, and outside it nothing is said."""
     import shutil

@@ -12,6 +12,7 @@ import torch
 from program import refused
 
 from fastrain.core.errors import RunError, TooShort
+from fastrain.core.files import write_whole
 from fastrain.engine import checkpoint
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.journal import Journal, read_journal
@@ -114,8 +115,10 @@ def test_what_a_full_disk_cut_off_does_not_stay(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space.*state\.pt"):
         checkpoint.save(path, {"step": 2})
+    with pytest.raises(OSError, match=r"No space.*facts\.json"):
+        write_whole(tmp_path / "facts.json", "{}")
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
     assert checkpoint.load(path)["step"] == 1
 

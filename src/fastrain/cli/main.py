@@ -6,6 +6,7 @@ is one line on standard error.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -84,7 +85,9 @@ def run() -> None:
         _fail("Out of memory; a larger --coarseness, or smaller images, need less.", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}.", 1)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        then = " Nothing stored is lost: make room, and the same command again goes on." if full else ""
+        _fail(f"{where}{error.strerror or error}.{then}", 1)
 
 
 def _fail(line: str, status: int) -> NoReturn:

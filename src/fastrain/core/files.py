@@ -50,8 +50,13 @@ def occupied(folder: Path) -> Iterator[None]:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all; what a file's name holds that is no valid text becomes question marks."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", encoding="utf-8", errors="replace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with unfinished.open("w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)  # what a full disk cut off must not keep it full
+        error.filename = str(path)  # a write that fails does not tell of what
+        raise
     unfinished.replace(path)

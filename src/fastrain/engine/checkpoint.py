@@ -37,8 +37,9 @@ def save(path: Path, state: dict[str, Any], *, keep_before: bool = False) -> Non
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except OSError as error:
         unfinished.unlink(missing_ok=True)  # what a full disk cut off must not keep it full
+        error.filename = str(path)  # a write that fails does not tell of what
         raise
     if keep_before and path.exists():
         path.replace(before(path))
