@@ -1,4 +1,4 @@
-"""Fixtures. Shapes in annotations are checked while testing: in every package but the one numba compiles."""
+"""Fixtures. Shapes in annotations are checked while testing: everywhere but in what numba compiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from jaxtyping import install_import_hook
 
-PACKAGES = ("core", "sources", "motion", "samples", "nets", "engine", "verification", "rain", "vision")
+PACKAGES = (
+    "core",
+    "sources",
+    "motion.advect",
+    "motion.flow",
+    "samples",
+    "nets",
+    "engine",
+    "verification",
+    "rain",
+    "vision",
+)
 CHECKED = [f"fastrain.{name}" for name in PACKAGES]
 install_import_hook(CHECKED, "checker.tower")
 

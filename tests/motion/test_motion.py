@@ -7,6 +7,7 @@ import synthetic
 import torch
 
 from fastrain.motion import advect, displacements, estimate_motion, signal_of
+from fastrain.motion.advect import sample
 from fastrain.rain.baselines import advected_rates
 
 
@@ -111,3 +112,30 @@ def test_a_batch_is_the_same_as_its_members():
     both = estimate_motion(torch.stack([a, b]), seen)
     for i, one in enumerate((a, b)):
         torch.testing.assert_close(both[i], estimate_motion(one[None], seen[:1])[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("order", ["linear", "nearest"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_on_a_cpu_advection_is_what_it_is_elsewhere(order, shared):
+    """Beside torch's own sampling, which GPUs use: fields, what is known, far beyond the edges too."""
+    draw = torch.Generator().manual_seed(1)
+    field = torch.rand(1 if shared else 4, 2, 23, 31, generator=draw)
+    seen = torch.rand(field.shape, generator=draw) > 0.3
+    field[~seen] = torch.nan
+    travelled = torch.randn(4, 2, 23, 31, generator=draw) * torch.tensor([0.3, 2.0, 10.0, 500.0]).view(4, 1, 1, 1)
+    field, seen = field.expand(4, -1, -1, -1), seen.expand(4, -1, -1, -1)
+    ours, known = advect(field, seen, travelled, order=order)
+    clean = torch.nan_to_num(field)
+    theirs = sample(torch.cat([clean, seen.float()], dim=1), -travelled, order=order)
+    weight = theirs[:, 2:]
+    sure = (weight - 0.5).abs() > 1e-4  # not where rounding alone tells whether half is known
+    assert torch.equal(known[sure], (weight >= 0.5)[sure])
+    torch.testing.assert_close(ours[known & sure], (theirs[:, :2] / weight)[known & sure], rtol=1e-3, atol=1e-4)
+    assert 500 < int(known.sum()) < known.numel() // 2
+
+
+def test_no_number_for_a_displacement_is_no_reason_to_look_beyond_memory():
+    flow = torch.full((1, 2, 8, 8), torch.nan)
+    flow[..., 4:] = torch.inf
+    _, known = advect(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.bool), flow)
+    assert not known.any()

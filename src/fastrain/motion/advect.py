@@ -48,6 +48,29 @@ def advect(
         displacement: (dy, dx) in cells.
         order: linear takes the mean of the four cells around, of those observed; nearest keeps the values as they are.
     """
+    grows = torch.is_grad_enabled() and (field.requires_grad or displacement.requires_grad)
+    if field.device.type == "cpu" and field.dtype == displacement.dtype == torch.float32 and not grows:
+        return _on_cpu(field, observed, displacement, nearest=order == "nearest")
+    return _on_device(field, observed, displacement, order=order)
+
+
+def _on_cpu(field: Tensor, observed: Tensor, displacement: Tensor, *, nearest: bool) -> tuple[Tensor, Tensor]:
+    from fastrain.motion.gather import gather
+
+    shape = field.shape
+    if field.stride(0) == 0 and observed.stride(0) == 0:  # one map, that is carried more than once
+        field, observed = field[:1], observed[:1]
+    rim = (1, 1, 1, 1)
+    rain = F.pad(torch.where(observed, field, 0.0), rim).flatten(0, 1).flatten(1)
+    seen = F.pad(observed.float(), rim).flatten(0, 1).flatten(1)
+    carried, known = torch.empty(shape), torch.empty(shape, dtype=torch.bool)
+    gather(rain.numpy(), seen.numpy(), displacement.contiguous().numpy(), nearest, carried.numpy(), known.numpy())
+    return carried, known
+
+
+def _on_device(
+    field: Tensor, observed: Tensor, displacement: Tensor, *, order: Literal["nearest", "linear"]
+) -> tuple[Tensor, Tensor]:
     channels = field.shape[1]
     known = observed.to(field.dtype)
     carried = sample(torch.cat([torch.where(observed, field, 0.0), known], dim=1), -displacement, order=order)
