@@ -139,3 +139,13 @@ def test_no_number_for_a_displacement_is_no_reason_to_look_beyond_memory():
     flow[..., 4:] = torch.inf
     _, known = advect(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.bool), flow)
     assert not known.any()
+
+
+@pytest.mark.parametrize("scale", [0.2, 3.0, 60.0])
+def test_on_a_cpu_air_travels_as_it_does_elsewhere(scale):
+    few = scale * torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(2))
+    flow = torch.nn.functional.interpolate(few, size=(19, 27), mode="bilinear")  # in a rougher one rounding grows
+    ours = displacements(flow, 5)
+    theirs = displacements(flow.requires_grad_(), 5)  # what learns goes by torch's own sampling
+    assert theirs.requires_grad
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-3, atol=1e-3 * scale)

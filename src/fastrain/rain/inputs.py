@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ TRUTHS: tuple[Truth, ...] = ("maximum", "mean")
 
 GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain loses its place (LOG.md)
 AGES = 3
+SMALL_MAP = 512  # cells along an edge, up to which means are taken by a matrix, of a megabyte at most
 CONDITIONS = 6
 
 
@@ -229,9 +231,7 @@ def exceedance_chance(
     events = torch.stack([*((highest >= t * (1 - 1e-6)).float() * seen for t in thresholds), seen])
     if radius >= 0.5:
         # Three boxes make nearly a round hill, at the price of a few additions a cell.
-        edge = 2 * max(1, round(radius / math.sqrt(3))) + 1
-        for _ in range(3):
-            events = _box(events, edge)
+        events = _hill(events, 2 * max(1, round(radius / math.sqrt(3))) + 1)
     return (events[:-1] / events[-1].clamp(min=1e-6)).clamp(0, 1)
 
 
@@ -309,6 +309,24 @@ def conditions(a: int, b: int, radar: Radar) -> list[float]:
         lead / 60 - 0.5,
         1.0 if radar.truth == "mean" else 0.0,
     ]
+
+
+def _hill(field: Float[Tensor, "channel y x"], edge: int) -> Float[Tensor, "channel y x"]:
+    """Return the mean over a square of an odd edge, of that over such a square, and of that; zero beyond the map."""
+    if max(field.shape[-2:]) <= SMALL_MAP:  # in one product with a matrix along each axis
+        along_y, along_x = (_hill_matrix(size, edge).to(field.device) for size in field.shape[-2:])
+        return along_y @ field @ along_x.T
+    for _ in range(3):
+        field = _box(field, edge)
+    return field
+
+
+@lru_cache(maxsize=64)
+def _hill_matrix(size: int, edge: int) -> Float[Tensor, "size size"]:
+    """Return what a cell gets of each cell of a row by three means in a row."""
+    apart = torch.arange(size)[:, None] - torch.arange(size)
+    once = (apart.abs() <= edge // 2).double() / edge
+    return (once @ once @ once).float()
 
 
 def _box(field: Float[Tensor, "channel y x"], edge: int) -> Float[Tensor, "channel y x"]:
