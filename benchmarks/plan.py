@@ -4,6 +4,9 @@ Each training runs in a process of its own, whose peak of memory and processor t
 that processor time means the same in both; the map's network sees fewer cells than by default, so that all of it ends.
 
     python benchmarks/plan.py --work FOLDER --to records/plan.json [--only grid,1,4]
+    python benchmarks/plan.py --work FOLDER --to records/plan.json --taken records/plan.json
+
+The second plans anew beside what the trainings of a record took, where only planning has changed.
 """
 
 from __future__ import annotations
@@ -109,9 +112,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--only", default="")
+    parser.add_argument("--taken", type=Path)
     told = parser.parse_args()
     told.work.mkdir(parents=True, exist_ok=True)
     rows, plans = [], []
+    known = json.loads(told.taken.read_text())["rows"] if told.taken else []
+    facts = {
+        f"{row['recipe']},{row['coarseness']},{row['length_days']}": {
+            key: row[f"taken_{key}"] for key in ("memory", "cpu_seconds", "seconds")
+        }
+        for row in known
+    }
     for length, days in DAYS.items():
         archive = told.work / length
         if not archive.exists():
@@ -126,7 +137,9 @@ def main() -> None:
                     continue
                 # Planned before and after, and the mean taken: what is compared is the plan, not the hour.
                 before = planned(archive, recipe)
-                fact = measured(CHILD, archive, told.work / f"run {name} {time.time_ns()}", recipe, coarseness, CELLS)
+                fact = facts.get(f"{recipe},{coarseness},{days}") or measured(
+                    CHILD, archive, told.work / f"run {name} {time.time_ns()}", recipe, coarseness, CELLS
+                )
                 found = [one["rows"][i] for one in (before, planned(archive, recipe))]
                 plans.append({"recipe": recipe, "length_days": days, **before["taken"]})
                 rows.append(compared(days, found, fact))

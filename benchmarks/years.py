@@ -95,7 +95,6 @@ def trained(archive: Path, run: Path, recipe: str, memory: str) -> dict[str, Any
         "status": 0,
         "peak_mb": round(facts["peak_bytes"] / 1e6),
         "seconds": round(time.monotonic() - began),
-        "windows": facts.get("windows"),
         "disk_mb": round(sum(p.stat().st_size for p in run.rglob("*") if p.is_file()) / 1e6, 1),
     }
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+LARGE = 2**18  # values of a field from which on a kernel of our own carries it on a CPU
+
 
 def displacements(flow: Float[Tensor, "batch 2 y x"], steps: int) -> Float[Tensor, "batch steps 2 y x"]:
     """Return how far the air over each cell has travelled in 1, 2, … steps, (dy, dx) in cells.
@@ -23,12 +25,6 @@ def displacements(flow: Float[Tensor, "batch 2 y x"], steps: int) -> Float[Tenso
         flow: cells per step.
         steps: how many.
     """
-    if _plain(flow):
-        from fastrain.motion.on_cpu import follow
-
-        found = torch.empty(len(flow), steps, *flow.shape[1:])
-        follow(flow.contiguous().numpy(), found.numpy())
-        return found
     travelled = torch.zeros_like(flow)
     out = []
     for _ in range(steps):
@@ -54,15 +50,11 @@ def advect(
         displacement: (dy, dx) in cells.
         order: linear takes the mean of the four cells around, of those observed; nearest keeps the values as they are.
     """
-    if _plain(field, displacement):
+    learns = torch.is_grad_enabled() and (field.requires_grad or displacement.requires_grad)
+    plain = field.device.type == "cpu" and field.dtype == displacement.dtype == torch.float32 and not learns
+    if plain and field.numel() >= LARGE:
         return _on_cpu(field, observed, displacement, nearest=order == "nearest")
     return _on_device(field, observed, displacement, order=order)
-
-
-def _plain(*tensors: Tensor) -> bool:
-    """Whether numbers are float32 on a CPU, and nothing learns through them."""
-    learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return not learns and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
 
 
 def _on_cpu(field: Tensor, observed: Tensor, displacement: Tensor, *, nearest: bool) -> tuple[Tensor, Tensor]:
