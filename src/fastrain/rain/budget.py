@@ -19,7 +19,10 @@ from fastrain.rain.settle import settled_cells
 
 FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains nothing
 LEARNING = 150e6  # bytes of optimisers and kernels, once there is anything to be learned
-STEP, LEAN_STEP = 142.0, 101.0  # bytes of a training step for each cell of its batch and channel of the finest scale
+# Bytes of a training step for each cell of its batch and channel of the finest scale, in bfloat16 with AMX and in
+# float32 with AVX-512: as they are, and where maps are computed again.
+STEP: dict[Precision, float] = {"bfloat16": 142.0, "float32": 180.0}
+LEAN_STEP: dict[Precision, float] = {"bfloat16": 101.0, "float32": 135.0}
 # Bytes of a look at a whole map for each of its cells and channel of the finest scale.
 LOOK: dict[Precision, float] = {"bfloat16": 24.0, "float32": 42.0}
 SETTLE = 48.0  # bytes of settling the calibration for each logit of the cells that are drawn for it
@@ -164,15 +167,15 @@ def grid_needs(
         + 3 * 4 * channels  # one period's channels
     ) * cells
     judged = periods * thresholds * 8 * 7 * cells  # chances of the network and of four baselines, events and errors
-    batch = BATCH * height * across
+    batch, precision = BATCH * height * across, fast_precision("cpu")
     return Needs(
         base=resident_bytes() if base is None else base,
-        step=int(STEP * width * batch),
-        lean_step=int(LEAN_STEP * width * batch),
+        step=int(STEP[precision] * width * batch),
+        lean_step=int(LEAN_STEP[precision] * width * batch),
         blocks=2 * BLOCK * height * across * a_cell,
         making=making,
         window=a_cell * cells,
-        judging=int(judged + LOOK[fast_precision("cpu")] * width * cells),
+        judging=int(judged + LOOK[precision] * width * cells),
         settling=int(SETTLE * settled_cells(cells, calibrated) * periods * thresholds),
         frames=3 * layout.length * cells + min(FRAMES_AT_MOST, 3 * layout.length * cells * calibrated),
     )
