@@ -199,8 +199,8 @@ def test_a_full_disk_is_told_with_the_file_and_what_to_do():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "fastrain: run/weights.pt: No space left on device. Nothing stored is lost: make room, and the same command "
-        "again goes on."
+        "fastrain: run/weights.pt: No space left on device. Make room, and give the same command again; what was "
+        "committed or checkpointed stands."
     )
 
 

@@ -143,3 +143,11 @@ def test_no_number_for_a_displacement_is_no_reason_to_look_beyond_memory(monkeyp
     flow[..., 4:] = torch.inf
     _, known = advect(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.bool), flow)
     assert not known.any()
+
+
+def test_sizes_that_do_not_agree_are_refused_not_read_beyond(monkeypatch):
+    monkeypatch.setattr(sys.modules["fastrain.motion.advect"], "LARGE", 1)
+    field = torch.ones(4, 1, 8, 8)
+    carry = getattr(advect, "__wrapped__", advect)
+    with pytest.raises(Exception, match=r"carried by|Type-check"):
+        carry(field, field > 0, torch.zeros(1, 2, 8, 8))

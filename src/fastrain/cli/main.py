@@ -86,7 +86,7 @@ def run() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        then = " Nothing stored is lost: make room, and the same command again goes on." if full else ""
+        then = " Make room, and give the same command again; what was committed or checkpointed stands." if full else ""
         _fail(f"{where}{error.strerror or error}.{then}", 1)
 
 

@@ -56,7 +56,8 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        unfinished.unlink(missing_ok=True)  # what a full disk cut off must not keep it full
+        with contextlib.suppress(OSError):
+            unfinished.unlink()  # what a full disk cut off must not keep it full
         error.filename = str(path)  # a write that fails does not tell of what
         raise
     unfinished.replace(path)

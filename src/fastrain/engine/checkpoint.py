@@ -5,6 +5,7 @@ The one before is kept, for a disk that loses what was written: a checkpoint who
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -38,7 +39,8 @@ def save(path: Path, state: dict[str, Any], *, keep_before: bool = False) -> Non
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        unfinished.unlink(missing_ok=True)  # what a full disk cut off must not keep it full
+        with contextlib.suppress(OSError):
+            unfinished.unlink()  # what a full disk cut off must not keep it full
         error.filename = str(path)  # a write that fails does not tell of what
         raise
     if keep_before and path.exists():

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-LARGE = 2**18  # values of a field from which on a kernel of our own carries it on a CPU
+LARGE = 2**18  # cells of a map from which on a kernel of our own carries it on a CPU
 
 
 def displacements(flow: Float[Tensor, "batch 2 y x"], steps: int) -> Float[Tensor, "batch steps 2 y x"]:
@@ -52,7 +52,7 @@ def advect(
     """
     learns = torch.is_grad_enabled() and (field.requires_grad or displacement.requires_grad)
     plain = field.device.type == "cpu" and field.dtype == displacement.dtype == torch.float32 and not learns
-    if plain and field.numel() >= LARGE:
+    if plain and field.shape[-2] * field.shape[-1] >= LARGE:
         return _on_cpu(field, observed, displacement, nearest=order == "nearest")
     return _on_device(field, observed, displacement, order=order)
 
@@ -61,6 +61,8 @@ def _on_cpu(field: Tensor, observed: Tensor, displacement: Tensor, *, nearest: b
     from fastrain.motion.on_cpu import gather
 
     shape = field.shape
+    if observed.shape != shape or displacement.shape != (shape[0], 2, *shape[2:]):
+        raise ValueError(f"a field {shape}, observed {observed.shape}, carried by {displacement.shape}")
     if field.stride(0) == 0 and observed.stride(0) == 0:  # one map, that is carried more than once
         field, observed = field[:1], observed[:1]
     rim = (1, 1, 1, 1)

@@ -1,8 +1,8 @@
 """Advection on a CPU: each cell looks once at the four cells around where it came from.
 
 `torch.nn.functional.grid_sample` does the same by way of maps of where to look, for fields and for what is known of
-them in turn, at twice the cost; over the leads of a nowcast of pixels that is most of what advection takes. Numba
-itself takes 75 MB and half a second, so this is for large maps (LOG.md).
+them in turn, at twice the cost of one thread; over the leads of a nowcast of pixels that is most of what advection
+takes. Numba itself takes 75 MB and half a second, so this is for large maps (LOG.md).
 """
 
 from __future__ import annotations

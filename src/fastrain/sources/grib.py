@@ -88,8 +88,10 @@ def _decoded(eccodes: Any, message: bytes) -> tuple[dict[str, Any], ndarray]:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(OSError, ValueError):  # a stricter limit stands
-        resource.setrlimit(resource.RLIMIT_AS, (_MOST_SPACE, _MOST_SPACE))  # for what a damaged message claims
+    stands = [limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit != resource.RLIM_INFINITY]
+    most = min([_MOST_SPACE, *stands])  # for what a damaged message claims
+    with contextlib.suppress(OSError, ValueError):  # a system without such a limit
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand among the answers
     serve(sys.stdin.buffer, answers)

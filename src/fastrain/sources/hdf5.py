@@ -6,8 +6,9 @@ Three services' files open with the same eight bytes: KNMI's own layout, ODIM_H5
 from __future__ import annotations
 
 import mmap
+import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from math import prod
@@ -26,6 +27,7 @@ ROWS_AT_ONCE, VALUES_AT_ONCE = 256, 2**20  # that are read, and of these are mad
 POINTER = struct.calcsize("P")
 PIECE, LARGEST_HEAP = 2**20, 2**24  # bytes that are looked at together
 LARGEST_CHUNK, LONGEST_LIST = 2**30, 2**24  # bytes of a data set, and values along one dimension; more are not held
+VARIABLE = 9  # class of a type that is a text or a list of any length
 _HEAP = b"GCOL\x01\x00\x00\x00"  # and version, of a heap of objects
 
 
@@ -126,15 +128,18 @@ def first(value: Any) -> Any:
 def _require_end(path: Path) -> None:
     """Raise where a file's first block puts its end beyond its last byte: HDF5 reads by sizes up to that end.
 
-    (HDF5 file format specification 3.0, II.A to C; addresses of eight bytes, as every writer of radar files has them.)
+    A file whose addresses have other than the usual eight bytes, or that begins with something else, is left to HDF5.
+    (HDF5 file format specification 3.0, II.A to C.)
     """
     with path.open("rb") as file:
         head = file.read(64).ljust(64, b"\0")
-    base_at, end_at = {0: (24, 40), 1: (28, 44)}.get(head[8], (12, 28))
+    size_at, base_at, end_at = {0: (13, 24, 40), 1: (13, 28, 44)}.get(head[8], (9, 12, 28))
+    if not head.startswith(MAGIC) or head[size_at] != 8:
+        return
     base, end = (int.from_bytes(head[at : at + 8], "little") for at in (base_at, end_at))
     size = path.stat().st_size
     if base > size or not base <= end <= base + size:
-        raise ValueError(f"it says that {end - base} bytes belong to it; the file has {size}")
+        raise ValueError(f"it says that it ends at byte {end}; the file has {size}")
 
 
 def _require_heaps(path: Path) -> None:
@@ -189,44 +194,53 @@ def _require_claims(file: Any, path: Path) -> None:
 
     def look(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.shape is not None:
-            together = prod(item.chunks or (1,)) * item.dtype.itemsize
-            if together > LARGEST_CHUNK or (item.ndim == 1 and item.size > LONGEST_LIST):
+            together = prod(item.chunks or (1,)) * item.id.get_type().get_size()
+            # Coordinates are read as a whole by whoever opens the file.
+            long = item.ndim == 1 and item.size > LONGEST_LIST and "CLASS" in item.attrs
+            if together > LARGEST_CHUNK or long:
                 raise ValueError(f"{name} claims {item.shape} values in pieces of {item.chunks}")
         for i in range(h5py.h5a.get_num_attrs(item.id)):
             attribute = h5py.h5a.open(item.id, index=i)
-            of, kind, stored = attribute.name, attribute.get_type(), attribute.get_storage_size()
+            of, kind = attribute.name, attribute.get_type()
+            values = attribute.get_space().get_simple_extent_npoints()
+            stored = attribute.get_storage_size() if values else 0  # HDF5 takes none for a failure
             listed = kind.get_class() == h5py.h5t.VLEN
             text = kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
             if (listed and of != b"DIMENSION_LIST") or (text and kind.get_size() != POINTER):
                 raise ValueError(f"{_told(of)} is no text")
             if stored > size:
                 raise ValueError(f"{_told(of)} claims more than the file has")
-            values = attribute.get_space().get_simple_extent_npoints()
             if values and (listed or text):
                 kept[of] = stored // values
 
     look("/", file)
     file.visititems(look)
-    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-        for name, value in kept.items():
-            if any(claimed > size for claimed in claimed(whole, name, value)):
-                raise ValueError(f"{_told(name)} claims more than the file has")
+    if kept:
+        with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            for name, bytes_claimed in claimed(whole, kept):
+                if bytes_claimed > size:
+                    raise ValueError(f"{_told(name)} claims more than the file has")
 
 
 def _told(name: bytes) -> str:
     return f"its attribute {name.decode('ascii', 'replace')}"
 
 
-def claimed(whole: bytes | mmap.mmap, name: bytes, value: int) -> Iterator[int]:
-    """Yield how many bytes the texts or lists of all attributes of a name are said to have, by the file's own bytes.
+def claimed(whole: bytes | mmap.mmap, kept: Mapping[bytes, int]) -> Iterator[tuple[bytes, int]]:
+    """Yield how many bytes the texts or lists of attributes are said to have, by the file's own bytes, and their names.
 
     HDF5 tells of it only when it has taken the memory. A message has its version, flags and the sizes of name, type and
     space (two bytes each), in version 3 the name's encoding; then these three, in version 1 filled up to eights; then
-    the values: of each its length in four bytes, and where it stands. A type says in its thirteenth byte and on how
-    large one is of what it is a list of. (HDF5 file format specification 3.0, IV.A.2.b, d and m.)
+    the values: of each its length in four bytes, and where it stands. A type has its class in its first byte, its size
+    in its fifth and on, and that of what it is a list of in its thirteenth and on. (HDF5 file format specification 3.0,
+    IV.A.2.b, d and m.)
+
+    Args:
+        whole: the file.
+        kept: names of attributes whose values stand in a heap, and how many bytes tell of one value where.
     """
-    at = -1
-    while (at := whole.find(name + b"\0", at + 1)) >= 0:
+    for found in re.finditer(b"(?=(" + b"|".join(re.escape(name) for name in kept) + b")\0)", whole):
+        name, at = found.group(1), found.start()
         for versions, head in (((1, 2), 8), ((3,), 9)):
             if at < head:
                 continue
@@ -236,13 +250,15 @@ def claimed(whole: bytes | mmap.mmap, name: bytes, value: int) -> Iterator[int]:
             if version == 1:
                 sizes = [(one + 7) // 8 * 8 for one in sizes]
             kind, space, data = at + sizes[0], at + sizes[0] + sizes[1], at + sum(sizes)
-            if data >= len(whole) or whole[space] not in (1, 2):
+            if data >= len(whole) or whole[space] not in (1, 2) or whole[kind] & 15 != VARIABLE:
+                continue
+            value, element = (int.from_bytes(whole[kind + i : kind + i + 4], "little") for i in (4, 12))
+            if value != kept[name]:
                 continue
             dimensions, sides = whole[space + 1], space + (8 if whole[space] == 1 else 4)
             count = prod(int.from_bytes(whole[sides + 8 * i : sides + 8 * i + 8], "little") for i in range(dimensions))
-            element = int.from_bytes(whole[kind + 12 : kind + 16], "little")
             for start in range(data, min(data + count * value, len(whole) - 3), value):
-                yield element * int.from_bytes(whole[start : start + 4], "little")
+                yield name, element * int.from_bytes(whole[start : start + 4], "little")
 
 
 def _has_scales(file: Any) -> bool:
