@@ -143,8 +143,6 @@ def _damaged(files: int, only: str | None, to: Path | None) -> None:
                 **seen,
                 "longest_seconds": round(longest, 2),
                 "most_mib_for_a_file": largest,
-                # Also of decoders that a file broke, which no longer are there to be asked.
-                "most_mib_of_a_process_started": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
                 "seconds": round(time.monotonic() - began),
                 "date": f"{datetime.now(UTC):%Y-%m-%d}",
             }
