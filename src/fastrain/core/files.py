@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fastrain.core.errors import RunError
 
@@ -47,17 +48,28 @@ def occupied(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; what a file's name holds that is no valid text becomes question marks."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+@contextlib.contextmanager
+def unfinished(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside a path, to be put in its place once this is left: all of it is on the disk then.
+
+    Raises:
+        OSError: it cannot be written; told of the path, and nothing is left beside it.
+    """
+    beside = path.with_name(f".{path.name}.unfinished")
     try:
-        with unfinished.open("w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
+        with beside.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         with contextlib.suppress(OSError):
-            unfinished.unlink()  # what a full disk cut off must not keep it full
+            beside.unlink()  # what a full disk cut off must not keep it full
         error.filename = str(path)  # a write that fails does not tell of what
         raise
-    unfinished.replace(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; what a file's name holds that is no valid text becomes question marks."""
+    with unfinished(path) as file:
+        file.write(text.encode("utf-8", "replace"))
+    Path(file.name).replace(path)

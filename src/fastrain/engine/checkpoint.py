@@ -5,15 +5,15 @@ The one before is kept, for a disk that loses what was written: a checkpoint who
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+
+from fastrain.core.files import unfinished
 
 # What `load` and taking over what it gives can throw where a file is not whole, or of something else.
 UNREADABLE = (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, UnpicklingError)
@@ -31,21 +31,12 @@ def save(path: Path, state: dict[str, Any], *, keep_before: bool = False) -> Non
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getbuffer()
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(HEAD + hashlib.blake2b(data, digest_size=DIGEST).digest())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()  # what a full disk cut off must not keep it full
-        error.filename = str(path)  # a write that fails does not tell of what
-        raise
+    with unfinished(path) as file:
+        file.write(HEAD + hashlib.blake2b(data, digest_size=DIGEST).digest())
+        file.write(data)
     if keep_before and path.exists():
         path.replace(before(path))
-    unfinished.replace(path)
+    Path(file.name).replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from fastrain.core.levels import rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name, utc_of
 from fastrain.sources.cf_grid import grid_of, is_x, is_y
 from fastrain.sources.hdf5 import MAGIC, layout
-from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, binned_table, plausible
+from fastrain.sources.reader import MOST_PIXELS, Reader, ReadOptions, binned_table, levels_by_pieces, plausible
 
 NETCDF3 = (b"CDF\x01", b"CDF\x02")
 STANDARD_NAMES = {
@@ -52,7 +52,7 @@ UNITS = {
     "amount": {"mm": 1.0, "kg m-2": 1.0, "kg/m2": 1.0, "kg m**-2": 1.0, "m": 1000.0, "cm": 10.0},
     "reflectivity": {"dbz": 1.0},
 }  # fmt: skip
-MOST_HELD, VALUES_AT_ONCE = 2**24, 2**18  # that are read together, and of these are made levels together
+MOST_HELD = 2**24  # values that are held at once
 _FORTNIGHT = timedelta(days=14)
 
 
@@ -176,12 +176,8 @@ def _with_relation(rain: _Rain, attrs: Any) -> _Rain:
 
 
 def _levels(stored: Shaped[ndarray, "y x"], attrs: Any, rain: _Rain, hours: float | None) -> UInt8[ndarray, "y x"]:
-    """Return a picture as levels, made of some values at a time: as numbers it may be many times as large."""
-    flat, level = np.ascontiguousarray(stored).reshape(-1), np.empty(stored.shape, dtype=np.uint8)
-    for at in range(0, flat.size, VALUES_AT_ONCE):
-        rate = _rate(_unpacked(flat[at : at + VALUES_AT_ONCE], attrs), rain, hours)
-        level.reshape(-1)[at : at + VALUES_AT_ONCE] = binned_table().encode(rate)
-    return level
+    """Return a picture as levels."""
+    return levels_by_pieces(stored, lambda piece: binned_table().encode(_rate(_unpacked(piece, attrs), rain, hours)))
 
 
 def _rate(value: Float[ndarray, " values"], rain: _Rain, hours: float | None) -> ndarray:

@@ -16,9 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy import ndarray
 
-from fastrain.sources.reader import MOST_PIXELS, binned_table, plausible
+from fastrain.sources.reader import MOST_PIXELS, binned_table, levels_by_pieces, plausible
 
-_ROWS_AT_ONCE = 256
 _MOST_SPACE = 4 * 2**30  # bytes of address space; the largest map that is read takes a quarter
 # Discipline, category and number of what is a rain rate, and its factor to mm/h: MRMS's PrecipRate; WMO's precipitation
 # rates in kg m-2 s-1. Every MRMS product has discipline 209, reflectivity and day sums too.
@@ -77,14 +76,14 @@ def _decoded(eccodes: Any, message: bytes) -> tuple[dict[str, Any], ndarray]:
         eccodes.codes_release(handle)
     if values.size != rows * columns:
         raise ValueError(f"{values.size} values, expected {rows * columns}")
-    values = values.reshape(rows, columns)
-    level = np.empty((rows, columns), dtype=np.uint8)
-    for row in range(0, rows, _ROWS_AT_ONCE):
-        rate = np.array(values[row : row + _ROWS_AT_ONCE], dtype=np.float64)
+
+    def convert(piece: ndarray) -> ndarray:
+        rate = np.array(piece, dtype=np.float64)
         rate[rate < 0] = np.nan
         rate *= said["factor"]
-        level[row : row + _ROWS_AT_ONCE] = binned_table().encode(plausible(rate))
-    return said, level
+        return binned_table().encode(plausible(rate))
+
+    return said, levels_by_pieces(values.reshape(rows, columns), convert)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from fastrain.core.errors import DamagedFile, first_line
-from fastrain.sources.reader import MOST_PIXELS
+from fastrain.sources.reader import MOST_PIXELS, levels_by_pieces
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-ROWS_AT_ONCE, VALUES_AT_ONCE = 256, 2**20  # that are read, and of these are made levels, together
+ROWS_AT_ONCE = 256
 POINTER = struct.calcsize("P")
 PIECE, LARGEST_HEAP = 2**20, 2**24  # bytes that are looked at together
 LARGEST_CHUNK, LONGEST_LIST = 2**30, 2**24  # bytes of a data set, and values along one dimension; more are not held
@@ -102,10 +102,7 @@ def levels_of(data: Any, convert: Callable[[ndarray], UInt8[ndarray, " values"]]
     step = max(ROWS_AT_ONCE, chunks[0] if chunks else 0)
     level = np.empty(data.shape, dtype=np.uint8)
     for row in range(0, data.shape[0], step):
-        stored = np.asarray(data[row : row + step]).ravel()
-        flat = level[row : row + step].reshape(-1)
-        for at in range(0, stored.size, VALUES_AT_ONCE):
-            flat[at : at + VALUES_AT_ONCE] = convert(stored[at : at + VALUES_AT_ONCE])
+        level[row : row + step] = levels_by_pieces(np.asarray(data[row : row + step]), convert)
     return level
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped, UInt8
 from numpy import ndarray
 
 from fastrain.core.frame import Frame
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastrain.sources.palette import Palette
 
 MOST_PIXELS = 50_000_000  # a file that claims a larger picture is refused before anything is allocated
+VALUES_AT_ONCE = 2**18  # of a picture, that are made levels together
 HIGHEST_RATE = 300.0  # mm/h; what measured files state above it is no rain: hail, clutter, interference
 
 Average = Literal["level", "rain_rate"]
@@ -105,3 +106,18 @@ def plausible(rain_rate: ndarray) -> ndarray:
     with np.errstate(invalid="ignore"):
         rain_rate[~(rain_rate <= HIGHEST_RATE)] = np.nan
     return rain_rate
+
+
+def levels_by_pieces(
+    stored: Shaped[ndarray, "*shape"], convert: Callable[[ndarray], UInt8[ndarray, " values"]]
+) -> UInt8[ndarray, "*shape"]:
+    """Return a picture as levels, made of some values at a time: as float64 it may be many times as large.
+
+    Args:
+        stored: numbers of any type.
+        convert: numbers in a row to levels.
+    """
+    flat, level = np.ascontiguousarray(stored).reshape(-1), np.empty(stored.size, dtype=np.uint8)
+    for at in range(0, flat.size, VALUES_AT_ONCE):
+        level[at : at + VALUES_AT_ONCE] = convert(flat[at : at + VALUES_AT_ONCE])
+    return level.reshape(stored.shape)
