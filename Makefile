@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/fastrain demo --out demo
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	$(BIN)/ruff format --check src tests benchmarks scripts

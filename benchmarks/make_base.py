@@ -178,6 +178,12 @@ def score(path: Path, work: Path, record: Path) -> None:
     learned_from = "\n".join(
         f"- {one['name']}: {one['credit']}, {one['times'][0]} to {one['times'][1]}" for one in facts["events"]
     )
+    digests = "\n\n".join(
+        f"{one['name']}, {len(one['digests'])} frames:\n\n```\n"
+        + "\n".join(" ".join(one["digests"][i : i + 3]) for i in range(0, len(one["digests"]), 3))
+        + "\n```"
+        for one in facts["events"]
+    )
     (path / CARD).write_text(
         f"""# The run `base`
 
@@ -213,6 +219,13 @@ Nothing was tuned on these events.
 | event | truth | issues | minutes ahead | mm/h | reached, of cells | base | lagrangian | persistence |
 |---|---|---|---|---|---|---|---|---|
 {table}
+
+## The frames that it saw
+
+First 16 bytes of the SHA-256 digest of each frame's levels, as an archive keeps them. `fastrain verify` scores no
+window that has one of them, or that lies on the ground and in the time of the events above.
+
+{digests}
 """,
         encoding="utf-8",
     )
@@ -317,11 +330,20 @@ def climatology(events: list[Event]) -> np.ndarray:
 
 
 def where_and_when(work: Path, name: str) -> dict[str, Any]:
-    """Return where and when an event was: what a forecast must not be judged on."""
+    """Return where and when an event was, and its frames' digests: what a forecast must not be judged on."""
     archive = Archive.open(work / name)
     start, stop = archive.span or (0, 0)
     times = [show_time(archive.schema.axis.time(slot)) for slot in (start, stop - 1)]
-    return {"name": name, "credit": ALLOWED[name], "times": times, "grid": archive.schema.grid.as_attributes()}
+    # A frame without rain says nothing of when and where it was.
+    telling = archive.observed(start, stop) & (archive.slots("wet_pixels", start, stop) > 0)
+    digests = archive.slots("digest", start, stop)[telling]
+    return {
+        "name": name,
+        "credit": ALLOWED[name],
+        "times": times,
+        "grid": archive.schema.grid.as_attributes(),
+        "digests": [digest.tobytes().hex() for digest in digests],
+    }
 
 
 if __name__ == "__main__":

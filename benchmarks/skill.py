@@ -5,7 +5,8 @@
 Every radar is forecast by a network that was trained on all others (both events of MeteoSwiss count as one) and on
 synthetic radar: as it is (`network`), and as `base` does it, learning from what came due before the issue (`adapted`).
 Nothing else is tuned or calibrated on what is left out. Two kinds of truth: whether the mean rate of a cell of about
-4 km reaches a threshold at a moment, and whether its highest pixel does within half an hour. Beside it, on the same
+4 km reaches a threshold at a moment, and whether its highest pixel does within half an hour; the former also of cells
+of about 2 km, where the radar's pixels are finer. Beside it, on the same
 windows and cells: persistence, advection, smoothed advection (`lagrangian`, how much smoothing is chosen on the
 training radars), the same calibrated by logistic regression on the training radars (`straight`), pysteps' Lagrangian
 probability with the motion of its Lucas-Kanade, 1 km of smoothing a minute (`pysteps`), and, with --steps, STEPS of 20
@@ -48,7 +49,7 @@ from fastrain.verification.tally import Tally
 
 DATA = Path(os.environ.get("FASTRAIN_DATA", Path(__file__).parents[2] / "shared" / "data")) / "radar"
 # Folder or file, what is left out together, the coarseness whose cells are of about 4 km, and for each coarseness how
-# many tiles are learned from; those of about 4 km are scored on, two at most.
+# many tiles are learned from; those of about 4 km are scored on, two at most, and one of half as wide cells.
 EVENTS: dict[str, tuple[str, int, dict[int, int]]] = {
     "knmi_2010-08-26": ("knmi", 4, {2: 4, 4: 1, 8: 1}),
     "fmi_2016-09-28": ("fmi", 4, {2: 6, 4: 2, 8: 1}),
@@ -62,7 +63,7 @@ EVENTS: dict[str, tuple[str, int, dict[int, int]]] = {
 THRESHOLDS = (0.1, 1.0, 5.0)
 KINDS = {"mean": "moment", "maximum": "half hour"}  # truth, and of what
 HALF_HOURS = (30, 60, 90)  # minutes: ends of half hours, and moments
-SCORED_TILES = 2
+SCORED_TILES = {4: 2, 2: 1}  # by the edge of a cell, km, about
 SUBJECTS = (
     "network",
     "adapted",
@@ -201,15 +202,14 @@ def ingested(source: Path, path: Path, coarseness: tuple[int, ...]) -> Archive:
     return Archive.open(path)
 
 
-def scored_on(radars: dict[str, list[Event]], group: str) -> list[Event]:
-    """Return the events of a radar that are scored: cells of about 4 km, two tiles at most."""
+def scored_on(radars: dict[str, list[Event]], group: str, km: int = 4) -> list[Event]:
+    """Return the events of a radar that are scored, of cells of about 4 or 2 km; few tiles of each."""
     out = []
     for name, (of, coarseness, _) in EVENTS.items():
         if of == group:
-            mine = [
-                e for e in radars[group] if e.name.startswith(name.removesuffix(".nc")) and e.coarseness == coarseness
-            ]
-            out += mine[:SCORED_TILES]
+            wanted = coarseness * km // 4
+            mine = [e for e in radars[group] if e.name.startswith(name.removesuffix(".nc")) and e.coarseness == wanted]
+            out += mine[: SCORED_TILES[km]]
     return out
 
 
@@ -235,8 +235,10 @@ def fold(left_out: str, radars: dict[str, list[Event]], width: int, cells: int, 
     for truth in KINDS:
         others = [asked_for(e, truth) for group in radars if group != left_out for e in scored_on(radars, group)]
         spreads[truth] = smoothing(others)
-        for event in scored_on(radars, left_out):
-            rows += score(asked_for(event, truth), network, straight, spreads[truth], steps)
+        for km in SCORED_TILES if truth == "mean" else (4,):
+            for event in scored_on(radars, left_out, km):
+                found = score(asked_for(event, truth), network, straight, spreads[truth], steps if km == 4 else None)
+                rows += [{**row, "cell_km": km} for row in found]
     return {
         "rows": rows,
         "spread": spreads,
@@ -415,11 +417,11 @@ def summary(folds: dict[str, Any]) -> list[dict[str, Any]]:
         for truth in KINDS:
             for minutes in HALF_HOURS:
                 for threshold in THRESHOLDS:
-                    key = (truth, minutes, threshold)
-                    chosen = [r for r in rows if (r["truth"], r["minutes"], r["threshold_mm_h"]) == key]
-                    if chosen:
-                        found = {"truth": truth, "minutes": minutes, "threshold_mm_h": threshold}
-                        out.append({"forecaster": subject, **found, **_summed(chosen, subject)})
+                    for km in SCORED_TILES:
+                        found = {"truth": truth, "minutes": minutes, "threshold_mm_h": threshold, "cell_km": km}
+                        chosen = [r for r in rows if all(r[name] == value for name, value in found.items())]
+                        if chosen:
+                            out.append({"forecaster": subject, **found, **_summed(chosen, subject)})
     return out
 
 
@@ -460,7 +462,7 @@ def show(folds: dict[str, Any]) -> None:
     for subject in SUBJECTS:
         print(f"{', '.join(folds)}: Brier score of the {subject} chances over those of", flush=True)
         print(
-            "   truth  min  mm/h radars "
+            "   truth km  min  mm/h radars "
             + " ".join(f"{name.replace('_corrected', '*'):>10}" for name in names)
             + "  worst/best   area ratio        calibration"
         )
@@ -470,8 +472,8 @@ def show(folds: dict[str, Any]) -> None:
                     f"{row[f'over_{name}']:>10.3f}" if f"over_{name}" in row else f"{'absent':>10}" for name in names
                 )
                 print(
-                    f"{row['truth']:>8} {row['minutes']:>4} {row['threshold_mm_h']:>5g} {len(row['radars']):>6} {cells}"
-                    f" {row['worst_over_best']:>10.3f}   {row['area']}   {row['calibration_error']:.4f}"
+                    f"{row['truth']:>8} {row['cell_km']:>2} {row['minutes']:>4} {row['threshold_mm_h']:>5g}"
+                    f" {len(row['radars']):>6} {cells} {row['worst_over_best']:>10.3f}   {row['area']}   {row['calibration_error']:.4f}"
                 )
 
 

@@ -33,6 +33,36 @@ import pytest  # noqa: E402
 matplotlib.use("agg")
 
 
+# By how long they take, so that none of them is what the last worker does alone while the others wait.
+LONGEST = (
+    "test_docs.py",
+    "cli/test_plan.py",
+    "vision/test_speedrun.py",
+    "cli/test_together.py",
+    "vision/test_own_images.py",
+    "cli/test_demo.py",
+    "rain/test_place.py",
+    "cli/test_runs.py",
+    "rain/test_training.py",
+    "rain/test_ends.py",
+    "rain/test_start.py",
+    "rain/test_ablate.py",
+    "ingest/test_kill.py",
+    "ingest/test_beyond.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the files that take longest come first."""
+    here = Path(__file__).parent
+
+    def turn(item: pytest.Item) -> int:
+        name = item.path.relative_to(here).as_posix()
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=turn)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real data beside the checkout; a test that needs it skips aloud where it is missing."""

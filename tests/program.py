@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 PROGRAM = [sys.executable, "-c", "from fastrain.cli.main import run; run()"]
+SHORT = [sys.executable, str(Path(__file__).with_name("short.py"))]
 
 # None in the table of modules is how Python says that there is no such module.
 BARE = """

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+
+from program import SHORT
 
 
 def test_the_demo_ends_in_a_report_one_can_look_at(tmp_path):
-    program = [
-        sys.executable,
-        "-c",
-        "from fastrain.cli.main import run; run()",
-        "demo",
-        "--out",
-        str(tmp_path / "demo"),
-    ]
+    program = [*SHORT, "demo", "--out", str(tmp_path / "demo")]
     done = subprocess.run(program, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "demo"

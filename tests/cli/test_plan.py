@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
-from program import PROGRAM, ok, refused
+from program import SHORT, ok, refused
 
 from fastrain.archive.store import Archive
 from fastrain.rain.budget import Allowed, Needs, PlaceNeeds, grid_needs
@@ -179,7 +179,7 @@ def peak_of(arguments, before=None) -> int:
     peak = 0
     with (
         tempfile.TemporaryFile() as said,
-        subprocess.Popen([*PROGRAM, *map(str, arguments)], preexec_fn=before, stderr=said) as child,
+        subprocess.Popen([*SHORT, *map(str, arguments)], preexec_fn=before, stderr=said) as child,
     ):
         status = Path(f"/proc/{child.pid}/status")
         while child.poll() is None:
@@ -211,7 +211,7 @@ def test_the_least_memory_that_is_named_is_enough_and_changes_nothing(moving, tm
         if group is not None:
             group.rmdir()
     assert peak <= limit
-    ok("train", moving, "--run", tmp_path / "other", *SMALL)
+    ok("train", moving, "--run", tmp_path / "other", *SMALL, program=SHORT)
     identities = [
         json.loads((tmp_path / name / "run.json").read_text())["network"]["identity"] for name in ("r", "other")
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from program import ok
+from program import SHORT, ok
 
 from fastrain.engine.journal import read_journal
 
@@ -20,10 +20,10 @@ SMALL = ["--width", "8", "--threads", "1"]
 ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 
 
-def started(processes: int, *arguments) -> subprocess.Popen:
+def started(processes: int, *arguments, program=("--", SHORT[1])) -> subprocess.Popen:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
-        [*torchrun, "-m", "--", "fastrain", *map(str, arguments)],
+        [*torchrun, *program, *map(str, arguments)],
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -40,7 +40,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def alone(moving, tmp_path_factory):
     run = tmp_path_factory.mktemp("alone") / "r"
-    ok("train", moving, "--run", run, *SMALL)
+    ok("train", moving, "--run", run, *SMALL, program=SHORT)
     return run
 
 
@@ -106,7 +106,7 @@ def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(mov
     assert child.returncode != 0
     assert "another process of this training is gone; the same command again goes on" in said
     reached = read_journal(run / "log.jsonl")[-1]["step"]
-    done = ok("train", moving, "--run", run, *SMALL)  # alone now
+    done = ok("train", moving, "--run", run, *SMALL, program=SHORT)  # alone now
     assert done.returncode == 0
     lines = read_journal(run / "log.jsonl")
     assert lines[0]["step"] <= reached <= lines[-1]["step"] == lines[-1]["steps"]
@@ -115,9 +115,7 @@ def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(mov
 
 def test_one_processes_run_is_gone_on_with_by_two(moving, alone, tmp_path):
     run = tmp_path / "r"
-    child = subprocess.Popen(
-        [sys.executable, "-m", "fastrain", "train", str(moving), "--run", str(run), *SMALL], stderr=subprocess.PIPE
-    )
+    child = subprocess.Popen([*SHORT, "train", str(moving), "--run", str(run), *SMALL], stderr=subprocess.PIPE)
     try:
         until = time.monotonic() + 200
         while not (run / "training.pt").exists() and child.poll() is None and time.monotonic() < until:
@@ -132,7 +130,8 @@ def test_one_processes_run_is_gone_on_with_by_two(moving, alone, tmp_path):
 
 
 def test_a_run_that_is_finished_is_refused_by_all_of_them_in_one_line(moving, alone):
-    child = started(2, "train", moving, "--run", alone, *SMALL)
+    as_documented = ("-m", "--", "fastrain")
+    child = started(2, "train", moving, "--run", alone, *SMALL, program=as_documented)
     _, said = child.communicate(timeout=120)
     assert child.returncode != 0
     assert said.count("holds a finished run") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,30 @@ def test_it_is_not_judged_on_frames_that_it_learned_from(base, night):
     archive = Archive.open(night)  # a part of the map that it learned from
     with pytest.raises(TooShort, match="no issue time is left that the run has not seen"):
         verify(base, archive)
+
+
+def test_it_is_not_judged_on_such_frames_under_another_name_place_and_time(base, moving):
+    archive = Archive.open(moving)  # far from all that it learned from
+    start, stop = archive.span
+    whole = held_out(base, archive)
+    seen = start + 40
+    digest = archive.slots("digest", seen, seen + 1)[0].tobytes()
+    events = [*base.facts["events"], {**base.facts["events"][0], "digests": [digest.hex()]}]
+    left = held_out(replace(base, facts={**base.facts, "events": events}), archive)
+    layout = base.layout.frames(archive.schema.axis.cadence)
+    first, last = whole - layout.history + 1 - layout.guard, whole + layout.ahead + layout.guard
+    np.testing.assert_array_equal(left, whole[(last < seen) | (first > seen)])
+    assert 0 < len(left) < len(whole)
+    everything = [one.tobytes().hex() for one in archive.slots("digest", start, stop)]
+    events[-1]["digests"] = everything
+    with pytest.raises(TooShort, match="no issue time is left that the run has not seen"):
+        held_out(replace(base, facts={**base.facts, "events": events}), archive)
+
+
+def test_its_card_lists_the_frames_that_it_saw(base):
+    card = (base_path() / "README.md").read_text(encoding="utf-8")
+    assert len(base.frames_seen) > 100
+    assert all(digest.hex() in card for digest in base.frames_seen)
 
 
 def test_it_wants_an_archive():

@@ -14,7 +14,7 @@ from fastrain.core.processes import local_processes
 from fastrain.engine.precision import Precision, fast_precision
 from fastrain.engine.threads import cores
 from fastrain.rain.batches import BATCH, BLOCK, crop_of
-from fastrain.rain.inputs import GUESS_SPREAD, Radar, channels_of
+from fastrain.rain.inputs import GUESSES, Radar, channels_of
 from fastrain.rain.settle import settled_cells
 
 FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains nothing
@@ -153,7 +153,7 @@ def grid_needs(
     height, across = crop_of(shape)
     layout = radar.layout
     periods, thresholds = len(layout.periods), len(radar.thresholds)
-    guesses = thresholds * len(GUESS_SPREAD)
+    guesses = thresholds * GUESSES
     channels = channels_of(thresholds)
     a_cell = periods * (2 * channels + 2 * guesses + 1)  # half precision, and the truth
     steps = layout.ahead + max(radar.ages)
@@ -164,6 +164,9 @@ def grid_needs(
         + 8 * steps  # displacements
         + 4 * 4 * longest  # the last frame, carried to every step of a period
         + periods * (4 + 1 + 2 * 4 * guesses)  # what passes, and first guesses
+        + 3 * 3 * 4 * (thresholds + 1)  # of three frames what is told and its scales
+        + periods * 4 * 4 * thresholds
+        + 3 * 4 * (4 * thresholds + 1)  # what follows from how it faded
         + 3 * 4 * channels  # one period's channels
     ) * cells
     judged = periods * thresholds * 8 * 7 * cells  # chances of the network and of four baselines, events and errors

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fastrain.archive.store import Archive
-from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Radar
+from fastrain.rain.inputs import CONDITIONS, GUESSES, Radar
 from fastrain.rain.new_run import TrainSettings
 from fastrain.rain.run import make_network
 from fastrain.rain.settle import settle
@@ -181,7 +181,7 @@ class Ground:
         maps, count = 16, len(self.thresholds)
         found = Line()
         for cells in (SOME_CELLS // 8, SOME_CELLS):
-            guess = torch.randn(maps, count, len(GUESS_SPREAD), cells // maps, generator=draw)
+            guess = torch.randn(maps, count, GUESSES, cells // maps, generator=draw)
             outcome = (torch.sigmoid(guess.mean(dim=(1, 2))) * (count + 1)).floor().to(torch.int8)
             known = torch.randn(maps, CONDITIONS, generator=draw)
             network = make_network(count, 8)

@@ -22,9 +22,10 @@ from fastrain.rain.inputs import (
     Moved,
     Radar,
     channels_of,
-    first_guesses,
+    guess_logits,
     make_inputs,
     rain_rates,
+    smoothed_chances,
 )
 from fastrain.samples.frames import Frames, load_frames, window_slots
 from fastrain.samples.layout import FrameLayout
@@ -139,7 +140,7 @@ def window_of(archive: Archive, issue: int, radar: Radar, variant: Variant, scal
     highest = F.max_pool2d(moved.highest, block)
     known = F.avg_pool2d(moved.known.float(), block) >= 0.75
     coarse = replace(radar, cell_km=radar.cell_km * block)
-    guess, _ = first_guesses(Moved(highest, known, moved.travelled), coarse)
+    guess = guess_logits(smoothed_chances(Moved(highest, known, moved.travelled), coarse))
     # Not where advection reaches: that hangs on the cut a little, and all are to be judged on the same cells.
     outcome = np.where(observed_now(truth, issue), outcome, -1).astype(np.int8)
     return Window(inputs.x[:, shown(variant, len(radar.thresholds))], guess.half(), inputs.known, outcome)

@@ -1,7 +1,8 @@
 """What the network sees of a window: where the rain was, and where it is heading.
 
 History as it was and history advected to each period, so that motion is given and only growth, decay and doubt are
-learned; first guesses from smoothed advection, as logits; and what is known of the map: lead, period, cadence, cell.
+learned; first guesses from smoothed advection and from how this rain was seen to fade, as logits; and what is known of
+the map: lead, period, cadence, cell.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fastrain.core.errors import SettingError
 from fastrain.core.levels import LevelTable
 from fastrain.motion import advect, displacements
 from fastrain.rain.baselines import MOTION_FRAMES, motion_of
+from fastrain.rain.memory import Memory, remember
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import FrameLayout
 from fastrain.samples.truth import outcomes
@@ -32,6 +34,7 @@ Truth = Literal["maximum", "mean"]
 TRUTHS: tuple[Truth, ...] = ("maximum", "mean")
 
 GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain loses its place (LOG.md)
+GUESSES = len(GUESS_SPREAD) + 2  # and two from what the history shows of the rain's fading
 AGES = 3
 SMALL_MAP = 512  # cells along an edge, up to which means are taken by a matrix, of a megabyte at most
 CONDITIONS = 6
@@ -102,7 +105,7 @@ class Radar:
 
 def channels_of(thresholds: int) -> int:
     """Return the channels of the network's input for a number of thresholds."""
-    return 4 * AGES + 4 + len(GUESS_SPREAD) * thresholds
+    return 4 * AGES + 4 + (GUESSES + 2) * thresholds
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,8 @@ def move(frames: Frames, issue: int, radar: Radar) -> Moved:
 def _moved(highest: Tensor, mean: Tensor, observed: Tensor, radar: Radar) -> Moved:
     recent = slice(-min(MOTION_FRAMES, radar.layout.history), None)
     flow = _motion(mean[recent], observed[recent], radar.cell_km)
-    travelled = displacements(flow[None], radar.layout.ahead + max(radar.ages))[0]
+    steps = max(radar.layout.ahead + max(radar.ages), radar.layout.history - 1)
+    travelled = displacements(flow[None], steps)[0]
     # What is asked for is what is carried: a block's maximum says little of when its mean is reached.
     spoken = mean if radar.truth == "mean" else highest
     return carry(spoken[-1], observed[-1], travelled, radar.layout)
@@ -182,11 +186,16 @@ def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved
     highest, mean, observed = rain_rates(frames, rows, radar)
     moved = _moved(highest, mean, observed, radar)
     travelled = moved.travelled
-    guess, chance = first_guesses(moved, radar)
+    memory = _memory(mean if radar.truth == "mean" else highest, observed, travelled, radar)
+    chance = torch.cat([smoothed_chances(moved, radar), memory.chances], dim=2)
+    guess = guess_logits(chance)
     speed = travelled[0].square().sum(dim=0).sqrt() * radar.cell_km / radar.minutes  # km per minute
     # Period by period to half precision: all of them together would be the most that memory ever holds.
     x = torch.stack(
-        [_channels(highest, mean, observed, moved, speed, chance, p, radar).half() for p in range(len(moved.known))]
+        [
+            _channels(highest, mean, observed, moved, speed, [chance[p].flatten(0, 1), memory.past[p]], p, radar).half()
+            for p in range(len(moved.known))
+        ]
     )
     known = torch.tensor([conditions(a, b, radar) for a, b in layout.periods])
     return Inputs(x, guess.half(), known), moved
@@ -235,8 +244,8 @@ def exceedance_chance(
     return (events[:-1] / events[-1].clamp(min=1e-6)).clamp(0, 1)
 
 
-def first_guesses(moved: Moved, radar: Radar) -> tuple[Tensor, Tensor]:
-    """Return logits of the conditional chances (period, threshold, guess, y, x), and the chances themselves."""
+def smoothed_chances(moved: Moved, radar: Radar) -> Float[Tensor, "period threshold guess y x"]:
+    """Return the Lagrangian probabilities of each period, by two widths of smoothing."""
     chances = []
     for p, (a, b) in enumerate(radar.layout.periods):
         lead = (a + b + 1) / 2 * radar.minutes
@@ -245,8 +254,7 @@ def first_guesses(moved: Moved, radar: Radar) -> tuple[Tensor, Tensor]:
             for spread in GUESS_SPREAD
         ]
         chances.append(torch.stack(of_period, dim=1))  # (threshold, guess, y, x)
-    chance = torch.stack(chances)
-    return guess_logits(chance), chance
+    return torch.stack(chances)
 
 
 def guess_logits(chance: Float[Tensor, "*any threshold guess y x"]) -> Float[Tensor, "*any threshold guess y x"]:
@@ -277,7 +285,7 @@ def _channels(
     observed: Tensor,
     moved: Moved,
     speed: Tensor,
-    chance: Tensor,
+    told: list[Tensor],
     period: int,
     radar: Radar,
 ) -> Tensor:
@@ -293,8 +301,19 @@ def _channels(
     extra = torch.stack(
         [signal(moved.highest[period]), observed[-1].float(), moved.known[period].float(), speed.clamp(max=3)]
     )
-    guesses = chance[period].flatten(0, 1)
-    return torch.cat([still.flatten(0, 1), carried.flatten(0, 1), extra, guesses])
+    return torch.cat([still.flatten(0, 1), carried.flatten(0, 1), extra, *told])
+
+
+def _memory(spoken: Tensor, observed: Tensor, travelled: Tensor, radar: Radar) -> Memory:
+    return remember(
+        spoken.flip(0),
+        observed.flip(0),
+        travelled,
+        radar.layout.periods,
+        radar.thresholds,
+        minutes=radar.minutes,
+        cell_km=radar.cell_km,
+    )
 
 
 def conditions(a: int, b: int, radar: Radar) -> list[float]:

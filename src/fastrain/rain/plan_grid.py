@@ -15,7 +15,7 @@ from fastrain.rain.budget import Allowed, grid_needs
 from fastrain.rain.chances import Calibration
 from fastrain.rain.costs import Ground, Line, on_gpu, spent_on, state_bytes
 from fastrain.rain.hindcast import TRIED, Network, Reference, hindcasts
-from fastrain.rain.inputs import GUESS_SPREAD, channels_of, happened, make_inputs, move
+from fastrain.rain.inputs import GUESSES, channels_of, happened, make_inputs, move
 from fastrain.rain.plan_row import Row
 from fastrain.rain.run import GRID, make_network, predict_parts
 from fastrain.rain.settle import MOST_WINDOWS, settled_cells
@@ -162,5 +162,5 @@ class GridPlanner:
 def _assembling(thresholds: int) -> Callable[[], object]:
     """Return what puts the crops of a batch together, and turns them."""
     x = [torch.zeros(channels_of(thresholds), CROP, CROP, dtype=torch.float16) for _ in range(BATCH)]
-    guess = [torch.zeros(thresholds, len(GUESS_SPREAD), CROP, CROP, dtype=torch.float16) for _ in range(BATCH)]
+    guess = [torch.zeros(thresholds, GUESSES, CROP, CROP, dtype=torch.float16) for _ in range(BATCH)]
     return lambda: turn(5, torch.stack([one.clone() for one in x]).float(), torch.stack(guess).float())

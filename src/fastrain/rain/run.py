@@ -24,7 +24,7 @@ from fastrain.engine import checkpoint
 from fastrain.engine.precision import computing
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.chances import Calibration
-from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Inputs, Radar, Truth, channels_of
+from fastrain.rain.inputs import CONDITIONS, GUESSES, Inputs, Radar, Truth, channels_of
 from fastrain.samples.layout import Layout
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Net = TypeVar("Net", bound=nn.Module)
 
-RUN_VERSION = 2
+RUN_VERSION = 3
 FACTS, WEIGHTS, STATE = "run.json", "weights.pt", "training.pt"
 LOG, CURVE = "log.jsonl", "loss.png"  # what training came through, by line and as a picture
 SHIPPED_WEIGHTS = "weights.safetensors"
@@ -130,6 +130,11 @@ class Run:
             split = self.facts["split"]
             found.append((self.grid, (split["train"][0], split["calibrate"][1])))
         return found
+
+    @property
+    def frames_seen(self) -> frozenset[bytes]:
+        """Digests of the frames that it learned from, as archives keep them; of a run of one radar its time tells."""
+        return frozenset(bytes.fromhex(digest) for one in self.facts["events"] for digest in one.get("digests", ()))
 
     def place_on(self, grid: Grid) -> tuple[int, int] | None:
         """Return the pixel, on a grid, of the place it was trained for; None where there is no such place.
@@ -278,7 +283,7 @@ def make_network(thresholds: int, width: int) -> RainNet:
     """Return an untrained network for a number of thresholds."""
     return RainNet(
         channels_of(thresholds),
-        guesses=len(GUESS_SPREAD),
+        guesses=GUESSES,
         thresholds=thresholds,
         conditions=CONDITIONS,
         width=width,

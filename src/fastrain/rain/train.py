@@ -31,7 +31,7 @@ from fastrain.rain.budget import FRAMES_AT_MOST, Allowed, allowed_bytes, grid_ne
 from fastrain.rain.chances import ordinal_loss
 from fastrain.rain.fitting import Bench, device_of, resolved, trial
 from fastrain.rain.hindcast import Reference, learn_spread
-from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Radar, channels_of
+from fastrain.rain.inputs import CONDITIONS, GUESSES, Radar, channels_of
 from fastrain.rain.new_run import (
     Progress,
     Say,
@@ -242,7 +242,7 @@ def trial_of(thresholds: int, width: int, maps: int, device: torch.device) -> Ca
     """
     batch = (
         torch.randn(maps, channels_of(thresholds), CROP, CROP),
-        torch.randn(maps, thresholds, len(GUESS_SPREAD), CROP, CROP),
+        torch.randn(maps, thresholds, GUESSES, CROP, CROP),
         torch.randn(maps, CONDITIONS),
         torch.zeros(maps, CROP, CROP, dtype=torch.int8),
         torch.ones(maps),

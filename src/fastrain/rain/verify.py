@@ -259,7 +259,7 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
     """Return the issue slots whose whole window lies outside the time that the run was trained and calibrated on.
 
     The guard of half an hour counts with that time. A radar that sees none of the same ground has all its time to
-    itself.
+    itself, but for frames that the run learned from by whatever name or time they came.
 
     Raises:
         TooShort: there is none.
@@ -281,6 +281,13 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
             before = issues + layout.ahead < first - layout.guard
             after = issues - layout.history + 1 > last + layout.guard
             issues = issues[before | after]
+    seen = run.frames_seen
+    if seen:
+        known = [digest.tobytes() in seen for digest in archive.slots("digest", start, stop)]
+        among = np.concatenate([[0], np.cumsum(known)])  # how many of the frames before each slot
+        before_window = np.clip(issues - layout.history + 1 - layout.guard - start, 0, stop - start)
+        with_window = np.clip(issues + layout.ahead + layout.guard + 1 - start, 0, stop - start)
+        issues = issues[among[with_window] == among[before_window]]
     if len(issues) == 0:
         raise TooShort(f"{archive.path}: no issue time is left that the run has not seen; ingest later pictures.")
     return issues
