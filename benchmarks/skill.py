@@ -473,7 +473,8 @@ def show(folds: dict[str, Any]) -> None:
                 )
                 print(
                     f"{row['truth']:>8} {row['cell_km']:>2} {row['minutes']:>4} {row['threshold_mm_h']:>5g}"
-                    f" {len(row['radars']):>6} {cells} {row['worst_over_best']:>10.3f}   {row['area']}   {row['calibration_error']:.4f}"
+                    f" {len(row['radars']):>6} {cells} {row['worst_over_best']:>10.3f}   {row['area']}"
+                    f"   {row['calibration_error']:.4f}"
                 )
 
 

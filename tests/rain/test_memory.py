@@ -140,6 +140,26 @@ def test_it_moves_with_the_rain():
     assert apart[:, :, inside].abs().mean() < 0.02
 
 
+def test_of_a_period_it_is_the_highest_chance_that_passes():
+    """Steady rain that travels: what single moments say, the highest of it."""
+    field = torch.where(fading(6, (0,))[0] > 3.5, 2.0, 0.0)
+    travelled = torch.zeros(24, 2, 128, 128)
+    travelled[:, 1] = torch.arange(1, 25).view(24, 1, 1)  # a column eastward a frame
+    window = torch.stack([torch.roll(field, -age, dims=1) for age in range(4)])
+
+    def chances(*periods):
+        seen = torch.ones(window.shape, dtype=torch.bool)
+        return remember(window, seen, travelled, periods, (0.1,), minutes=5.0, cell_km=2.0).chances[:, 0, 0]
+
+    moments = chances(*((step - 1, step) for step in range(3, 9)))
+    highest, found = moments.amax(dim=0), chances((2, 8))[0]
+    assert (found <= highest + 0.05).all()  # all that fades does so by the middle of the period
+    inside = slice(24, 128)
+    # Rain two cells on is looked at, not every cell on the way: of wide rain hardly anything is missed.
+    assert found[:, inside].mean() == pytest.approx(float(highest[:, inside].mean()), rel=0.2)
+    assert found[:, inside].mean() > 1.8 * moments[:, :, inside].mean()
+
+
 def test_what_is_not_observed_says_nothing_and_nothing_is_no_number():
     draw = torch.Generator().manual_seed(2)
     field = rain(fading(7, (0, 1, 2, 3)))
