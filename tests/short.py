@@ -3,5 +3,5 @@
 from fastrain.cli.main import run
 from fastrain.rain import batches
 
-batches.CELLS_FEW = 1_300_000
+batches.CELLS_FEW = batches.CELLS_MOST = 1_300_000
 run()

@@ -30,7 +30,7 @@ from dataclasses import replace
 from fastrain.cli.main import run
 from fastrain.rain import batches
 from fastrain.rain.place.recipes import RECIPES
-batches.CELLS_FEW = 400_000
+batches.CELLS_FEW = batches.CELLS_MOST = 400_000
 RECIPES["place"] = replace(RECIPES["place"], batch=32)
 run()
 """

@@ -38,7 +38,7 @@ NEEDS = Needs(
 
 @pytest.fixture(scope="module")
 def planned(moving):
-    return json.loads(ok("plan", moving, "--json", "--threads", "1").stdout)
+    return json.loads(ok("plan", moving, "--json", "--threads", "1", program=SHORT).stdout)
 
 
 def test_a_plan_has_a_row_for_each_task_and_coarseness(planned):
@@ -61,7 +61,7 @@ def test_a_plan_has_a_row_for_each_task_and_coarseness(planned):
 
 
 def test_what_is_planned_is_what_training_does(planned, moving, tmp_path):
-    ok("train", moving, "--run", tmp_path / "r", "--coarseness", "2", "--threads", "1")
+    ok("train", moving, "--run", tmp_path / "r", "--coarseness", "2", "--threads", "1", program=SHORT)
     facts = json.loads((tmp_path / "r" / "run.json").read_text())
     row = next(row for row in planned["rows"] if (row["recipe"], row["coarseness"]) == ("grid", 2))
     assert facts["network"]["weights"] == row["weights"]

@@ -74,12 +74,21 @@ def test_a_journal_that_goes_on_drops_what_came_after_the_checkpoint(tmp_path, m
     assert lines[-1]["samples_per_second"] > 0
 
 
+PLACE = ("--recipe", "place", "--pixel", "28,10", "--coarseness", "1", "--width", "4")
+
+
+@pytest.fixture(scope="module")
+def whole(moving, tmp_path_factory):
+    """What a training says that nobody told to leave."""
+    done = [*PROGRAM, "train", str(moving), *PLACE, "--run", tmp_path_factory.mktemp("whole") / "r", "--json"]
+    return subprocess.run(done, capture_output=True, text=True, check=True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_training_that_is_told_to_leave_does_so_at_once_and_goes_on_to_the_same_weights(moving, tmp_path, number):
-    what = ["--recipe", "place", "--pixel", "28,10", "--coarseness", "1", "--width", "4"]
-    command = [*PROGRAM, "train", str(moving), *what]
-    done = [*command, "--run", tmp_path / "whole", "--json"]
-    whole = subprocess.run(done, capture_output=True, text=True, check=True)
+def test_a_training_that_is_told_to_leave_does_so_at_once_and_goes_on_to_the_same_weights(
+    moving, whole, tmp_path, number
+):
+    command = [*PROGRAM, "train", str(moving), *PLACE]
     began = subprocess.Popen([*command, "--run", str(tmp_path / "r")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not read_journal(tmp_path / "r" / "log.jsonl") and time.monotonic() < deadline:

@@ -13,6 +13,7 @@ from program import refused
 from fastrain.archive.store import Archive
 from fastrain.archive.writer import writing
 from fastrain.core.errors import RunError, SettingError
+from fastrain.rain.inputs import GUESSES
 from fastrain.rain.new_run import TrainSettings
 from fastrain.rain.run import make_network, open_run
 from fastrain.rain.start import start_of
@@ -100,9 +101,9 @@ def test_the_line_is_held_near_the_one_that_it_begins_from():
     draw = np.random.default_rng(0)
     network = make_network(1, 8)
     with torch.no_grad():
-        network.straight.bias.copy_(torch.tensor([0.9, 0.1, -0.4]))
-    guess = torch.from_numpy(draw.normal(size=(4, 1, 2, 500))).float()
+        network.straight.bias.copy_(torch.tensor([0.9, 0.1, *(GUESSES - 2) * [0.0], -0.4]))
+    guess = torch.from_numpy(draw.normal(size=(4, 1, GUESSES, 500))).float()
     honest = 0.9 * guess[:, 0, 0] + 0.1 * guess[:, 0, 1] - 0.4
     outcome = (torch.rand(honest.shape) < torch.sigmoid(honest)).to(torch.int8)
     fit_straight(network, guess, torch.zeros(4, network.straight.in_features), outcome, torch.ones(4))
-    assert network.straight.bias.detach().numpy() == pytest.approx([0.9, 0.1, -0.4], abs=0.15)
+    assert network.straight.bias.detach().numpy() == pytest.approx([0.9, 0.1, *(GUESSES - 2) * [0.0], -0.4], abs=0.15)
