@@ -199,7 +199,7 @@ hour of radar frames: somewhere in the cell (truth: maximum), or by the cell's m
 and synthetic radar of 32 kinds of weather (`fastrain.sources.synthetic`), as often as each of the real ones. Three
 afternoons and nights, forwards and backwards in time, at cells of about 2, 4 and 8 km, several cadences, weaker and
 stronger; of MRMS 70 minutes only, so that the second and third half hour rest on KNMI, FMI and made rain. It keeps
-{facts["network"]["share_kept"]:.0%} of what was learned beyond smoothed advection, and its logits are divided by
+{facts["network"]["share_kept"]:.0%} of what was learned beyond the first guesses, and its logits are divided by
 {facts["calibration"]["temperature"]:g}: both chosen on each real radar while that was left out.
 
 A forecast with it also looks at what it would have said in the last four hours, as far as that has come due, and

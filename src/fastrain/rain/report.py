@@ -228,7 +228,7 @@ def _choices(run: Run, found: Verification, cell_km: float) -> str:
         f"truth: the {run.truth} of the cell of {cell_km:.3g} km at its highest over the period",
         *learned,
         *(["started from the run base, which other radars taught"] if run.facts.get("start") else []),
-        f"network of {network['weights']:,} weights, {network['steps']} steps; of its correction to smoothed advection "
+        f"network of {network['weights']:,} weights, {network['steps']} steps; of its correction to the first guesses "
         f"the calibration time keeps {network['share_kept']:.0%}; temperature {facts['calibration']['temperature']:g}",
     ]
     return "<ul>" + "".join(f"<li>{_escape(line)}</li>" for line in lines) + "</ul>"

@@ -309,7 +309,7 @@ def predict(network: RainNet, inputs: Inputs) -> Float[ndarray, "period threshol
 def predict_parts(
     network: RainNet, inputs: Inputs
 ) -> tuple[Float[ndarray, "period threshold y x"], Float[ndarray, "period threshold y x"]]:
-    """Return the straight line through smoothed advection, and the learned correction to it, as logits.
+    """Return the straight line through the first guesses, and the learned correction to it, as logits.
 
     Period by period, so that memory does not grow with their number.
     """

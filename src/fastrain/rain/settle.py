@@ -28,7 +28,7 @@ def calibrate(
     """Return how much of what was learned to keep, and the calibration that goes with it, from the calibration time.
 
     A network trained on a single night is right about some things and sure about too many: the calibration time says
-    how much of its correction to smoothed advection holds.
+    how much of its correction to the first guesses holds.
 
     Args:
         network: fitted.
