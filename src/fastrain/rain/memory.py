@@ -3,7 +3,7 @@
 What is large lives longer than what is small, and by how much differs from radar to radar and from day to day. The
 frames of the history, carried along the motion to the issue, say it: at each scale, how much of what was seen before is
 still there. From that come two more first guesses. One takes each threshold's field of yes and no apart into scales
-and lets each fade as it was seen to fade: of all ways to filter that field linearly the one of the least Brier score.
+and lets each fade as it was seen to fade, which is near the linear filter of the least Brier score.
 The other does so with rain rates in dB and adds the doubt of what has faded: STEPS with no end of members. And maps of
 how well the oldest frame would have foretold the latest, as a network cannot know of a radar that it never saw.
 
