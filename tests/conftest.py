@@ -63,6 +63,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=turn)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_memory() -> None:
+    """Trainings within a worker keep what they free: each page of it anew is a fault, a fifth of the suite's time.
+
+    What a training takes of memory is tried on the program itself, which gives it back.
+    """
+    from fastrain.rain import train
+
+    train.give_large_memory_back = lambda: None
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real data beside the checkout; a test that needs it skips aloud where it is missing."""
