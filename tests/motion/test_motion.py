@@ -151,3 +151,19 @@ def test_sizes_that_do_not_agree_are_refused_not_read_beyond(monkeypatch):
     carry = getattr(advect, "__wrapped__", advect)
     with pytest.raises(Exception, match=r"carried by|Type-check"):
         carry(field, field > 0, torch.zeros(1, 2, 8, 8))
+
+
+@pytest.mark.parametrize("large", [2**30, 1])
+def test_one_mask_for_all_channels_says_the_same_as_one_for_each(monkeypatch, large):
+    monkeypatch.setattr(
+        sys.modules["fastrain.motion.advect"], "LARGE", large
+    )  # on the device, and by the kernel of our own
+    draw = torch.Generator().manual_seed(4)
+    field = torch.rand(2, 3, 40, 50, generator=draw)
+    mask = torch.rand(2, 1, 40, 50, generator=draw) < 0.8
+    shift = 3 * torch.randn(2, 2, 40, 50, generator=draw)
+    carried, known = advect(field, mask, shift)
+    for_each, known_each = advect(field, mask.expand_as(field).contiguous(), shift)
+    assert known.shape == mask.shape
+    assert torch.equal(known.expand_as(field), known_each)
+    assert torch.equal(carried[known_each], for_each[known_each])

@@ -37,23 +37,25 @@ def displacements(flow: Float[Tensor, "batch 2 y x"], steps: int) -> Float[Tenso
 
 def advect(
     field: Float[Tensor, "batch channel y x"],
-    observed: Bool[Tensor, "batch channel y x"],
+    observed: Bool[Tensor, "batch masks y x"],
     displacement: Float[Tensor, "batch 2 y x"],
     *,
     order: Literal["nearest", "linear"] = "linear",
-) -> tuple[Float[Tensor, "batch channel y x"], Bool[Tensor, "batch channel y x"]]:
+) -> tuple[Float[Tensor, "batch channel y x"], Bool[Tensor, "batch masks y x"]]:
     """Return the field carried by the displacement, and where that is known.
 
     Args:
         field: any quantity; what it holds where not observed does not matter.
-        observed: where it is known.
+        observed: where it is known; one mask for each channel, or one for all, carried but once.
         displacement: (dy, dx) in cells.
         order: linear takes the mean of the four cells around, of those observed; nearest keeps the values as they are.
     """
     learns = torch.is_grad_enabled() and (field.requires_grad or displacement.requires_grad)
     plain = field.device.type == "cpu" and field.dtype == displacement.dtype == torch.float32 and not learns
     if plain and field.shape[-2] * field.shape[-1] >= LARGE:
-        return _on_cpu(field, observed, displacement, nearest=order == "nearest")
+        each = observed.expand(-1, field.shape[1], -1, -1) if observed.shape[1] == 1 else observed
+        carried, known = _on_cpu(field, each, displacement, nearest=order == "nearest")
+        return carried, known[:, : observed.shape[1]]
     return _on_device(field, observed, displacement, order=order)
 
 

@@ -165,8 +165,7 @@ def grid_needs(
         + 4 * 4 * longest  # the last frame, carried to every step of a period
         + periods * (4 + 1 + 2 * 4 * guesses)  # what passes, and first guesses
         + 3 * 3 * 4 * (thresholds + 1)  # of three frames what is told and its scales
-        + periods * 4 * 4 * thresholds
-        + 3 * 4 * (4 * thresholds + 1)  # what follows from how it faded
+        + (16 * periods * thresholds + 12 * (4 * thresholds + 1))  # what follows from how it faded
         + 3 * 4 * channels  # one period's channels
     ) * cells
     judged = periods * thresholds * 8 * 7 * cells  # chances of the network and of four baselines, events and errors

@@ -212,7 +212,7 @@ def baseline(
 def reached_now(frames: Frames, issue: int, radar: Radar) -> Bool[ndarray, "threshold y x"]:
     """Return where each threshold is reached at a slot, by the rate of which the chances speak."""
     highest, mean, _ = rain_rates(frames, frames.rows(np.array([issue])), radar)
-    now = (mean if radar.truth == "mean" else highest)[0].numpy()
+    now = radar.spoken(highest, mean)[0].numpy()
     return np.stack([now >= t * (1 - 1e-6) for t in radar.thresholds])
 
 

@@ -97,6 +97,10 @@ class Radar:
         """Ages, in frames, of the history's frames that are shown."""
         return tuple(round(i * self.layout.history / AGES) for i in range(AGES))
 
+    def spoken(self, highest: Tensor, mean: Tensor) -> Tensor:
+        """Return those of a block's two rates of which the chances speak."""
+        return mean if self.truth == "mean" else highest
+
     @property
     def minutes(self) -> float:
         """Minutes between frames."""
@@ -172,8 +176,7 @@ def _moved(highest: Tensor, mean: Tensor, observed: Tensor, radar: Radar) -> Mov
     steps = max(radar.layout.ahead + max(radar.ages), radar.layout.history - 1)
     travelled = displacements(flow[None], steps)[0]
     # What is asked for is what is carried: a block's maximum says little of when its mean is reached.
-    spoken = mean if radar.truth == "mean" else highest
-    return carry(spoken[-1], observed[-1], travelled, radar.layout)
+    return carry(radar.spoken(highest, mean)[-1], observed[-1], travelled, radar.layout)
 
 
 def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved]:
@@ -186,7 +189,7 @@ def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved
     highest, mean, observed = rain_rates(frames, rows, radar)
     moved = _moved(highest, mean, observed, radar)
     travelled = moved.travelled
-    memory = _memory(mean if radar.truth == "mean" else highest, observed, travelled, radar)
+    memory = _memory(radar.spoken(highest, mean), observed, travelled, radar)
     chance = torch.cat([smoothed_chances(moved, radar), memory.chances], dim=2)
     guess = guess_logits(chance)
     speed = travelled[0].square().sum(dim=0).sqrt() * radar.cell_km / radar.minutes  # km per minute

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fastrain.motion.advect import sample
+from fastrain.motion import advect
 
 SMALLEST = 4  # cells along the shorter edge of the coarsest map
 FADING = 0.8  # correlation falls as exp(−(time / life) ** this): small parts of a scale go first
@@ -123,11 +123,8 @@ def _told(rate: Tensor, thresholds: Sequence[float]) -> Float[Tensor, "channel y
 
 
 def _carried(field: Tensor, known: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `advect` does, of channels that are known at the same cells: that is carried once for all."""
-    seen = known[None].to(field.dtype)
-    carried = sample(torch.cat([field * seen, seen])[None], -displacement[None])[0]
-    there = carried[-1] >= 0.5
-    return torch.where(there, carried[:-1] / carried[-1].clamp(min=1e-6), 0.0), there
+    carried, there = advect(field[None], known[None, None], displacement[None])
+    return torch.where(there, carried, 0.0)[0], there[0, 0]
 
 
 def _bands(field: Float[Tensor, "channel y x"], known: Bool[Tensor, "y x"]) -> list[_Band]:

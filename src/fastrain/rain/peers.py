@@ -80,8 +80,7 @@ def history_and_motion(frames: Frames, issue: int, radar: Radar) -> tuple[ndarra
         raise SettingError("Baselines of pysteps need it: pip install pysteps.") from None
     rows = frames.rows(np.arange(issue - radar.layout.history + 1, issue + 1))[-MOTION_FRAMES:]
     highest, mean, observed = rain_rates(frames, rows, radar)
-    spoken = mean if radar.truth == "mean" else highest
-    rate = np.where(observed.numpy(), spoken.numpy(), np.nan).astype(float)
+    rate = np.where(observed.numpy(), radar.spoken(highest, mean).numpy(), np.nan).astype(float)
     with _quiet():
         decibel, _ = transformation.dB_transform(rate, threshold=0.1, zerovalue=NO_RAIN)
         found = np.asarray(motion.get_method("LK")(np.ma.masked_invalid(decibel)))
