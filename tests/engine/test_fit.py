@@ -13,7 +13,7 @@ from fastrain.engine import checkpoint
 from fastrain.engine.averaging import Average, MovingAverage
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.leaving import Left
-from fastrain.engine.optimizers import Steering, adamw
+from fastrain.engine.optimizers import SGD, Steering, adamw
 from fastrain.engine.schedule import triangle
 
 
@@ -233,7 +233,7 @@ def test_schedules_that_part_late_are_told_apart():
     weight = torch.nn.Parameter(torch.zeros(2))
 
     def of(late):
-        sgd = torch.optim.SGD([weight], lr=1.0)
+        sgd = SGD([weight], lr=1.0)
         return Steering([(sgd, [lambda step: 1.0 if step < 80 else late])]).identity(100)
 
     assert of(0.5) != of(0.1) and of(0.5) == of(0.5)

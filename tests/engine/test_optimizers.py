@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from fastrain.engine.averaging import MovingAverage
-from fastrain.engine.optimizers import Muon, Steering, orthogonalised
+from fastrain.engine.optimizers import SGD, AdamW, Muon, Steering, adamw, orthogonalised
 from fastrain.engine.schedule import falling
 
 
@@ -38,7 +41,7 @@ def test_a_step_of_muon_is_the_orthogonal_update_of_a_weight_of_fixed_norm():
 
 def test_each_group_follows_its_schedule_and_one_without_a_rate_is_not_differentiated():
     first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
-    sgd = torch.optim.SGD([{"params": [first], "lr": 1.0}, {"params": [second], "lr": 2.0}], lr=1.0)
+    sgd = SGD([{"params": [first], "lr": 1.0}, {"params": [second], "lr": 2.0}], lr=1.0)
     steering = Steering([(sgd, [lambda step: falling(step, 2), lambda step: 0.5])])
     for step, (rate, other) in enumerate([(1.0, 1.0), (0.5, 1.0), (0.0, 1.0)]):
         steering.prepare(step)
@@ -81,3 +84,60 @@ def test_a_moving_average_goes_on_from_its_state():
     one.update(network)
     other.update(network)
     assert float(one.model.weight) == pytest.approx(float(other.model.weight))
+
+
+def weights_and_gradients(seed):
+    torch.manual_seed(seed)
+    shapes = [(5, 3, 2, 2), (7,), (4, 6)]
+    return [nn.Parameter(torch.randn(shape)) for shape in shapes], [torch.randn(shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("own", "torchs", "options"),
+    [
+        (AdamW, torch.optim.AdamW, {"betas": (0.9, 0.98), "weight_decay": 0.02}),
+        (SGD, torch.optim.SGD, {}),
+        (SGD, torch.optim.SGD, {"momentum": 0.6}),
+        (SGD, torch.optim.SGD, {"momentum": 0.85, "nesterov": True, "weight_decay": 0.1}),
+    ],
+)
+def test_steps_are_those_of_torchs_optimisers_also_when_gone_on_with(own, torchs, options):
+    mine, gradients = weights_and_gradients(0)
+    theirs, _ = weights_and_gradients(0)
+    optimiser, reference = own(mine, lr=0.1, **options), torchs(theirs, lr=0.1, **options)
+    for step in range(6):
+        if step == 3:
+            kept = optimiser.state_dict()
+            optimiser = own(mine, lr=0.1, **options)
+            optimiser.load_state_dict(kept)
+        for weight, other, gradient in zip(mine, theirs, gradients, strict=True):
+            # The second weight is learned from the third step on.
+            given = None if weight.ndim == 1 and step < 2 else gradient * (step + 1)
+            weight.grad, other.grad = (None if given is None else given.clone() for _ in range(2))
+        optimiser.step()
+        reference.step()
+        for weight, other in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(weight, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_training_does_not_load_torchs_compiler():
+    """It takes two seconds and 72 MB, and nothing of it is used."""
+    program = """
+import sys, torch
+from fastrain.engine.fit import FitSettings, fit
+from fastrain.engine.optimizers import adamw
+model = torch.nn.Linear(2, 1)
+draw = lambda step: torch.ones(4, 2)
+fit(model, draw, lambda model, x: model(x).square().mean(), adamw(model, 3), FitSettings(steps=3, clip=1.0))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_decay_is_of_filters_and_matrices_alone():
+    steering = adamw(nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)), 10)
+    ((optimiser, _),) = steering.parts
+    assert [(group["weight_decay"], [w.ndim for w in group["params"]]) for group in optimiser.param_groups] == [
+        (0.02, [4]),
+        (0.0, [1, 1, 1]),
+    ]

@@ -17,6 +17,7 @@ from fastrain.archive.writer import writing
 from fastrain.core.errors import PlaceError, RunError, SettingError, TooBig, TooShort, UsageError
 from fastrain.core.levels import LevelTable
 from fastrain.engine.fit import FitSettings
+from fastrain.engine.optimizers import AdamW
 from fastrain.motion import displacements
 from fastrain.nets.ancestor_net import AncestorNet
 from fastrain.nets.place_net import PlaceNet
@@ -268,7 +269,7 @@ def test_a_network_of_one_place_learns_what_its_guesses_do_not_say():
     bright = torch.rand(256) < 0.5
     x = torch.rand(256, 3, EDGE, EDGE) * 0.2 + bright[:, None, None, None]
     network.stem.fit(x)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    optimiser = AdamW(network.parameters(), lr=1e-2)
     batch = (x, torch.zeros(256, 1, 1, 1), torch.zeros(1, 1), torch.zeros(256, 2), bright[:, None].to(torch.int8))
     for _ in range(15):
         loss = RECIPES["place"].loss(network, (*batch, torch.ones(256)))

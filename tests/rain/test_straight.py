@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastrain.rain.chances import ordinal_loss
 from fastrain.rain.inputs import CONDITIONS, GUESSES
 from fastrain.rain.run import make_network
-from fastrain.rain.straight import fit_straight
+from fastrain.rain.straight import RIDGE, fit_straight
 
 
 def cells(slope, intercept, seed=0):
@@ -41,3 +42,21 @@ def test_guesses_that_say_nothing_are_hardly_believed_and_few_cells_leave_them_b
     assert network.straight.bias.detach().view(2, GUESSES + 1)[0].tolist() == pytest.approx(
         [*GUESSES * [1 / GUESSES], 0.0], abs=1e-3
     )
+
+
+def test_the_line_found_is_where_the_likelihood_no_longer_rises():
+    """Against the loss that networks are trained by: its slope, with what holds the line, is nothing there."""
+    guess, _, outcome, _ = cells(0.7, -0.5)
+    guess, outcome = guess[..., :200], outcome[:, :200].clone()
+    outcome[:7] = -1
+    known, weight = torch.rand(40, CONDITIONS) * 2 - 1, torch.rand(40) + 0.5
+    network, before = make_network(2, 8), make_network(2, 8)
+    fit_straight(network, guess, known, outcome, weight)
+    line = network.straight
+    by_map = line(known).view(40, 2, GUESSES + 1)
+    logits = torch.einsum("btg,btgc->btc", by_map[..., :-1], guess) + by_map[..., -1:]
+    loss = ordinal_loss(logits[..., None], outcome[..., None], weight)
+    for now, then in ((line.weight, before.straight.weight), (line.bias, before.straight.bias)):
+        loss = loss + RIDGE * (now - then.detach()).square().sum()
+    loss.backward()
+    assert max(line.weight.grad.abs().max(), line.bias.grad.abs().max()) < 1e-4

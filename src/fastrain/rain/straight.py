@@ -6,18 +6,18 @@ near climatology, as it should.
 
 from __future__ import annotations
 
-import copy
-
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
 from fastrain.nets.place_net import PlaceNet
 from fastrain.nets.rain_net import RainNet
-from fastrain.rain.chances import ordinal_loss
 
 CELLS = 2048  # drawn from each map
-ROUNDS = 40
+ROUNDS = 20  # of Newton's method, at most
+SMALLEST_STEP = 2**-10  # of one of those
+ENOUGH = 1e-7  # nats a cell: what gains less is the end
 RIDGE = 0.02  # nats a cell; holds the line near the one it begins from where a night of cells says little (LOG.md)
 
 
@@ -37,22 +37,54 @@ def fit_straight(
         outcome: thresholds reached, −1 without truth.
         weight: of each map.
     """
+    line = network.straight
     maps, thresholds, guesses, _ = guess.shape
-    line = torch.nn.Linear(known.shape[1], thresholds * (guesses + 1))
-    line.load_state_dict(network.straight.state_dict())
-    believed = copy.deepcopy(line).requires_grad_(False)
-    solver = torch.optim.LBFGS(line.parameters(), max_iter=ROUNDS, line_search_fn="strong_wolfe")
+    conditions = torch.cat([known, torch.ones(maps, 1)], dim=1).double()  # (map, condition and offset)
+    believed = torch.cat([line.weight, line.bias[:, None]], dim=1).detach().double()
+    believed = believed.view(thresholds, guesses + 1, conditions.shape[1])
+    cells = float(((outcome >= 0) * weight[:, None]).sum().clamp(min=1))
+    found = believed.clone()
+    for t in range(thresholds):
+        # Each conditional chance is judged only where the threshold below was reached, so each is fitted by itself.
+        judged = ((outcome >= t) * weight[:, None] / cells).float()
+        told = F.pad(guess[:, t], (0, 0, 0, 1), value=1.0)  # (map, guess and offset, cell)
+        found[t] = _newton(told, conditions, (outcome > t).float(), judged, believed[t])
+    with torch.no_grad():
+        line.weight.copy_(found[..., :-1].flatten(0, 1))
+        line.bias.copy_(found[..., -1].flatten())
 
-    def loss() -> Tensor:
-        solver.zero_grad()
-        by_map = line(known).view(maps, thresholds, guesses + 1)
-        logits = torch.einsum("btg,btgc->btc", by_map[..., :-1], guess) + by_map[..., -1:]
-        value = ordinal_loss(logits[..., None], outcome[..., None], weight)
-        value = value + RIDGE * (
-            (line.weight - believed.weight).square().sum() + (line.bias - believed.bias).square().sum()
-        )
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
 
-    solver.step(loss)  # type: ignore[no-untyped-call]
-    network.straight.load_state_dict(line.state_dict())
+def _newton(
+    told: Float[Tensor, "map guess cell"],
+    conditions: Float[Tensor, "map condition"],
+    event: Float[Tensor, "map cell"],
+    judged: Float[Tensor, "map cell"],
+    believed: Float[Tensor, "guess condition"],
+) -> Float[Tensor, "guess condition"]:
+    """Return the weights of the least loss; a step is halved until the loss falls."""
+
+    def loss(weights: Tensor) -> tuple[float, Tensor]:
+        logits = torch.einsum("mg,mgc->mc", (conditions @ weights.T).float(), told)
+        losses = F.binary_cross_entropy_with_logits(logits, event, reduction="none")
+        return float((losses * judged).sum(dtype=torch.float64) + RIDGE * (weights - believed).square().sum()), logits
+
+    weights, eye = believed, torch.eye(believed.numel(), dtype=torch.float64)
+    least, logits = loss(weights)
+    for _ in range(ROUNDS):
+        chance = torch.sigmoid(logits)
+        by_map = torch.einsum("mgc,mc->mg", told, (chance - event) * judged).double()
+        slope = torch.einsum("mg,mk->gk", by_map, conditions) + 2 * RIDGE * (weights - believed)
+        # Of each map the guesses' products, and those of what is known of it: the curvature is made of the two.
+        pairs = torch.einsum("mgc,mhc->mgh", told * (chance * (1 - chance) * judged)[:, None], told).double()
+        curve = torch.einsum("mgh,mk,ml->gkhl", pairs, conditions, conditions).reshape(eye.shape) + 2 * RIDGE * eye
+        step = torch.linalg.solve(curve, slope.flatten()).view_as(weights)
+        size = 1.0
+        while (tried := loss(weights - size * step))[0] > least and size > SMALLEST_STEP:
+            size /= 2
+        gained = least - tried[0]
+        if gained <= 0:
+            break
+        weights, (least, logits) = weights - size * step, tried
+        if gained < ENOUGH:
+            break
+    return weights

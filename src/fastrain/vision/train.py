@@ -21,7 +21,7 @@ from fastrain.core.shapes import Float, Int
 from fastrain.engine.averaging import MovingAverage
 from fastrain.engine.batches import Batch, Batches, normalised
 from fastrain.engine.fit import FitSettings, fit
-from fastrain.engine.optimizers import Muon, Schedule, Steering
+from fastrain.engine.optimizers import SGD, Muon, Schedule, Steering
 from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.engine.schedule import falling, triangle
 from fastrain.nets.image_net import ImageNet
@@ -310,7 +310,7 @@ def _muon(
         {"params": part, "lr": rate, "weight_decay": decay / rate}
         for part, rate in ((stem, rates.biases), (biases, rates.biases), (head, rates.head))
     ]
-    sgd = torch.optim.SGD(groups, lr=rates.biases, momentum=rates.momentum, nesterov=True)
+    sgd = SGD(groups, lr=rates.biases, momentum=rates.momentum, nesterov=True)
     fall: Schedule = partial(falling, steps=steps)
     schedules: list[Schedule] = [partial(falling, steps=stem_steps), fall, fall]
     muon = Muon(filters, lr=rates.filters, momentum=rates.filters_momentum, precision=precision)
@@ -329,7 +329,7 @@ def _sgd(
             for part in (biases, stem)
         ),
     ]
-    sgd = torch.optim.SGD(groups, lr=rates.weights, momentum=rates.momentum, nesterov=True)
+    sgd = SGD(groups, lr=rates.weights, momentum=rates.momentum, nesterov=True)
     rise = partial(triangle, steps=round(rates.until * steps), peak_at=rates.peak_at, end=rates.end)
     return Steering([(sgd, [rise, rise, partial(falling, steps=stem_steps)])])
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastrain.engine.optimizers import Steering, adamw
+from fastrain.engine.optimizers import SGD, Steering, adamw
 from fastrain.nets.ancestor_net import AncestorNet
 from fastrain.nets.place_net import PlaceNet
 from fastrain.rain.chances import Total, itself, ordinal_loss
@@ -99,7 +99,7 @@ def _plain_sgd(model: nn.Module, steps: int) -> Steering:
 
     Of 0.01, which was Keras's own, 0.1 and 1, the rate that learned most in three epochs of 9,700 windows (LOG.md).
     """
-    return Steering([(torch.optim.SGD(model.parameters(), lr=ANCESTOR_RATE), [lambda step: 1.0])])
+    return Steering([(SGD(model.parameters(), lr=ANCESTOR_RATE), [lambda step: 1.0])])
 
 
 ANCESTOR_RATE = 1.0
