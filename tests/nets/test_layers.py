@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -87,3 +88,23 @@ def test_shrinking_keeps_a_share_of_what_was_learned():
     model.shrink(0.25)
     torch.testing.assert_close(model(x, guess, known), straight + 0.25 * learned, atol=1e-5, rtol=1e-4)
     assert float(learned.abs().max()) > 0
+
+
+@pytest.mark.parametrize("compression", [16, None])
+def test_one_map_alone_is_forecast_as_it_is_among_others(compression):
+    """One map takes the way of folded norms, several the way of training."""
+    torch.manual_seed(0)
+    network = RainNet(5, guesses=2, thresholds=3, conditions=4, width=8, compression=compression)
+    for module in network.modules():
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data.normal_().mul_(0.3)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.abs_().add_(0.5)
+    network.eval()
+    x, guess, known = torch.randn(3, 5, 21, 18), torch.randn(3, 3, 2, 21, 18), torch.randn(3, 4)
+    among = network(x, guess, known)
+    assert among.std() > 0.1
+    for i in range(3):
+        alone = network(x[i : i + 1], guess[i : i + 1], known[i : i + 1])
+        torch.testing.assert_close(alone, among[i : i + 1], atol=1e-4, rtol=1e-4)

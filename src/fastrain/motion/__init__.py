@@ -2,5 +2,6 @@
 
 from fastrain.motion.advect import advect, displacements
 from fastrain.motion.flow import FlowSettings, estimate_motion, signal_of
+from fastrain.motion.rows import filter_map
 
-__all__ = ["FlowSettings", "advect", "displacements", "estimate_motion", "signal_of"]
+__all__ = ["FlowSettings", "advect", "displacements", "estimate_motion", "filter_map", "signal_of"]

@@ -19,8 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fastrain.motion.advect import sample
-
-PIECE = 128  # cells of a row that are blurred together: wider, and most of the product is with zeros
+from fastrain.motion.rows import Taps, filter_map
 
 
 @dataclass(frozen=True)
@@ -136,27 +135,12 @@ def _halve(frames: Tensor, seen: Tensor, smooth: float) -> tuple[Tensor, Tensor]
 
 def _blur(field: Tensor, sigma: float) -> Tensor:
     """Return a field under a Gaussian of `sigma` cells, edges mirrored by their own value."""
-    for _ in range(2):  # along one axis, then, turned, along the other
-        field = _blur_rows(field, sigma).transpose(-1, -2)
-    return field
-
-
-def _blur_rows(field: Tensor, sigma: float) -> Tensor:
-    """Return rows under a Gaussian, piece by piece, as products with a matrix: a sixth of a convolution's time."""
-    length, radius = field.shape[-1], max(1, round(2.5 * sigma))
-    pieces = -(-length // PIECE)
-    piece = -(-length // pieces)
-    flat = field.reshape(1, -1, length)
-    padded = F.pad(flat, (radius, radius + pieces * piece - length), mode="replicate")[0]
-    parts = padded.unfold(-1, piece + 2 * radius, piece)  # (row, piece, cells with those around)
-    blurred = parts.reshape(-1, piece + 2 * radius) @ _gaussian(piece, radius, sigma).to(field)
-    return blurred.reshape(-1, pieces * piece)[:, :length].reshape(field.shape)
+    return filter_map(field, _gaussian(sigma), "border")
 
 
 @lru_cache(maxsize=64)
-def _gaussian(length: int, radius: int, sigma: float) -> Tensor:
-    """Return the matrix (length + 2 radius, length) that makes means of some cells and of those around them."""
+def _gaussian(sigma: float) -> Taps:
+    """Return the weights of a Gaussian of `sigma` cells."""
+    radius = max(1, round(2.5 * sigma))
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
-    apart = torch.arange(length + 2 * radius)[:, None] - torch.arange(length)
-    inside = (apart >= 0) & (apart <= 2 * radius)
-    return torch.where(inside, (taps / taps.sum())[apart.clamp(0, 2 * radius)], 0.0).float()
+    return tuple((taps / taps.sum()).tolist())

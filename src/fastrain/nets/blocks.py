@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,6 +21,18 @@ class ConvNorm(nn.Module):
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch out y x"]:
         """Return the normalised convolution."""
         return self.norm(self.conv(x))  # type: ignore[no-any-return]
+
+    def folded(self, x: Float[Tensor, "batch channel y x"], scale: Tensor, shift: Tensor) -> Tensor:
+        """Return the normalised convolution, scaled and shifted by channel: one convolution, once training is over.
+
+        Args:
+            x: maps.
+            scale, shift: (out,) of what comes out.
+        """
+        norm = self.norm
+        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # type: ignore[operator, arg-type]
+        bias = (norm.bias - norm.running_mean * factor) * scale + shift  # type: ignore[operator]
+        return F.conv2d(x, self.conv.weight * (factor * scale)[:, None, None, None], bias, padding=1)
 
 
 class Block(nn.Module):
@@ -48,5 +61,13 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch out y x"]:
         """Return the block's map."""
         scale, shift = self.condition(known)[:, :, None, None].chunk(2, dim=1)  # (batch, channel, 1, 1) each
+        if not self.training and len(x) == 1:
+            return self._of_one_map(x, 1 + scale.flatten(), shift.flatten())
         inner = F.gelu(self.first(x) * (1 + scale) + shift)
         return F.gelu(self.around(x) + self.excite(self.second(inner)))
+
+    def _of_one_map(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Return the same in fewer passes over the map, which a third of a forecast's time went into."""
+        inner = F.gelu(self.first.folded(x, scale, shift))
+        second = self.second.folded(inner, torch.ones_like(scale), torch.zeros_like(shift))
+        return F.gelu(self.around(x) + self.excite(second))

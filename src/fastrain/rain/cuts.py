@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Int8, UInt8
 from numpy import ndarray
@@ -140,7 +141,8 @@ def window_of(archive: Archive, issue: int, radar: Radar, variant: Variant, scal
     highest = F.max_pool2d(moved.highest, block)
     known = F.avg_pool2d(moved.known.float(), block) >= 0.75
     coarse = replace(radar, cell_km=radar.cell_km * block)
-    guess = guess_logits(smoothed_chances(Moved(highest, known, moved.travelled), coarse))
+    carried = Moved(highest, known, moved.travelled)
+    guess = torch.stack([guess_logits(smoothed_chances(carried, coarse, p)) for p in range(len(highest))])
     # Not where advection reaches: that hangs on the cut a little, and all are to be judged on the same cells.
     outcome = np.where(observed_now(truth, issue), outcome, -1).astype(np.int8)
     return Window(inputs.x[:, shown(variant, len(radar.thresholds))], guess.half(), inputs.known, outcome)

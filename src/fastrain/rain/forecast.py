@@ -16,6 +16,7 @@ from numpy import ndarray
 from fastrain.archive.store import Archive, frame_time
 from fastrain.core.errors import GapError, NotObserved, PlaceError
 from fastrain.core.grid import Grid
+from fastrain.core.memory import keep_freed_memory
 from fastrain.core.time import show_time, utc_of
 from fastrain.rain.hindcast import Network, learn_from_past
 from fastrain.rain.inputs import Radar, make_inputs
@@ -121,6 +122,7 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
     """
     import xarray as xr
 
+    keep_freed_memory()
     radar = run.radar(archive)
     coarseness = run.coarseness_on(archive)
     slot = issue_slot(archive, at)

@@ -23,7 +23,7 @@ from torch import Tensor
 from fastrain.archive.schema import Schema
 from fastrain.core.errors import SettingError
 from fastrain.core.levels import LevelTable
-from fastrain.motion import advect, displacements
+from fastrain.motion import advect, displacements, filter_map
 from fastrain.rain.baselines import MOTION_FRAMES, motion_of
 from fastrain.rain.memory import Memory, remember
 from fastrain.samples.frames import Frames
@@ -36,7 +36,8 @@ TRUTHS: tuple[Truth, ...] = ("maximum", "mean")
 GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain loses its place (LOG.md)
 GUESSES = len(GUESS_SPREAD) + 2  # and two from what the history shows of the rain's fading
 AGES = 3
-SMALL_MAP = 512  # cells along an edge, up to which means are taken by a matrix, of a megabyte at most
+BOXES = 3  # means in a row, that make a hill
+WIDEST = 256  # cells to each side, up to which means are taken by a matrix, of a third of a megabyte at most
 CONDITIONS = 6
 
 
@@ -185,23 +186,27 @@ def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved
     Only frames up to and with the issue are touched.
     """
     layout = radar.layout
-    rows = frames.rows(np.arange(issue - layout.history + 1, issue + 1))
-    highest, mean, observed = rain_rates(frames, rows, radar)
+    shown = frames.rows(np.arange(issue - layout.history + 1, issue + 1))
+    highest, mean, observed = rain_rates(frames, shown, radar)
     moved = _moved(highest, mean, observed, radar)
     travelled = moved.travelled
     memory = _memory(radar.spoken(highest, mean), observed, travelled, radar)
-    chance = torch.cat([smoothed_chances(moved, radar), memory.chances], dim=2)
-    guess = guess_logits(chance)
     speed = travelled[0].square().sum(dim=0).sqrt() * radar.cell_km / radar.minutes  # km per minute
-    # Period by period to half precision: all of them together would be the most that memory ever holds.
-    x = torch.stack(
-        [
-            _channels(highest, mean, observed, moved, speed, [chance[p].flatten(0, 1), memory.past[p]], p, radar).half()
-            for p in range(len(moved.known))
-        ]
-    )
+    periods, (rows, columns), count = len(layout.periods), highest.shape[-2:], len(radar.thresholds)
+    # Each period is made to its end, in half precision: all of them together would be the most that memory ever holds.
+    x = torch.empty((periods, channels_of(count), rows, columns), dtype=torch.half)
+    guess = torch.empty((periods, count, GUESSES, rows, columns), dtype=torch.half)
+    still = _still(highest, mean, observed, radar)
+    for p in range(periods):
+        chance = torch.cat([smoothed_chances(moved, radar, p), memory.chances[p]], dim=1)
+        guess[p] = guess_logits(chance)
+        carried = _carried(highest, mean, observed, moved, speed, p, radar)
+        at = 0
+        for part in (still, *carried, chance.flatten(0, 1), memory.past[p]):
+            x[p, at : at + len(part)] = part
+            at += len(part)
     known = torch.tensor([conditions(a, b, radar) for a, b in layout.periods])
-    return Inputs(x, guess.half(), known), moved
+    return Inputs(x, guess, known), moved
 
 
 def happened(frames: Frames, issue: int, radar: Radar) -> Int8[ndarray, "period y x"]:
@@ -239,33 +244,37 @@ def exceedance_chance(
         radius: of the neighbourhood, cells; the share of a disc-like weight.
     Source: Germann and Zawadzki (2004), doi:10.1175/1520-0450(2004)043<0074:SDOTPO>2.0.CO;2.
     """
+    return _around(_reached(highest, known, thresholds), radius)
+
+
+def smoothed_chances(moved: Moved, radar: Radar, period: int) -> Float[Tensor, "threshold guess y x"]:
+    """Return the Lagrangian probabilities of a period, by two widths of smoothing."""
+    a, b = radar.layout.periods[period]
+    lead = (a + b + 1) / 2 * radar.minutes
+    reached = _reached(moved.highest[period], moved.known[period], radar.thresholds)
+    return torch.stack([_around(reached, spread * lead / radar.cell_km) for spread in GUESS_SPREAD], dim=1)
+
+
+def _reached(highest: Tensor, known: Tensor, thresholds: tuple[float, ...]) -> Float[Tensor, "channel y x"]:
+    """Return where each threshold is known to be reached, and what is known."""
     seen = known.float()
-    events = torch.stack([*((highest >= t * (1 - 1e-6)).float() * seen for t in thresholds), seen])
-    if radius >= 0.5:
-        # Three boxes make nearly a round hill, at the price of a few additions a cell.
-        events = _hill(events, 2 * max(1, round(radius / math.sqrt(3))) + 1)
-    return (events[:-1] / events[-1].clamp(min=1e-6)).clamp(0, 1)
+    return torch.stack([*((highest >= t * (1 - 1e-6)).float() * seen for t in thresholds), seen])
 
 
-def smoothed_chances(moved: Moved, radar: Radar) -> Float[Tensor, "period threshold guess y x"]:
-    """Return the Lagrangian probabilities of each period, by two widths of smoothing."""
-    chances = []
-    for p, (a, b) in enumerate(radar.layout.periods):
-        lead = (a + b + 1) / 2 * radar.minutes
-        of_period = [
-            exceedance_chance(moved.highest[p], moved.known[p], radar.thresholds, spread * lead / radar.cell_km)
-            for spread in GUESS_SPREAD
-        ]
-        chances.append(torch.stack(of_period, dim=1))  # (threshold, guess, y, x)
-    return torch.stack(chances)
+def _around(reached: Float[Tensor, "channel y x"], radius: float) -> Float[Tensor, "threshold y x"]:
+    edge = hill_edge(radius)
+    reached = _hill(reached, edge) if edge > 1 else reached
+    return (reached[:-1] / reached[-1].clamp(min=1e-6)).clamp_(0, 1)
 
 
 def guess_logits(chance: Float[Tensor, "*any threshold guess y x"]) -> Float[Tensor, "*any threshold guess y x"]:
     """Return the logits of the conditional chances that chances say, none of them sure."""
-    least = 0.01
-    below = torch.cat([torch.ones_like(chance[..., :1, :, :, :]), chance[..., :-1, :, :, :]], dim=-4)
-    conditional = (chance + least) / (below + 2 * least)
-    return torch.logit(conditional.clamp(least, 1 - least))
+    least, surest = 0.01, math.log(0.99 / 0.01)
+    # Of the chance and of what the one below has beyond it, each raised by a little: their ratio's logarithm.
+    beyond = torch.cat([1 - chance[..., :1, :, :, :], chance[..., :-1, :, :, :] - chance[..., 1:, :, :, :]], dim=-4)
+    # A guess of its own for each threshold may say a higher chance of more: that is as sure as may be.
+    ratio = (chance + least).div_(beyond.add_(least).clamp_(min=1e-6))
+    return ratio.log_().clamp_(-surest, surest)
 
 
 def signal(rain_rate: Tensor) -> Tensor:
@@ -282,29 +291,27 @@ def _motion(mean: Tensor, observed: Tensor, cell_km: float) -> Tensor:
     return F.interpolate(flow[None], size=mean.shape[-2:], mode="bilinear", align_corners=False)[0] * factor
 
 
-def _channels(
-    highest: Tensor,
-    mean: Tensor,
-    observed: Tensor,
-    moved: Moved,
-    speed: Tensor,
-    told: list[Tensor],
-    period: int,
-    radar: Radar,
-) -> Tensor:
+def _still(highest: Tensor, mean: Tensor, observed: Tensor, radar: Radar) -> Float[Tensor, "channel y x"]:
+    """Return the history where it was."""
+    shown = -1 - torch.tensor(radar.ages)
+    return (torch.stack([signal(highest[shown]), signal(mean[shown])], dim=1) * observed[shown][:, None]).flatten(0, 1)
+
+
+def _carried(
+    highest: Tensor, mean: Tensor, observed: Tensor, moved: Moved, speed: Tensor, period: int, radar: Radar
+) -> tuple[Tensor, Tensor]:
+    """Return the history where it is in the middle of a period, and what else is known of there."""
     a, b = radar.layout.periods[period]
     middle = round((a + b + 1) / 2)
     ages = torch.tensor(radar.ages)
     shown = -1 - ages
-    still = torch.stack([signal(highest[shown]), signal(mean[shown])], dim=1) * observed[shown][:, None]
     both = torch.stack([highest[shown], mean[shown]], dim=1)  # (age, 2, y, x)
     # A frame of some age has to travel that much longer to reach the period.
-    carried, known = advect(both, observed[shown][:, None].expand_as(both), moved.travelled[middle + ages - 1])
-    carried = signal(torch.where(known, carried, 0.0))
+    carried, known = advect(both, observed[shown][:, None], moved.travelled[middle + ages - 1])
     extra = torch.stack(
         [signal(moved.highest[period]), observed[-1].float(), moved.known[period].float(), speed.clamp(max=3)]
     )
-    return torch.cat([still.flatten(0, 1), carried.flatten(0, 1), extra, *told])
+    return signal(torch.where(known, carried, 0.0)).flatten(0, 1), extra
 
 
 def _memory(spoken: Tensor, observed: Tensor, travelled: Tensor, radar: Radar) -> Memory:
@@ -335,20 +342,27 @@ def conditions(a: int, b: int, radar: Radar) -> list[float]:
 
 def _hill(field: Float[Tensor, "channel y x"], edge: int) -> Float[Tensor, "channel y x"]:
     """Return the mean over a square of an odd edge, of that over such a square, and of that; zero beyond the map."""
-    if max(field.shape[-2:]) <= SMALL_MAP:  # in one product with a matrix along each axis
-        along_y, along_x = (_hill_matrix(size, edge).to(field.device) for size in field.shape[-2:])
-        return along_y @ field @ along_x.T
-    for _ in range(3):
+    beyond = BOXES * (edge // 2)
+    if beyond <= WIDEST:
+        return filter_map(field, hill_taps(edge), "zeros")
+    field = F.pad(field, (beyond,) * 4)
+    for _ in range(BOXES):
         field = _box(field, edge)
-    return field
+    return field[..., beyond:-beyond, beyond:-beyond]
 
 
 @lru_cache(maxsize=64)
-def _hill_matrix(size: int, edge: int) -> Float[Tensor, "size size"]:
-    """Return what a cell gets of each cell of a row by three means in a row."""
-    apart = torch.arange(size)[:, None] - torch.arange(size)
-    once = (apart.abs() <= edge // 2).double() / edge
-    return (once @ once @ once).float()
+def hill_taps(edge: int) -> tuple[float, ...]:
+    """Return the weights of as many means over an odd number of cells in a row as make nearly a round hill of a map."""
+    taps = np.ones(1)
+    for _ in range(BOXES):
+        taps = np.convolve(taps, np.full(edge, 1 / edge))
+    return tuple(taps.tolist())
+
+
+def hill_edge(radius: float) -> int:
+    """Return over how many cells those means are for a neighbourhood of a radius of some cells; 1 is no smoothing."""
+    return 2 * max(1, round(radius / math.sqrt(3))) + 1 if radius >= 0.5 else 1
 
 
 def _box(field: Float[Tensor, "channel y x"], edge: int) -> Float[Tensor, "channel y x"]:

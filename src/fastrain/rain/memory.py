@@ -100,20 +100,21 @@ def remember(
     edges = _edges(torch.stack([v for v, _ in values]), torch.stack([n for _, n in values]), area, doubts)
     speed = float(travelled[0].square().sum(dim=0).sqrt().quantile(0.9))  # cells a frame
     every = max(1, int(STRIDE / max(speed, 1e-6)))
-    chances, pasts, count = [], [], len(thresholds)
-    for share, edge, doubt, (a, b) in zip(kept, edges, doubts, periods, strict=True):
+    count, size = len(thresholds), rates.shape[1:]
+    chances, pasts = torch.empty(len(periods), count, 2, *size), torch.empty(len(periods), 2 * count, *size)
+    for p, (share, edge, doubt, (a, b)) in enumerate(zip(kept, edges, doubts, periods, strict=True)):
         field = _collapse(now, share) + mean[:, None, None]
         chance = torch.cat([field[:-1].clamp(0, 1), torch.special.ndtr((field[-1] - edge[:, None, None]) / doubt)])
         middle = round((a + b + 1) / 2)
         told, _ = _carried(torch.cat([chance, past]), known[0], travelled[middle - 1])
-        pasts.append(told[2 * count :])
+        pasts[p] = told[2 * count :]
         # Of a period the highest chance that passes a cell.
         highest = told[: 2 * count]
         for step in {b, *range(a + 1, b, every)} - {middle}:
             passing, _ = _carried(chance, known[0], travelled[step - 1])
             highest = torch.maximum(highest, passing)
-        chances.append(torch.stack([highest[:count], highest[count:]], dim=1))
-    return Memory(torch.stack(chances), torch.stack(pasts))
+        chances[p, :, 0], chances[p, :, 1] = highest[:count], highest[count:]
+    return Memory(chances, pasts)
 
 
 def _told(rate: Tensor, thresholds: Sequence[float]) -> Float[Tensor, "channel y x"]:

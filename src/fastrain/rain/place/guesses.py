@@ -7,7 +7,6 @@ cell are summed by two matrix products. Near the place every cell is carried as 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,13 +19,12 @@ from torch import Tensor
 
 from fastrain.motion import estimate_motion
 from fastrain.rain.baselines import MOTION_FRAMES, blocked
-from fastrain.rain.inputs import Radar, rain_rates
+from fastrain.rain.inputs import Radar, hill_edge, hill_taps, rain_rates
 from fastrain.samples.frames import Frames
 from fastrain.samples.truth import OBSERVED_SHARE
 
 FLOW_KM = 8.0  # blocks on which the motion at a place is sought: a third of the time of 4 km (LOG.md)
 AT_ONCE = 16  # windows whose motion is sought together
-BOXES = 3  # of which the hill is made that weighs the cells around, as on the map
 
 
 @dataclass(frozen=True)
@@ -138,11 +136,7 @@ def chances_around(
 @lru_cache(maxsize=512)
 def _hills(centres: tuple[int, ...], length: int, radius: float) -> Float[ndarray, "centres length"]:
     """Return the weight of each of a line's cells for each centre."""
-    hill = np.ones(1)
-    if radius >= 0.5:
-        edge = 2 * max(1, round(radius / math.sqrt(3))) + 1
-        for _ in range(BOXES):
-            hill = np.convolve(hill, np.full(edge, 1 / edge))
+    hill = np.array(hill_taps(hill_edge(radius)))
     half = len(hill) // 2
     out = np.zeros((len(centres), length), np.float32)
     for i, centre in enumerate(centres):
