@@ -12,7 +12,7 @@ from fastrain.motion.rows import PIECE, filter_map
 
 @pytest.mark.parametrize("outside", ["zeros", "border"])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (PIECE, PIECE + 1), (7, 3 * PIECE + 5), (2 * PIECE, 4 * PIECE)])
-@pytest.mark.parametrize("width", [1, 3, 31, 2 * PIECE + 1])
+@pytest.mark.parametrize("width", [1, 3, 31, 2 * PIECE + 1, 8 * PIECE + 3])
 def test_a_filtered_map_is_what_a_correlation_along_both_axes_gives(outside, shape, width):
     draw = np.random.default_rng(width)
     field, taps = draw.normal(size=(2, 3, *shape)), draw.normal(size=width)

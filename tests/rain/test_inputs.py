@@ -14,7 +14,6 @@ from fastrain.rain.batches import turn
 from fastrain.rain.hindcast import BASELINES, Reference, hindcasts
 from fastrain.rain.inputs import (
     Radar,
-    _hill,
     channels_of,
     exceedance_chance,
     happened,
@@ -104,14 +103,6 @@ def test_the_lagrangian_probability_is_the_share_of_cells_around():
     assert int(chance[0].argmax()) == 20 * 41 + 20
     sharp = exceedance_chance(field, torch.ones(41, 41, dtype=torch.bool), (1.0,), radius=0.1)
     assert float(sharp[0, 20, 20]) == 1.0
-
-
-@pytest.mark.parametrize("edge", [3, 9, 33])
-def test_a_wide_neighbourhood_by_running_sums_is_the_one_by_matrices(edge, monkeypatch):
-    field = (torch.rand(3, 70, 50) < 0.2).float()
-    by_matrices = _hill(field, edge)
-    monkeypatch.setattr("fastrain.rain.inputs.WIDEST", 0)
-    torch.testing.assert_close(_hill(field, edge), by_matrices, atol=1e-5, rtol=1e-4)
 
 
 def test_a_window_is_the_same_whether_it_was_kept_or_made_anew(held):

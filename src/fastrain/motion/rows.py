@@ -32,22 +32,23 @@ def filter_map(
 
 def _filter_rows(field: Tensor, taps: Taps, outside: Literal["zeros", "border"]) -> Tensor:
     length, half = field.shape[-1], len(taps) // 2
-    pieces = -(-length // PIECE)
+    # Of wide filters longer pieces, or what lies around would be copied many times over.
+    pieces = -(-length // max(PIECE, half))
     piece = -(-length // pieces)
     if outside == "zeros" and piece + 2 * half >= length:  # as wide as the map: what lies beyond it is left out
-        return field @ _matrix(length, taps)[half : half + length].to(field)
+        return field @ _matrix(length, length, half, taps).to(field)
     flat = field.reshape(1, -1, length)
     beyond = (half, half + pieces * piece - length)
     padded = (F.pad(flat, beyond, mode="replicate") if outside == "border" else F.pad(flat, beyond))[0]
     parts = padded.unfold(-1, piece + 2 * half, piece)  # (row, piece, cells with those around)
-    filtered = parts.reshape(-1, piece + 2 * half) @ _matrix(piece, taps).to(field)
+    filtered = parts.reshape(-1, piece + 2 * half) @ _matrix(piece + 2 * half, piece, 0, taps).to(field)
     return filtered.reshape(-1, pieces * piece)[:, :length].reshape(field.shape)
 
 
 @lru_cache(maxsize=64)
-def _matrix(length: int, taps: Taps) -> Float[Tensor, "cells length"]:
-    """Return what filters some cells by those and the ones around them."""
-    apart = torch.arange(length + len(taps) - 1)[:, None] - torch.arange(length)
+def _matrix(cells: int, length: int, first: int, taps: Taps) -> Float[Tensor, "cells length"]:
+    """Return what filters some cells by those around, of which the first so many are left out."""
+    apart = torch.arange(first, first + cells)[:, None] - torch.arange(length)
     inside = (apart >= 0) & (apart < len(taps))
     weights = torch.tensor(taps, dtype=torch.float64)
     return torch.where(inside, weights[apart.clamp(0, len(taps) - 1)], 0.0).float()

@@ -37,7 +37,6 @@ GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain 
 GUESSES = len(GUESS_SPREAD) + 2  # and two from what the history shows of the rain's fading
 AGES = 3
 BOXES = 3  # means in a row, that make a hill
-WIDEST = 256  # cells to each side, up to which means are taken by a matrix, of a third of a megabyte at most
 CONDITIONS = 6
 
 
@@ -263,7 +262,7 @@ def _reached(highest: Tensor, known: Tensor, thresholds: tuple[float, ...]) -> F
 
 def _around(reached: Float[Tensor, "channel y x"], radius: float) -> Float[Tensor, "threshold y x"]:
     edge = hill_edge(radius)
-    reached = _hill(reached, edge) if edge > 1 else reached
+    reached = filter_map(reached, hill_taps(edge), "zeros") if edge > 1 else reached
     return (reached[:-1] / reached[-1].clamp(min=1e-6)).clamp_(0, 1)
 
 
@@ -340,17 +339,6 @@ def conditions(a: int, b: int, radar: Radar) -> list[float]:
     ]
 
 
-def _hill(field: Float[Tensor, "channel y x"], edge: int) -> Float[Tensor, "channel y x"]:
-    """Return the mean over a square of an odd edge, of that over such a square, and of that; zero beyond the map."""
-    beyond = BOXES * (edge // 2)
-    if beyond <= WIDEST:
-        return filter_map(field, hill_taps(edge), "zeros")
-    field = F.pad(field, (beyond,) * 4)
-    for _ in range(BOXES):
-        field = _box(field, edge)
-    return field[..., beyond:-beyond, beyond:-beyond]
-
-
 @lru_cache(maxsize=64)
 def hill_taps(edge: int) -> tuple[float, ...]:
     """Return the weights of as many means over an odd number of cells in a row as make nearly a round hill of a map."""
@@ -363,13 +351,3 @@ def hill_taps(edge: int) -> tuple[float, ...]:
 def hill_edge(radius: float) -> int:
     """Return over how many cells those means are for a neighbourhood of a radius of some cells; 1 is no smoothing."""
     return 2 * max(1, round(radius / math.sqrt(3))) + 1 if radius >= 0.5 else 1
-
-
-def _box(field: Float[Tensor, "channel y x"], edge: int) -> Float[Tensor, "channel y x"]:
-    """Return the mean over a square of an odd edge, zero beyond the map; its cost does not grow with the square."""
-    half = edge // 2
-    for _ in range(2):  # along one axis, then, turned, along the other
-        # From the sums up to each cell; in float64, so that what is left of nothing is nothing.
-        up_to = F.pad(field, (half + 1, half)).cumsum(dim=-1, dtype=torch.float64)
-        field = ((up_to[..., edge:] - up_to[..., :-edge]) / edge).float().transpose(-1, -2)
-    return field
