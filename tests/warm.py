@@ -16,8 +16,8 @@ from importlib import import_module
 from fastrain.cli.main import run
 
 # Nothing of it has started anything yet: no thread, no lock that a copy would miss.
-for name in ("pictures", "plan", "report", "train", "verify"):
-    import_module(f"fastrain.rain.{name}")
+for name in ("rain.pictures", "rain.plan", "rain.report", "rain.train", "rain.verify", "vision.ablate", "vision.predict"):
+    import_module(f"fastrain.{name}")
 
 
 def called(asked: dict) -> None:

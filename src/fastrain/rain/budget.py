@@ -18,7 +18,7 @@ from fastrain.rain.inputs import GUESSES, Radar, channels_of
 from fastrain.rain.settle import settled_cells
 
 FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains nothing
-LEARNING = 150e6  # bytes of optimisers and kernels, once there is anything to be learned
+LEARNING = 90e6  # bytes of kernels and optimisers, once there is anything to be learned
 # Bytes of a training step for each cell of its batch and channel of the finest scale, in bfloat16 with AMX and in
 # float32 with AVX-512: as they are, and where maps are computed again.
 STEP: dict[Precision, float] = {"bfloat16": 142.0, "float32": 180.0}
