@@ -14,12 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+
+import torch
+
+from fastrain.engine.precision import fast_precision
 
 RADAR = """
 fastrain = "synthetic radar"
@@ -106,6 +112,19 @@ def compared(days: int, found: list[dict[str, Any]], fact: dict[str, float]) -> 
     }
 
 
+def machine() -> dict[str, str]:
+    """Return what a record says of where and when it was made."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
+    return {
+        "date": str(date.today()),
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "processor": model or platform.processor(),
+        "precision": fast_precision("cpu"),
+        "torch": torch.__version__,
+    }
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
@@ -145,7 +164,7 @@ def main() -> None:
                 rows.append(compared(days, found, fact))
                 print(name, *(f"{key} {rows[-1][key + '_ratio']:.2f} of {fact[key]:.4g}," for key in fact), flush=True)
     middle = {f"median_{key}_ratio": median(row[f"{key}_ratio"] for row in rows) for key in ("memory", "cpu_seconds")}
-    told.to.write_text(json.dumps({**middle, "plans": plans, "rows": rows}, indent=1) + "\n")
+    told.to.write_text(json.dumps({**machine(), **middle, "plans": plans, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

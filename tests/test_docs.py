@@ -102,11 +102,12 @@ def test_every_format_has_its_line_among_the_sources_and_a_page_with_a_picture()
         assert pictures, page
 
 
-def test_the_numbers_of_the_archives_page_are_those_of_the_records():
+@pytest.mark.parametrize("name", ["archive", "rain"])
+def test_the_numbers_of_a_page_are_those_of_the_records(name):
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("archive_numbers", ROOT / "scripts/archive_numbers.py")
+    spec = importlib.util.spec_from_file_location(f"{name}_numbers", ROOT / f"scripts/{name}_numbers.py")
     numbers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(numbers)
-    page = (ROOT / "docs/archive.md").read_text(encoding="utf-8")
-    assert numbers.filled(page) == page, "run scripts/archive_numbers.py"
+    page = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
+    assert numbers.filled(page) == page, f"run scripts/{name}_numbers.py"

@@ -16,7 +16,15 @@ from importlib import import_module
 from fastrain.cli.main import run
 
 # Nothing of it has started anything yet: no thread, no lock that a copy would miss.
-for name in ("rain.pictures", "rain.plan", "rain.report", "rain.train", "rain.verify", "vision.ablate", "vision.predict"):
+for name in (
+    "rain.pictures",
+    "rain.plan",
+    "rain.report",
+    "rain.train",
+    "rain.verify",
+    "vision.ablate",
+    "vision.predict",
+):
     import_module(f"fastrain.{name}")
 
 

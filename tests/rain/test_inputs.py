@@ -16,6 +16,7 @@ from fastrain.rain.inputs import (
     Radar,
     channels_of,
     exceedance_chance,
+    guess_logits,
     happened,
     make_inputs,
     rain_rates,
@@ -103,6 +104,14 @@ def test_the_lagrangian_probability_is_the_share_of_cells_around():
     assert int(chance[0].argmax()) == 20 * 41 + 20
     sharp = exceedance_chance(field, torch.ones(41, 41, dtype=torch.bool), (1.0,), radius=0.1)
     assert float(sharp[0, 20, 20]) == 1.0
+
+
+def test_guesses_are_the_logits_of_conditional_chances_none_of_them_sure():
+    chance = torch.rand(2, 3, 4, 9, 7)  # of thresholds and guesses; a guess may say more of a higher threshold
+    chance[:, :, 2] = torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)
+    below = torch.cat([torch.ones(2, 1, 4, 9, 7), chance[:, :-1]], dim=1)
+    conditional = ((chance + 0.01) / (below + 0.02)).clamp(0.01, 0.99)
+    torch.testing.assert_close(guess_logits(chance), torch.logit(conditional), atol=1e-4, rtol=1e-4)
 
 
 def test_a_window_is_the_same_whether_it_was_kept_or_made_anew(held):
