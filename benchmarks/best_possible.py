@@ -17,12 +17,13 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import machine
 
 from fastrain.archive.store import Archive
 from fastrain.core.memory import keep_all_memory, peak_bytes
@@ -123,7 +124,8 @@ def main() -> None:
             )
     if asked.to:
         record = {
-            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            **machine(),
+            "seeds": 1,
             "weather": {name: str(value) if isinstance(value, datetime) else value for name, value in values},
             "issues": len(issues),
             "members": MEMBERS,

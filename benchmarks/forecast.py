@@ -15,17 +15,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import skill
 import torch
+from machine import machine
 
 from fastrain.archive.store import Archive
 from fastrain.core.memory import keep_freed_memory, peak_bytes
-from fastrain.engine.precision import fast_precision
 from fastrain.rain.inputs import make_inputs
 from fastrain.rain.peers import peer
 from fastrain.rain.run import open_run
@@ -55,13 +54,8 @@ def main() -> None:
         rows.append({"event": name, "pixels": size, **json.loads(said)})
         print(json.dumps(rows[-1], ensure_ascii=False))
     record = {
-        "date": str(date.today()),
+        **machine(),
         "script": "benchmarks/forecast.py",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        "torch": torch.__version__,
-        "precision": fast_precision("cpu"),
         "threads": 1,
         "leads": LEADS,
         "issues": given.issues,

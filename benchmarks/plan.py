@@ -14,18 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import torch
-
-from fastrain.engine.precision import fast_precision
+from machine import machine
 
 RADAR = """
 fastrain = "synthetic radar"
@@ -109,19 +105,6 @@ def compared(days: int, found: list[dict[str, Any]], fact: dict[str, float]) -> 
         **{f"planned_{key}": round(value, 1) for key, value in means.items()},
         **{f"taken_{key}": round(value, 1) for key, value in fact.items()},
         **{f"{key}_ratio": round(means[key] / value, 3) for key, value in fact.items()},
-    }
-
-
-def machine() -> dict[str, str]:
-    """Return what a record says of where and when it was made."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
-    return {
-        "date": str(date.today()),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "processor": model or platform.processor(),
-        "precision": fast_precision("cpu"),
-        "torch": torch.__version__,
     }
 
 

@@ -80,16 +80,21 @@ def _forecast(record: dict[str, Any]) -> str:
 def _best_possible(record: dict[str, Any]) -> str:
     """Return how near the network comes to the best there can be, for the thresholds that are reached often enough."""
     lines = [
-        "| hours | mm/h | reached | climatology | smoothed advection | network | best possible | share of the gain |",
-        "|---|---|---|---|---|---|---|---|",
+        "| hours | mm/h | reached | climatology | smoothed advection | network | best possible | of the possible gain: "
+        "smoothed advection | network |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
         (a, b), brier = row["period_min"], row["brier"]
         if row["events"] < FEWEST * row["cells"]:
             continue
         shown = " | ".join(f"{brier[name]:.4f}" for name in ("climatology", "lagrangian", "network", "best"))
-        reached, gained = row["events"] / row["cells"], row["share_of_the_possible"]
-        lines.append(f"| {a // 60}–{b // 60} | {row['threshold_mm_h']:g} | {reached:.0%} | {shown} | {gained:.0%} |")
+        possible = brier["climatology"] - brier["best"]
+        gains = " | ".join(
+            f"{(brier['climatology'] - brier[name]) / possible:.0%}" for name in ("lagrangian", "network")
+        )
+        reached = row["events"] / row["cells"]
+        lines.append(f"| {a // 60}–{b // 60} | {row['threshold_mm_h']:g} | {reached:.0%} | {shown} | {gains} |")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ PACKAGES = (
     "sources",
     "motion.advect",
     "motion.flow",
+    "motion.rows",
     "samples",
     "nets",
     "engine",

@@ -52,12 +52,13 @@ class _Warm:
             }
             self.process.stdin.write(json.dumps(asked) + "\n")
             answered, _, _ = select.select([self.process.stdout], [], [], SECONDS)
-            if not answered:
-                os.killpg(self.process.pid, signal.SIGKILL)
+            status = self.process.stdout.readline() if answered else ""
+            if not status:  # it hangs, or is gone: the next call gets another one
                 _warm.cache_clear()
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.communicate()
                 raise subprocess.TimeoutExpired(arguments, SECONDS)
-            status = int(self.process.stdout.readline())
-            return subprocess.CompletedProcess(arguments, status, *(p.read_text() for p in (out, err)))
+            return subprocess.CompletedProcess(arguments, int(status), *(p.read_text() for p in (out, err)))
 
 
 @lru_cache

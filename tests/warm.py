@@ -30,16 +30,18 @@ for name in (
 
 def called(asked: dict) -> None:
     """Run the command line, as its own process would, and end with its status."""
-    os.chdir(asked["folder"])
     for number, path in enumerate([os.devnull, asked["out"], asked["err"]]):
         held = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(held, number)
         os.close(held)
+    # Or processes that ingest spawns would load all this again, as their main module.
+    del sys.modules["__main__"].__file__
     os.environ.clear()
     os.environ.update(asked["environment"])
     sys.argv = ["fastrain", *asked["arguments"]]
     status: object = 0
     try:
+        os.chdir(asked["folder"])
         run()
     except SystemExit as end:
         status = end.code

@@ -22,7 +22,7 @@ from fastrain.rain.inputs import Radar
 from fastrain.samples.split import split_archive
 
 MB = 10**6
-SMALL = ("--threads", "1", "--width", "8")
+SMALL = ("--threads", "1")
 NEEDS = Needs(
     base=300 * MB,
     step=2000 * MB,

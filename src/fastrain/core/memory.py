@@ -83,7 +83,7 @@ def give_large_memory_back() -> None:
     """Let the C library give arrays of over four megabytes back as soon as they are freed.
 
     Else it comes to keep them, and what is left between others that are still held serves nobody. With smaller ones
-    given back, too, a third of a training's processor time went into page faults, for no less memory (LOG.md).
+    given back, too, a third of a training's processor time went into page faults, for 5 % less memory at most (LOG.md).
     """
     _mallopt((_M_MMAP_THRESHOLD, 2**22), (_M_MMAP_MAX, 2**16), (_M_TRIM_THRESHOLD, 2**28))
 

@@ -209,7 +209,8 @@ class SGD(Optimiser):
             gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
         if group["momentum"]:
             for weight, state in zip(weights, states, strict=True):
-                state.setdefault("momentum", torch.zeros_like(weight))
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
             kept = [state["momentum"] for state in states]
             torch._foreach_mul_(kept, group["momentum"])
             torch._foreach_add_(kept, gradients)
@@ -244,7 +245,9 @@ class Muon(Optimiser):
     ) -> None:
         """Take one step."""
         for weight, gradient, state in zip(weights, gradients, states, strict=True):
-            kept = state.setdefault("momentum", torch.zeros_like(weight))
+            if not state:
+                state["momentum"] = torch.zeros_like(weight)
+            kept = state["momentum"]
             kept.mul_(group["momentum"]).add_(gradient)
             ahead = gradient.add(kept, alpha=group["momentum"])
             weight.mul_(len(weight) ** 0.5 / weight.norm())

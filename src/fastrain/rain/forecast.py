@@ -119,6 +119,8 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
 
     Raises:
         GapError: frames of the history are missing; the message names them.
+
+    The process keeps from then on what memory it frees, for the next forecast.
     """
     import xarray as xr
 
