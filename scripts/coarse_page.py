@@ -12,8 +12,7 @@ from fastrain.rain.ablate import price_figure
 from fastrain.rain.pictures import figure_png
 
 ROOT = Path(__file__).parents[1]
-NAMES = {"knmi": "KNMI, 2010-08-26", "fmi": "FMI, 2016-09-28", "mch_2015": "MeteoSwiss, 2015-05-15"}
-NAMES |= {"mch_2016": "MeteoSwiss, 2016-07-11"}
+NAMES = {"knmi": "KNMI, 2010-08-26", "bom": "Bureau of Meteorology, 2020-10-31"}
 
 HEAD = """# The price of coarse-graining
 
