@@ -1,6 +1,6 @@
-"""The price of coarse-graining on real radar: `fastrain ablate` on sequences of several services, one record.
+"""The price of coarse-graining on real radar: `fastrain ablate` one record.
 
-    python benchmarks/coarse.py --work FOLDER [--events knmi,bom] [--steps 300] [--out records/coarse.json]
+    python benchmarks/coarse.py --work FOLDER [--events knmi] [--steps 300] [--out records/coarse.json]
 
 Resumable: what FOLDER holds is not measured again. The page `docs/coarse-graining.md` is made from the record by
 `scripts/coarse_page.py`.
@@ -20,16 +20,13 @@ import torch
 
 DATA = Path(os.environ.get("FASTRAIN_DATA", Path(__file__).parents[2] / "shared" / "data")) / "radar"
 PROGRAM = [sys.executable, "-m", "fastrain"]
-EVENTS = {
-    "knmi": "knmi_2010-08-26",
-    "bom": "bom_2020-10-31",  # the others are shorter than a training needs
-}
+EVENTS = {"knmi": "knmi_2010-08-26"}  # the others are too short, or other weather follows (LOG.md)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--events", default="knmi,bom")
+    parser.add_argument("--events", default="knmi")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()

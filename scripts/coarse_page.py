@@ -12,7 +12,7 @@ from fastrain.rain.ablate import price_figure
 from fastrain.rain.pictures import figure_png
 
 ROOT = Path(__file__).parents[1]
-NAMES = {"knmi": "KNMI, 2010-08-26", "bom": "Bureau of Meteorology, 2020-10-31"}
+NAMES = {"knmi": "KNMI, 2010-08-26"}
 
 HEAD = """# The price of coarse-graining
 

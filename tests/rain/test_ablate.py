@@ -167,6 +167,9 @@ def test_the_table_is_right_by_hand():
     text = table_of({**found, "scale": {"cell": 12}})
     assert "+20.0%" in text
     assert json.loads(json.dumps(found))["rows"][1]["name"] == "b"
+    assert "say nothing" not in text
+    worse = [{**row, "skill": -abs(row["skill"]) - 0.01} for row in found["rows"]]
+    assert "These differences say nothing" in table_of({**found, "rows": worse, "scale": {"cell": 12}})
 
 
 def test_pixels_know_neither_maximum_nor_mean():

@@ -192,6 +192,11 @@ def table_of(found: dict[str, Any]) -> str:
         f"{', '.join(f'{t:g}' for t in found['thresholds_mm_h'])} mm/h; {windows['train']} windows to train on, "
         f"{windows['calibrate']} to calibrate, {windows['test']} to judge; one seed."
     )
+    if max(row["skill"] for row in found["rows"]) <= 0:
+        lines.append(
+            "No cut does better than the frequency of rain in the time held out: too few windows, or other weather "
+            "then. These differences say nothing; ablate a longer archive."
+        )
     return "\n".join(lines)
 
 
