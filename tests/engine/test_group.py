@@ -152,14 +152,17 @@ def test_one_process_is_its_own_group():
     assert ALONE.first
 
 
-def test_what_is_computed_again_has_the_same_gradients_and_statistics():
-    model, _ = alone()
-    lean = network()
+@pytest.mark.parametrize("half", [False, True])
+def test_what_is_computed_again_has_the_same_gradients_and_statistics(half):
+    model, lean = network(), network()
     compute_again(lean, (Block,))
-    lean.train()
-    for step in range(2):
-        lean.zero_grad()
-        loss_of(lean, batch(step)).backward()
+    for one in (model, lean):
+        one.train()
+        for step in range(2):
+            one.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = loss_of(one, batch(step))
+            loss.backward()
     for (name, a), (other, b) in zip(model.named_parameters(), lean.named_parameters(), strict=True):
         assert name == other
         assert torch.equal(a.grad, b.grad), name

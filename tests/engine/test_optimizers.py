@@ -126,7 +126,9 @@ def test_a_training_does_not_load_torchs_compiler():
 import sys, torch
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import adamw
-model = torch.nn.Linear(2, 1)
+from fastrain.engine.lean import compute_again
+model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+compute_again(model, (torch.nn.Linear,))
 draw = lambda step: torch.ones(4, 2)
 fit(model, draw, lambda model, x: model(x).square().mean(), adamw(model, 3), FitSettings(steps=3, clip=1.0))
 assert "torch._dynamo" not in sys.modules

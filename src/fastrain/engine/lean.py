@@ -1,14 +1,16 @@
-"""Training in less memory, to the same weights: what a block's maps hold is computed again on the way back."""
+"""Training in less memory, to the same weights: what a block's maps hold is computed again on the way back.
+
+Not by torch's `checkpoint`, which loads torch's compiler: 75 MB where there are none to spare.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
 
 
 def compute_again(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
@@ -18,7 +20,7 @@ def compute_again(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
 
     Args:
         model: whose weights and outputs stay as they are.
-        kinds: of the modules, which are called with tensors alone.
+        kinds: of the modules, which are called with tensors alone, give one, and draw nothing at random.
     """
     for module in model.modules():
         if isinstance(module, kinds):
@@ -32,13 +34,39 @@ class _Again:
         self.module = module
         self.forward = type(module).forward
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Tensor) -> Any:
         if not (self.module.training and torch.is_grad_enabled()):
             return self.forward(self.module, *args)
-        return checkpoint(self.forward, self.module, *args, use_reentrant=False, context_fn=self._contexts)
+        # The weights go in with the maps, so that their gradients come out.
+        weights = [weight for weight in self.module.parameters() if weight.requires_grad]
+        return _Forgotten.apply(self, len(args), *args, *weights)  # type: ignore[no-untyped-call]
 
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_kept(self.module)
+
+class _Forgotten(torch.autograd.Function):
+    """What a module gives, of which only what went in is kept until the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, again: _Again, count: int, *tensors: Tensor) -> Any:
+        """Return what the module gives."""
+        device = tensors[0].device.type
+        ctx.again, ctx.count = again, count
+        ctx.computing = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        ctx.save_for_backward(*tensors)
+        return again.forward(again.module, *tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Return the gradients of all that went in."""
+        tensors = ctx.saved_tensors
+        shown = [one.detach().requires_grad_(one.requires_grad) for one in tensors[: ctx.count]]
+        sought = [*shown, *tensors[ctx.count :]]
+        wanted = [one for one in sought if one.requires_grad]
+        device, number, enabled = ctx.computing
+        with _statistics_kept(ctx.again.module):
+            with torch.enable_grad(), torch.autocast(device, number, enabled):
+                out = ctx.again.forward(ctx.again.module, *shown)
+            found = iter(torch.autograd.grad(out, wanted, gradients, allow_unused=True))
+        return None, None, *(next(found) if one.requires_grad else None for one in sought)
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from fastrain.rain.settle import settled_cells
 
 FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains nothing
 LEARNING = 90e6  # bytes of kernels and optimisers, once there is anything to be learned
-AGAIN = 75e6  # bytes of torch's compiler, which it loads where maps are computed again
 # Bytes of a training step for each cell of its batch and channel of the finest scale, in bfloat16 with AMX and in
 # float32 with AVX-512: as they are, and where maps are computed again.
 STEP: dict[Precision, float] = {"bfloat16": 142.0, "float32": 180.0}
@@ -69,12 +68,12 @@ class Needs:
         else:
             learning = self.blocks + max(step, self.making + self.window)
         settling = self.making + self.window + max(self.settling, self.judging + self.frames)
-        return self.base + int(LEARNING + lean * AGAIN) + max(learning + kept, settling)
+        return self.base + int(LEARNING) + max(learning + kept, settling)
 
     @property
     def least(self) -> int:
-        """The least that a training can do with; on a small map computing again costs more than it spares."""
-        return min(self.peak(lean=lean, makers=0, kept=0) for lean in (False, True))
+        """The least that a training can do with."""
+        return self.peak(lean=True, makers=0, kept=0)
 
 
 @dataclass(frozen=True)
