@@ -65,22 +65,24 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a network on an archive."""
-    spoken = _truth(truth)
     from fastrain.archive.store import Archive
     from fastrain.core.memory import parse_size
+
+    # What is wrong here is said before torch is loaded, which takes a second or more.
+    where = asked_pixel(Archive.open(archive).schema.grid, place, pixel)
+    limit = parse_size(memory) if memory else None
     from fastrain.engine.group import Done, leave
     from fastrain.rain.new_run import TrainSettings
     from fastrain.rain.train import train as fit
 
-    held = Archive.open(archive)
     settings = TrainSettings(
         recipe=recipe,
         coarseness=coarseness,
-        place=asked_pixel(held.schema.grid, place, pixel),
+        place=where,
         seed=seed,
         width=width,
-        memory=parse_size(memory) if memory else None,
-        truth=spoken or "maximum",
+        memory=limit,
+        truth=_truth(truth) or "maximum",
         start=_start(start),
         device=device,
         threads=threads,
@@ -166,18 +168,19 @@ def forecast(
     json: Json = False,
 ) -> None:
     """Say the chances of rain: at a place, or as a map."""
+    if to is not None and to.suffix not in (".nc", ".png", ".json"):
+        raise UsageError(f"--to {to}: expected a name that ends in .nc, .png or .json.")
+    time = parse_time(at) if at else None
     from fastrain.rain.forecast import at_place, forecast_grid, pixel_of
     from fastrain.rain.run import open_run
 
-    if to is not None and to.suffix not in (".nc", ".png", ".json"):
-        raise UsageError(f"--to {to}: expected a name that ends in .nc, .png or .json.")
     opened = open_run(run).speaking_of(_truth(truth))
     held = opened.archive(archive)
     asked = asked_pixel(held.schema.grid, place, pixel)
     where = pixel_of(opened, held.schema.grid, None, asked)
     if where is None and (to is None or to.suffix == ".json"):
         raise UsageError("Which place? Give --place LAT,LON or --pixel ROW,COL, or write the map: --to chances.png.")
-    chances = forecast_grid(opened, held, parse_time(at) if at else None)
+    chances = forecast_grid(opened, held, time)
     there = None
     if where is not None and (asked is not None or to is None or to.suffix == ".json"):
         there = at_place(chances, held.schema.grid, where)
