@@ -15,10 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
-import torch
+from machine import machine
 
 PROGRAM = [sys.executable, "-c", "from fastrain.cli.main import run; run()"]
 
@@ -35,13 +34,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             demos.append(measured([*PROGRAM, "demo", "--out", f"{folder}/demo"]))
     record = {
-        "date": str(date.today()),
+        **machine(),
         "script": "benchmarks/demo.py",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip(),
         "cores": os.cpu_count(),
-        "torch": torch.__version__,
         "runs": given.runs,
         "wall_s_median": round(statistics.median(d[0] for d in demos), 1),
         "wall_s_all": [round(d[0], 1) for d in demos],
