@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import sequences
 import torch
+from machine import machine
 
 from fastrain.rain.baselines import advected_rates
 
@@ -43,10 +42,8 @@ def main() -> None:
     print(f"worst difference of CSI at 30 and 60 min: {worst:+.3f}")
     if given.out:
         record = {
-            "date": str(date.today()),
+            **machine(),
             "script": "benchmarks/advection.py",
-            "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
-            "torch": torch.__version__,
             "threads": 1,
             "worst_difference": worst,
             "rows": rows,

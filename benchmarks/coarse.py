@@ -1,4 +1,4 @@
-"""The price of coarse-graining on real radar: `fastrain ablate` one record.
+"""The price of coarse-graining on real radar, by `fastrain ablate`: one record.
 
     python benchmarks/coarse.py --work FOLDER [--events knmi] [--steps 300] [--out records/coarse.json]
 
@@ -13,10 +13,10 @@ import json
 import os
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
 import torch
+from machine import machine
 
 DATA = Path(os.environ.get("FASTRAIN_DATA", Path(__file__).parents[2] / "shared" / "data")) / "radar"
 PROGRAM = [sys.executable, "-m", "fastrain"]
@@ -42,12 +42,9 @@ def main() -> None:
         print(name)
         print((folder / "ablation.txt").read_text())
     if asked.out:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         record = {
-            "date": str(date.today()),
+            **machine(),
             "script": "benchmarks/coarse.py",
-            "commit": commit,
-            "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "seeds": 1,
             "events": events,

@@ -15,11 +15,11 @@ import json
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import machine
 
 from fastrain.core.memory import keep_all_memory
 from fastrain.rain.new_run import TrainSettings
@@ -66,12 +66,9 @@ def main() -> None:
                 scores.append({"forecaster": name, **{key: row[key] for key in kept}})
     show(rows, scores)
     if asked.out:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         record = {
-            "date": str(date.today()),
+            **machine(),
             "script": "benchmarks/place.py",
-            "commit": commit,
-            "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "seeds": 1,
             "recipes": rows,

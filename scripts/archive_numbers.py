@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
+from marks import ROOT, between_marks, record
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "archive.md"
 
 
 def filled(page: str) -> str:
     """Return the page with the numbers of the records."""
     parts = {"ingest": _ingest(), "codec": _codec(), "kernel": _kernel(), "append": _append()}
-    for name, text in parts.items():
-        mark = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        page, count = mark.subn(lambda found, text=text: found.group(1) + text + found.group(2), page)
-        assert count == 1, name
-    return page
-
-
-def _record(name: str) -> dict:
-    return json.loads((ROOT / "records" / f"{name}.json").read_text(encoding="utf-8"))
+    return between_marks(page, parts)
 
 
 def _ingest() -> str:
-    said = _record("ingest")
+    said = record("ingest")
     steps = said["milliseconds_per_picture"]
     shown = ", ".join(f"{name} {value:.2f}" for name, value in steps.items())
     return (
@@ -43,7 +32,7 @@ def _codec() -> str:
         "|---|---|---|---|---|---|",
     ]
     won: list[float] = []
-    for name, said in _record("codec").items():
+    for name, said in record("codec").items():
         if name == "date":
             continue
         codecs = said["codecs"]
@@ -57,13 +46,13 @@ def _codec() -> str:
 
 
 def _kernel() -> str:
-    said = _record("coarsen")
+    said = record("coarsen")
     shown = ", ".join(f"{said[f'level, coarseness {c}']['share_of_memory_copy']:.2f} at {c}" for c in (2, 3, 4))
     return f"The coarse-graining kernel runs at a share of memory-copy speed, frames out of cache, of {shown}."
 
 
 def _append() -> str:
-    said = _record("append")
+    said = record("append")
     return (
         f"Over {said['frames']:,} frames appended one by one, each committed, the last {said['compared']:,} took "
         f"{said['ratio_of_seconds']:.2f} times as long ({said['ratio_of_cpu_seconds']:.2f} times\nthe CPU) "

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from marks import ROOT, between_marks, record
+
 PAGE = ROOT / "docs" / "rain.md"
 FEWEST = 0.02  # share of the cells that reach a threshold: what 20 futures say of less is mostly noise
 NAMES = {
@@ -27,16 +25,7 @@ def main() -> None:
 def filled(page: str) -> str:
     """Return the page with the numbers of the records."""
     makers = {"place": _place, "forecast": _forecast, "best_possible": _best_possible}
-    for name, text in {name: made(_record(name)) for name, made in makers.items()}.items():
-        mark = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        page, count = mark.subn(lambda found, text=text: found.group(1) + text + found.group(2), page)
-        assert count == 1, name
-    return page
-
-
-def _record(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((ROOT / "records" / f"{name}.json").read_text(encoding="utf-8"))
-    return found
+    return between_marks(page, {name: made(record(name)) for name, made in makers.items()})
 
 
 def _place(record: dict[str, Any]) -> str:

@@ -103,9 +103,10 @@ def test_every_format_has_its_line_among_the_sources_and_a_page_with_a_picture()
 
 
 @pytest.mark.parametrize("name", ["archive", "rain"])
-def test_the_numbers_of_a_page_are_those_of_the_records(name):
+def test_the_numbers_of_a_page_are_those_of_the_records(name, monkeypatch):
     import importlib.util
 
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     spec = importlib.util.spec_from_file_location(f"{name}_numbers", ROOT / f"scripts/{name}_numbers.py")
     numbers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(numbers)

@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int8
 from numpy import ndarray
 
+from fastrain.samples.layout import middle
+
 CELLS = 1024  # of each map, that are looked at
 HOURS = 4.0  # back
 EVERY = 30  # minutes between the forecasts that are looked at: nearer ones say nearly the same
@@ -66,7 +68,7 @@ class Adapter:
         self.every = max(1, round(EVERY / minutes))
         self.reach = round(HOURS * 60 / minutes)
         self._past: deque[_Due] = deque()
-        leads = np.array([(a + b + 1) / 2 * minutes for a, b in periods])
+        leads = np.array([middle(period) * minutes for period in periods])
         self._late = leads / 60
 
     def add(

@@ -17,6 +17,7 @@ from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, happen
 from fastrain.rain.peers import PEERS, peer
 from fastrain.rain.run import Run
 from fastrain.samples.frames import Frames, load_frames, stretches
+from fastrain.samples.layout import middle
 from fastrain.samples.split import evenly
 from fastrain.samples.truth import OBSERVED_SHARE, observed_now
 
@@ -219,8 +220,8 @@ def reached_now(frames: Frames, issue: int, radar: Radar) -> Bool[ndarray, "thre
 def lagrangian(moved: Moved, radar: Radar, spread: float) -> Float[ndarray, "period threshold y x"]:
     """Return the Lagrangian probability: shares around each cell of the advected frame, wider with the lead."""
     out = []
-    for p, (a, b) in enumerate(radar.layout.periods):
-        radius = spread * (a + b + 1) / 2 * radar.minutes / radar.cell_km
+    for p, period in enumerate(radar.layout.periods):
+        radius = spread * middle(period) * radar.minutes / radar.cell_km
         out.append(exceedance_chance(moved.highest[p], moved.known[p], radar.thresholds, radius).numpy())
     return np.stack(out)
 

@@ -27,7 +27,7 @@ from fastrain.motion import advect, displacements, filter_map
 from fastrain.rain.baselines import MOTION_FRAMES, motion_of
 from fastrain.rain.memory import Memory, remember
 from fastrain.samples.frames import Frames
-from fastrain.samples.layout import FrameLayout
+from fastrain.samples.layout import FrameLayout, middle
 from fastrain.samples.truth import outcomes
 
 Truth = Literal["maximum", "mean"]
@@ -248,8 +248,7 @@ def exceedance_chance(
 
 def smoothed_chances(moved: Moved, radar: Radar, period: int) -> Float[Tensor, "threshold guess y x"]:
     """Return the Lagrangian probabilities of a period, by two widths of smoothing."""
-    a, b = radar.layout.periods[period]
-    lead = (a + b + 1) / 2 * radar.minutes
+    lead = middle(radar.layout.periods[period]) * radar.minutes
     reached = _reached(moved.highest[period], moved.known[period], radar.thresholds)
     return torch.stack([_around(reached, spread * lead / radar.cell_km) for spread in GUESS_SPREAD], dim=1)
 
@@ -300,13 +299,12 @@ def _carried(
     highest: Tensor, mean: Tensor, observed: Tensor, moved: Moved, speed: Tensor, period: int, radar: Radar
 ) -> tuple[Tensor, Tensor]:
     """Return the history where it is in the middle of a period, and what else is known of there."""
-    a, b = radar.layout.periods[period]
-    middle = round((a + b + 1) / 2)
+    at = round(middle(radar.layout.periods[period]))
     ages = torch.tensor(radar.ages)
     shown = -1 - ages
     both = torch.stack([highest[shown], mean[shown]], dim=1)  # (age, 2, y, x)
     # A frame of some age has to travel that much longer to reach the period.
-    carried, known = advect(both, observed[shown][:, None], moved.travelled[middle + ages - 1])
+    carried, known = advect(both, observed[shown][:, None], moved.travelled[at + ages - 1])
     extra = torch.stack(
         [signal(moved.highest[period]), observed[-1].float(), moved.known[period].float(), speed.clamp(max=3)]
     )
@@ -327,7 +325,7 @@ def _memory(spoken: Tensor, observed: Tensor, travelled: Tensor, radar: Radar) -
 
 def conditions(a: int, b: int, radar: Radar) -> list[float]:
     """Return what is known of a map of the period (a, b], in frames: numbers about −1 to 1."""
-    lead = (a + b + 1) / 2 * radar.minutes
+    lead = middle((a, b)) * radar.minutes
     length = (b - a) * radar.minutes
     return [
         math.log2(lead / 30) / 3,

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fastrain.motion import advect
+from fastrain.samples.layout import middle
 
 SMALLEST = 4  # cells along the shorter edge of the coarsest map
 FADING = 0.8  # correlation falls as exp(−(time / life) ** this): small parts of a scale go first
@@ -91,7 +92,7 @@ def remember(
     mean = (fields[0] * known[0]).sum(dim=(-2, -1)) / known[0].sum().clamp(min=1)  # (channel,)
     spread = torch.stack([_mean_square(band) for band in now])  # (scale, channel)
     past = _past(fields[0], fields[-1], known[0] & known[-1], len(thresholds), cell_km)
-    leads = torch.tensor([(a + b + 1) / 2 * minutes for a, b in periods])
+    leads = torch.tensor([middle(period) * minutes for period in periods])
     kept = torch.exp(-((leads[:, None, None] / lives) ** FADING))  # (period, scale, channel)
     doubts = ((1 - kept[..., -1] ** 2) * spread[:, -1]).sum(dim=1).sqrt().clamp(min=DOUBT)  # (period,)
     decibel = [_Band(band.value[-1:], band.weight) for band in now]
@@ -105,12 +106,12 @@ def remember(
     for p, (share, edge, doubt, (a, b)) in enumerate(zip(kept, edges, doubts, periods, strict=True)):
         field = _collapse(now, share) + mean[:, None, None]
         chance = torch.cat([field[:-1].clamp(0, 1), torch.special.ndtr((field[-1] - edge[:, None, None]) / doubt)])
-        middle = round((a + b + 1) / 2)
-        told, _ = _carried(torch.cat([chance, past]), known[0], travelled[middle - 1])
+        at = round(middle((a, b)))
+        told, _ = _carried(torch.cat([chance, past]), known[0], travelled[at - 1])
         pasts[p] = told[2 * count :]
         # Of a period the highest chance that passes a cell.
         highest = told[: 2 * count]
-        for step in {b, *range(a + 1, b, every)} - {middle}:
+        for step in {b, *range(a + 1, b, every)} - {at}:
             passing, _ = _carried(chance, known[0], travelled[step - 1])
             highest = torch.maximum(highest, passing)
         chances[p, :, 0], chances[p, :, 1] = highest[:count], highest[count:]

@@ -21,6 +21,7 @@ from fastrain.core.errors import SettingError, TooBig
 from fastrain.core.memory import available_bytes
 from fastrain.rain.inputs import Radar, exceedance_chance, rain_rates
 from fastrain.samples.frames import Frames
+from fastrain.samples.layout import middle
 
 PEERS = ("pysteps", "steps", "sprog")
 MEMBERS = 20
@@ -102,7 +103,7 @@ def _in_neighbourhood(fields: ndarray, radar: Radar) -> Float[ndarray, "period t
         part = fields[a:b]
         known = torch.from_numpy(np.isfinite(part).mean(axis=0) >= 0.75)
         highest = torch.from_numpy(np.nan_to_num(part).max(axis=0)).float()
-        radius = SPREAD * (a + b + 1) / 2 * radar.minutes / radar.cell_km
+        radius = SPREAD * middle((a, b)) * radar.minutes / radar.cell_km
         chance = exceedance_chance(highest, known, radar.thresholds, radius)
         out.append(torch.where(known, chance, torch.nan).numpy())
     return np.stack(out)

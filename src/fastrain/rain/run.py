@@ -21,7 +21,7 @@ from fastrain.core.errors import ArchiveError, RunError, SettingError, first_lin
 from fastrain.core.grid import Grid
 from fastrain.core.time import parse_time
 from fastrain.engine import checkpoint
-from fastrain.engine.precision import computing, fast_precision, number_of
+from fastrain.engine.precision import computing
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.chances import Calibration
 from fastrain.rain.inputs import CONDITIONS, GUESSES, Inputs, Radar, Truth, channels_of
@@ -315,11 +315,8 @@ def predict_parts(
     """
     out = []
     device = next(network.parameters()).device
-    number = number_of(fast_precision(device.type))
     for p in range(len(inputs.known)):
-        # By way of float32: from one half precision to the other, a number at a time, takes twice as long.
-        x = inputs.x[p : p + 1].to(device).float().to(number)
-        guess, known = (part[p : p + 1].to(device).float() for part in (inputs.guess, inputs.known))
+        x, guess, known = (part[p : p + 1].to(device).float() for part in (inputs.x, inputs.guess, inputs.known))
         with computing(device):
             out.append([part.float().cpu() for part in network.parts(x, guess, known)])
     straight, learned = (torch.cat(parts).numpy() for parts in zip(*out, strict=True))

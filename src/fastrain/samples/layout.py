@@ -47,6 +47,12 @@ class Layout:
         return FrameLayout(max(2, math.floor(self.history / step + 1e-6)), periods, math.ceil(self.guard / step - 1e-6))
 
 
+def middle(period: tuple[int, int]) -> float:
+    """Return the middle of a period (start, end], in frames after the issue: the mean of its frames."""
+    start, end = period
+    return (start + end + 1) / 2
+
+
 @dataclass(frozen=True)
 class FrameLayout:
     """A layout in frames: `history` up to and with the issue, periods (start, end] after it, `guard` between blocks."""

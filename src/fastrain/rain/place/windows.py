@@ -14,6 +14,7 @@ from fastrain.rain.hindcast import reached_now
 from fastrain.rain.inputs import GUESS_SPREAD, Radar, conditions, guess_logits, happened
 from fastrain.rain.place.guesses import Swept, chances_around, sweep, tracks
 from fastrain.samples.frames import Frames
+from fastrain.samples.layout import middle
 from fastrain.samples.truth import observed_now
 
 FAST = 60.0  # km/h that the network sees as 1
@@ -46,7 +47,7 @@ class Lead:
 
 def leads_of(radar: Radar) -> tuple[float, ...]:
     """Return the minutes from issue to the middle of each period."""
-    return tuple((a + b + 1) / 2 * radar.minutes for a, b in radar.layout.periods)
+    return tuple(middle(period) * radar.minutes for period in radar.layout.periods)
 
 
 def known_of(radar: Radar) -> Tensor:
