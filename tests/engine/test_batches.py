@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fastrain.engine.batches import Augmentation, Batches, moments, normalised, shrunk
+from fastrain.engine.batches import Augmentation, Batches, Skipping, moments, normalised, passes, shrunk
 
 N, EDGE = 40, 12
 
@@ -99,3 +99,50 @@ def test_maps_that_begin_small_keep_their_mean():
     assert drawn.batch(5).values.shape == (10, 3, EDGE, EDGE)
     flat = torch.full((2, 3, 12, 12), 0.7)
     torch.testing.assert_close(shrunk(flat, (7, 7)), torch.full((2, 3, 7, 7), 0.7))
+
+
+SKIPPING = Skipping(keep=0.5, start=0.2, end=0.6)
+
+
+def walked(drawn, steps, learned):
+    """Walk over some steps with a loss of each sample that falls with the times it is seen, and more for later ones."""
+    for step in steps:
+        batch = drawn.batch(step)
+        learned.append(sorted(batch.chosen.tolist()))
+        drawn.saw(batch, batch.labels.float() / (1 + step))
+    return learned
+
+
+def test_passes_that_begin_in_the_asked_part_of_the_run_are_shorter():
+    # 40 samples in batches of 10, 40 steps: passes of 4 until step 8, of 2 until 24, of 4 again.
+    starts = [0, 4, *range(8, 24, 2), *range(24, 40, 4)]
+    assert passes(40, 10, 40, SKIPPING) == [(start, 20 if 8 <= start < 24 else 40) for start in starts]
+    assert passes(40, 10, 8, None) == [(0, 40), (4, 40)]
+    assert passes(7, 10, 2, SKIPPING) == [(0, 7), (1, 7)]  # fewer than a batch: all of them
+
+
+def test_what_is_learned_is_passed_over_by_the_loss_when_it_was_last_seen():
+    drawn = batches(PLAIN, skipping=SKIPPING)
+    losses = {}
+    for start, shown in passes(N, 10, 40, SKIPPING):
+        hardest = set(sorted(losses, key=losses.get)[-shown:]) if losses else set(range(N))
+        seen = []
+        for step in range(start, start + shown // 10):
+            batch = drawn.batch(step)
+            assert torch.equal(batch.labels, batch.chosen)  # each sample's label is its number
+            value = torch.rand(10, generator=torch.Generator().manual_seed(step))
+            drawn.saw(batch, value)
+            losses |= dict(zip(batch.chosen.tolist(), value.tolist(), strict=True))
+            seen += batch.chosen.tolist()
+        assert len(seen) == shown and set(seen) == hardest
+
+
+def test_a_killed_run_passes_over_what_it_would_have_passed_over():
+    whole = walked(batches(PLAIN, skipping=SKIPPING), range(40), [])
+    for killed in (0, 9, 10, 17, 30):  # within a pass, between two, before and after
+        first = batches(PLAIN, skipping=SKIPPING)
+        learned = walked(first, range(killed), [])
+        again = batches(PLAIN, skipping=SKIPPING)
+        again.load_state_dict(first.state_dict())
+        assert walked(again, range(killed, 40), learned) == whole
+    assert batches(PLAIN).state_dict() == {}

@@ -56,6 +56,26 @@ def test_each_group_follows_its_schedule_and_one_without_a_rate_is_not_different
         assert first.grad is None and second.grad is None
 
 
+def test_settled_weights_stay_as_they_are_and_cost_no_way_back():
+    torch.manual_seed(0)
+    first, second = torch.nn.Linear(3, 4), torch.nn.Linear(4, 1)
+    optimiser = SGD([*first.parameters(), *second.parameters()], lr=0.1, momentum=0.9)
+    steering = Steering([(optimiser, [lambda step: 1.0])], (list(first.parameters()), 2))
+    seen = []
+    for step in range(4):
+        steering.prepare(step)
+        out = second(first(torch.ones(2, 3)))
+        seen.append((first.weight.clone(), second.weight.clone(), first.weight.requires_grad))
+        out.sum().backward()
+        assert (first.weight.grad is None) == (step >= 2)
+        steering.step()
+    assert [learns for *_, learns in seen] == [True, True, False, False]
+    assert not torch.equal(seen[1][0], seen[2][0]) and torch.equal(seen[2][0], first.weight)
+    assert not torch.equal(seen[3][1], second.weight)
+    steering.prepare(0)
+    assert first.weight.requires_grad
+
+
 def test_a_moving_average_starts_late_decays_and_is_copied_back():
     network = nn.Linear(1, 1, bias=False)
     average = MovingAverage(network, lambda step: 0.75, every=2, start=2, copy_back=True)

@@ -17,10 +17,10 @@ from images import write_parquet
 from program import BARE
 
 from fastrain.core.errors import RunError, SettingError, TooShort
-from fastrain.engine.batches import moments, normalised
+from fastrain.engine.batches import Skipping, moments, normalised
 from fastrain.nets.image_net import ImageNet, NetSettings
 from fastrain.vision.datasets import Dataset, Split, open_dataset
-from fastrain.vision.judge import logits
+from fastrain.vision.judge import UNSURE, logits
 from fastrain.vision.recipes import RECIPES, Recipe, SgdRates, recipe_of
 from fastrain.vision.train import steering_of, train
 
@@ -143,6 +143,26 @@ def test_the_views_are_the_image_its_mirror_and_both_moved_to_two_corners():
     torch.testing.assert_close(seen[4][..., :-1, :-1], x[..., 1:, 1:])
 
 
+def test_only_what_is_unsure_is_looked_at_moved_too():
+    """By a network that says how bright the halves are: of some images one is by far, of some not."""
+
+    class Halves(torch.nn.Module):
+        def forward(self, x):
+            return 2 * x.unflatten(2, (2, -1)).mean((1, 3, 4))
+
+    x = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x[:20, :, :4] += 3
+    mirrored, all_views, found = (
+        logits(Halves(), x, views) for views in ("mirrored", "mirrored and moved", "moved where unsure")
+    )
+    leading = mirrored.sort(dim=1).values
+    unsure = leading[:, -1] - leading[:, -2] < UNSURE
+    assert 10 < unsure.sum() < 40
+    torch.testing.assert_close(found[unsure], all_views[unsure])
+    assert torch.equal(found[~unsure], mirrored[~unsure])
+    assert not torch.allclose(mirrored[unsure], all_views[unsure], atol=1e-3)
+
+
 def test_runs_may_begin_with_small_images_of_the_same_shape(monkeypatch):
     seen = []
     forward = ImageNet.forward
@@ -184,6 +204,34 @@ def test_airbench94_is_the_peers():
     assert at["stem.bias"][0] == 0 and not network.stem.bias.requires_grad
 
 
+def test_the_first_group_is_trained_until_the_asked_share_of_the_run():
+    data, recipe = dataset(), replace(small(recipe_of("airbench94")), epochs=4.0)
+
+    def keep(until):
+        trained = train(data, replace(recipe, first_group_until=until), seed=0, device=CPU, precision="float32")
+        return trained.network.state_dict()
+
+    kept = {until: keep(until) for until in (0.0, 0.5, 1.0)}
+    torch.manual_seed(0)
+    start = ImageNet(3, 4, recipe.net).state_dict()
+    name = "groups.0.convolutions.1.weight"
+    assert torch.equal(kept[0.0][name], start[name])
+    assert not torch.equal(kept[0.5][name], start[name]) and not torch.equal(kept[0.5][name], kept[1.0][name])
+    name = "groups.1.convolutions.1.weight"
+    assert not torch.equal(kept[0.0][name], start[name])
+
+
+def test_fewer_directions_of_the_whitening_are_the_most_varied_ones():
+    whole, fewer = (ImageNet(3, 10, replace(recipe_of("airbench94").net, directions=n)) for n in (None, 8))
+    images = torch.from_numpy(dataset().train.images)
+    sample = normalised(images, *moments(images))
+    for network in (whole, fewer):
+        network.stem.fit(sample, 5e-5)
+    assert fewer.groups[0].convolutions[0].weight.shape == (64, 16, 3, 3)
+    torch.testing.assert_close(fewer.stem.weight, whole.stem.weight[:8])
+    assert ImageNet(1, 10, replace(recipe_of("airbench94").net, directions=8)).stem.width == 8  # four there are
+
+
 @pytest.mark.parametrize(
     ("name", "batch", "weights", "biases", "decay", "steps", "peak", "end"),
     [
@@ -220,6 +268,32 @@ def test_a_run_that_goes_astray_is_told_in_one_line():
     recipe = replace(small(Recipe()), rates=replace(Recipe().rates, head=1e30), epochs=2.0)
     with pytest.raises(RunError, match="blobs: training went astray, the loss became"):
         train(dataset(), recipe, seed=0, device=CPU)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_that_passes_over_what_is_learned_goes_on_to_the_same_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastrain.engine.fit._Kept.due", True)
+    recipe = replace(small(recipe_of("airbench94")), epochs=6.0, skipping=Skipping(keep=0.5, start=0.3, end=0.8))
+
+    def kill(epoch):
+        if epoch.epoch == 3:
+            raise Killed
+
+    def weights(**more):
+        return train(dataset(), recipe, seed=1, device=CPU, precision="float32", **more).network.state_dict()
+
+    whole = weights()
+    with pytest.raises(Killed):
+        weights(state=tmp_path / "state.pt", progress=kill)
+    steps = []
+    again = weights(state=tmp_path / "state.pt", progress=lambda epoch: steps.append(epoch.epoch))
+    assert steps[0] == 3  # the state of the epoch before was kept
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    recipe = replace(recipe, skipping=None)
+    assert any(not torch.equal(value, whole[name]) for name, value in weights().items())
 
 
 def test_too_few_or_too_small_images_are_refused_with_a_reason():

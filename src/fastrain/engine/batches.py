@@ -1,14 +1,16 @@
 """Batches of small maps that lie on the device as bytes: drawn, moved, flipped, mixed and normalised there, as tensors.
 
-What a step sees is told by the seed and the step's number alone, so that a run that was killed goes on the same. No
-Python loop runs over samples.
+What a step sees is told by the seed and the step's number, so that a run that was killed goes on the same; where what
+is learned is passed over, by what the network made of the samples before too, which a checkpoint keeps. No Python loop
+runs over samples.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,18 +39,35 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Skipping:
+    """For a part of the run, samples that are learned are passed over.
+
+    Attributes:
+        keep: share of the samples that a pass shows then: those whose loss was largest when they were last seen.
+        start: share of the run from which passes are such.
+        end: share from which all are shown again, so that the last statistics and chances hold for all.
+    """
+
+    keep: float
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class Batch:
     """What a step learns from.
 
     Attributes:
         values: normalised maps, channels last in memory.
         labels: their classes.
+        chosen: which samples they are.
         others: classes of the maps whose squares were mixed in.
         mixed: share of each map that was.
     """
 
     values: Float[Tensor, "batch channel y x"]
     labels: Int[Tensor, batch]
+    chosen: Int[Tensor, batch]
     others: Int[Tensor, batch] | None = None
     mixed: float = 0.0
 
@@ -64,6 +83,7 @@ class Batches:
         seed: of everything that is drawn.
         augmentation: see there.
         share: of the maps' own edges at a step, for runs that begin small; all if None.
+        skipping: of samples that are learned; none is passed over if None.
     """
 
     def __init__(
@@ -76,6 +96,7 @@ class Batches:
         seed: int,
         augmentation: Augmentation,
         share: Callable[[int], float] | None = None,
+        skipping: Skipping | None = None,
     ) -> None:
         self.size, self.steps, self.seed, self.augmentation, self.share = size, steps, seed, augmentation, share
         self.values, self.labels = values, labels
@@ -83,18 +104,18 @@ class Batches:
         self.mean, self.spread = moments(values)
         margin = augmentation.translate
         self._padded = _mirrored(values, margin) if margin else values
+        self._passes = passes(len(values), size, steps, skipping)
+        self._starts = [start for start, _ in self._passes]
         self._order: tuple[int, Tensor] | None = None
         device = values.device
+        # Of each sample when it was last seen; what was never seen comes first.
+        self._losses = torch.full((len(values),), torch.inf, device=device) if skipping else None
         self._first_flip = torch.rand(len(values), generator=self._generator(-1)).to(device) < 0.5
 
-    @property
-    def per_epoch(self) -> int:
-        """Batches of an epoch."""
-        return max(1, len(self.values) // self.size)
-
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step."""
-        epoch, place = divmod(step, self.per_epoch)
+        """Return the batch of a step; where samples are passed over, steps have to be asked for in turn."""
+        epoch = bisect_right(self._starts, step) - 1  # the pass, rather, where samples are passed over
+        place = step - self._starts[epoch]
         chosen = self._permutation(epoch)[place * self.size : (place + 1) * self.size]
         generator = self._generator(step)
         values = self._moved(chosen, generator)
@@ -108,8 +129,26 @@ class Batches:
         labels = self.labels[chosen]
         square = self.augmentation.cutmix
         if square and step >= self.augmentation.cutmix_from * self.steps:
-            return self._mixed(x, labels, square, generator)
-        return Batch(x, labels)
+            return self._mixed(x, labels, chosen, square, generator)
+        return Batch(x, labels, chosen)
+
+    def saw(self, batch: Batch, losses: Float[Tensor, batch]) -> None:
+        """Take note of what a network made of a batch, by the loss of each sample."""
+        if self._losses is not None:
+            self._losses[batch.chosen] = losses.detach().to(self._losses.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: nothing, where a step's number tells all."""
+        if self._losses is None:
+            return {}
+        epoch, order = self._order if self._order is not None else (-1, torch.empty(0, dtype=torch.long))
+        return {"losses": self._losses, "pass": epoch, "order": order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+        if self._losses is not None:
+            self._losses.copy_(state["losses"])
+            self._order = (state["pass"], state["order"].to(self._losses.device)) if state["pass"] >= 0 else None
 
     def _generator(self, step: int) -> torch.Generator:
         # Drawn on the CPU, so that a run is the same on every device; some numbers a step cost nothing.
@@ -118,7 +157,11 @@ class Batches:
     def _permutation(self, epoch: int) -> Int[Tensor, sample]:
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) * 2)
-            self._order = epoch, torch.randperm(len(self.values), generator=generator).to(self.values.device)
+            shown = self._passes[epoch][1]
+            order = torch.randperm(shown, generator=generator).to(self.values.device)
+            if self._losses is not None and shown < len(self.values):
+                order = self._losses.topk(shown).indices[order]
+            self._order = epoch, order
         return self._order[1]
 
     def _moved(self, chosen: Int[Tensor, batch], generator: torch.Generator) -> UInt8[Tensor, "batch y x channel"]:
@@ -131,7 +174,7 @@ class Batches:
         columns = shift[1, :, None] + torch.arange(width, device=chosen.device)  # (batch, x)
         return self._padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
 
-    def _mixed(self, x: Tensor, labels: Tensor, square: int, generator: torch.Generator) -> Batch:
+    def _mixed(self, x: Tensor, labels: Tensor, chosen: Tensor, square: int, generator: torch.Generator) -> Batch:
         order = torch.randperm(len(x), generator=generator).to(x.device)
         height, width = x.shape[-2:]
         top = torch.randint(0, height - square + 1, (len(x), 1), generator=generator).to(x.device)
@@ -139,7 +182,27 @@ class Batches:
         down, along = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
         rows, columns = (down >= top) & (down < top + square), (along >= left) & (along < left + square)
         inside = rows[:, None, :, None] & columns[:, None, None, :]  # (batch, 1, y, x)
-        return Batch(torch.where(inside, x[order], x), labels, labels[order], square * square / (height * width))
+        mixed = square * square / (height * width)
+        return Batch(torch.where(inside, x[order], x), labels, chosen, labels[order], mixed)
+
+
+def passes(samples: int, size: int, steps: int, skipping: Skipping | None) -> list[tuple[int, int]]:
+    """Return the first step of each pass over the samples, and how many of them it shows.
+
+    Args:
+        samples: in all.
+        size: of a batch; what is left of a pass is not shown.
+        steps: of the run.
+        skipping: of what is learned, which a pass that begins meanwhile does.
+    """
+    found, start = [], 0
+    while start < steps:
+        shown = samples
+        if skipping is not None and skipping.start * steps <= start < skipping.end * steps:
+            shown = max(min(size, samples), int(skipping.keep * samples))
+        found.append((start, shown))
+        start += max(1, shown // size)
+    return found
 
 
 def moments(values: UInt8[Tensor, "sample y x channel"]) -> tuple[Float[Tensor, channel], Float[Tensor, channel]]:

@@ -1,4 +1,4 @@
-"""Fitting a network: a number of steps, each of whose batches is told by its number alone.
+"""Fitting a network: a number of steps, each of whose batches is told by its number, and by what a checkpoint keeps.
 
 So a run that was killed goes on from its last checkpoint to the same weights as one that was not.
 """
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,17 @@ class FitSettings:
     look_every: int = 1
 
 
+@runtime_checkable
+class Keeps(Protocol):
+    """What has a state that a checkpoint is to keep."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+
+
 Batch = Any
 Draw = Callable[[int], Batch]
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -59,6 +70,7 @@ def fit(
     settings: FitSettings,
     *,
     average: Averaging | None = None,
+    drawn: Keeps | None = None,
     state: Path | None = None,
     progress: Progress | None = None,
     say: Say = lambda _: None,
@@ -73,6 +85,7 @@ def fit(
         steering: the optimisers and their rates.
         settings: see there.
         average: of the weights.
+        drawn: what `draw` draws from, where that has a state.
         state: file of the checkpoint; a run of the same settings goes on from it.
         progress: called with steps done, steps in all, and the smoothed loss, at every look.
         say: called with a line on a checkpoint that cannot be read or written.
@@ -84,7 +97,7 @@ def fit(
         Lost: another process of the group is gone.
     """
     try:
-        return _fit(model, draw, loss, steering, settings, average, state, progress, say, group)
+        return _fit(model, draw, loss, steering, settings, average, drawn, state, progress, say, group)
     except RuntimeError as error:
         if group.size > 1 and lost(error):
             raise Lost(first_line(error)) from error
@@ -98,12 +111,13 @@ def _fit(
     steering: Steering,
     settings: FitSettings,
     average: Averaging | None,
+    drawn: Keeps | None,
     state: Path | None,
     progress: Progress | None,
     say: Say,
     group: Group,
 ) -> nn.Module:
-    kept = _Kept(model, steering, settings, average, state if group.first else None, say)
+    kept = _Kept(model, steering, settings, average, drawn, state if group.first else None, say)
     start, smooth = kept.resume(group)
     unseen: list[Tensor] = []
     device = next(model.parameters()).device.type
@@ -161,10 +175,12 @@ class _Kept:
         steering: Steering,
         settings: FitSettings,
         average: Averaging | None,
+        drawn: Keeps | None,
         path: Path | None,
         say: Say,
     ) -> None:
         self.model, self.steering, self.settings, self.average = model, steering, settings, average
+        self.drawn = drawn
         self.path, self.say = path, say
         self._written, self._took, self._failed = time.monotonic(), 0.0, False
 
@@ -199,6 +215,7 @@ class _Kept:
             "model": self.model.state_dict(),
             "steering": self.steering.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
+            "drawn": self.drawn.state_dict() if self.drawn is not None else {},
             "settings": self.identity,
             "step": step,
             "loss": smooth,
@@ -234,6 +251,8 @@ class _Kept:
         self.steering.load_state_dict(kept["steering"])
         if self.average is not None:
             self.average.load_state_dict(kept["average"])
+        if self.drawn is not None:
+            self.drawn.load_state_dict(kept.get("drawn", {}))  # none in checkpoints of before
         torch.set_rng_state(kept["random"][0])
         if self.device.type == "cuda" and len(kept["random"]) > 1:
             torch.cuda.set_rng_state(kept["random"][1], self.device)

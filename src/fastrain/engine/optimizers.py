@@ -82,10 +82,20 @@ class Optimiser(ABC):
 
 
 class Steering:
-    """Optimisers with a schedule for each of their groups: the share of its peak learning rate at a step."""
+    """Optimisers with a schedule for each of their groups: the share of its peak learning rate at a step.
 
-    def __init__(self, parts: Sequence[tuple[Optimiser, Sequence[Schedule]]]) -> None:
+    Args:
+        parts: optimisers and the schedules of their groups.
+        settled: weights that are not trained any more from a step on, whatever their group does.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Optimiser, Sequence[Schedule]]],
+        settled: tuple[Sequence[nn.Parameter], int] | None = None,
+    ) -> None:
         self.parts = [(optimiser, list(schedules)) for optimiser, schedules in parts]
+        self.settled = settled
         for optimiser, schedules in self.parts:
             for group, _ in zip(optimiser.param_groups, schedules, strict=True):
                 group.setdefault("peak", group["lr"])
@@ -97,6 +107,9 @@ class Steering:
                 group["lr"] = group["peak"] * schedule(step)
                 for weight in group["params"]:
                     weight.requires_grad_(group["lr"] > 0)
+        if self.settled is not None and step >= self.settled[1]:
+            for weight in self.settled[0]:
+                weight.requires_grad_(False)
 
     def step(self) -> None:
         """Take a step of every optimiser, and forget the gradients."""
@@ -112,7 +125,8 @@ class Steering:
             for optimiser, schedules in self.parts
             for group, schedule in zip(optimiser.param_groups, schedules, strict=True)
         ]
-        return f"Steering({[type(optimiser).__name__ for optimiser, _ in self.parts]}, {kept})"
+        settled = f", {len(self.settled[0])} settled from {self.settled[1]}" if self.settled is not None else ""
+        return f"Steering({[type(optimiser).__name__ for optimiser, _ in self.parts]}, {kept}{settled})"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

@@ -39,6 +39,7 @@ class NetSettings:
         kernel: edge of the whitening's patches.
         stride: of the whitening's patches.
         padding: of the whitening.
+        directions: of the whitening, the most varied first; all if None. The least varied of 2×2 patches hold noise.
         both_signs: give the whitened patches' negatives too.
         whitening_floor: see `whitening_filters`.
         project: channels of a 1×1 convolution after the whitening; None leaves it out.
@@ -58,6 +59,7 @@ class NetSettings:
     kernel: int = 2
     stride: int = 1
     padding: int = 0
+    directions: int | None = None
     both_signs: bool = True
     whitening_floor: float = 1e-3
     project: int | None = None
@@ -84,7 +86,7 @@ class ImageNet(nn.Module):
         super().__init__()
         self.settings = settings = settings or NetSettings()
         self.activation = _ACTIVATIONS[settings.activation]
-        filters = channels * settings.kernel**2
+        filters = settings.directions or channels * settings.kernel**2
         self.stem = Whitening(
             channels, filters, settings.kernel, settings.stride, settings.padding, both_signs=settings.both_signs
         )

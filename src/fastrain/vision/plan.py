@@ -86,15 +86,21 @@ class Probe:
     def plan(self) -> Plan:
         """Return what training will be."""
         self.step()  # the first makes the kernels
-        began = time.perf_counter()
-        self.step()
-        seconds = (time.perf_counter() - began) * self.steps * share_of_work(self.recipe)
+        until = min(1.0, self.recipe.first_group_until)
+        before = self._timed(max(0, ceil(until * self.steps) - 1))
+        after = self._timed(self.steps - 1) if until < 1 else 0.0
+        seconds = (until * before + (1 - until) * after) * self.steps * share_of_work(self.recipe)
         weights = sum(p.numel() for p in self.network.parameters())
         images = self.data.train.images
         # A step has been taken: what is to come is the images once more, with their margins.
         taken = torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else peak_bytes()
         needed = taken + _image_bytes(self.recipe, images.shape)
         return Plan(self.recipe, len(images), self.steps, weights, seconds, needed)
+
+    def _timed(self, at: int) -> float:
+        began = time.perf_counter()
+        self.step(at)
+        return time.perf_counter() - began
 
 
 def share_of_work(recipe: Recipe) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fastrain.core.errors import SettingError
-from fastrain.engine.batches import Augmentation
+from fastrain.engine.batches import Augmentation, Skipping
 from fastrain.nets.image_net import NetSettings
 from fastrain.vision.judge import Views
 
@@ -83,15 +83,19 @@ class Recipe:
 
     Attributes:
         net: see `NetSettings`.
-        epochs: of the whole run.
+        epochs: of the whole run: steps, counted in as many as all images make; where what is learned is passed over,
+            the images pass by more often.
         batch: samples of a step.
         rates: see there.
         stem_bias_epochs: for which the stem's bias is trained, at a rate that falls to nothing.
+        first_group_until: share of the run for which the first group of convolutions is trained: it settles first, and
+            on the largest maps the way back costs most. Source: Brock et al. (2017), arXiv:1706.04983.
         smoothing: of the labels.
         loss_scale: of the loss that is summed over a batch.
         augmentation: see there.
         averages: of the weights; None keeps the last.
         edges: pairs of the run's share from which on, and the images' edge then as a share of their own.
+        skipping: of images that are learned; None shows all in every pass.
         views: that are averaged in the end.
         compile: the network by torch.compile, before the clock starts; gains on a GPU, loses on a CPU (LOG.md).
     """
@@ -101,11 +105,13 @@ class Recipe:
     batch: int = 2000
     rates: MuonRates | SgdRates = field(default_factory=MuonRates)
     stem_bias_epochs: float = 3.0
+    first_group_until: float = 1.0
     smoothing: float = 0.2
     loss_scale: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     averages: Averages | None = None
     edges: tuple[tuple[float, float], ...] = ()
+    skipping: Skipping | None = None
     views: Views = "mirrored and moved"
     compile: bool = False
 

@@ -69,7 +69,10 @@ def settled(recipe: Recipe, images: int, shape: tuple[int, int], *, epochs: floa
         averages=averages,
         net=net,
         edges=edges,
+        skipping=None,  # the images of largest loss are, in people's own folders, those with wrong labels
         augmentation=augmentation,
+        # Every image alike: what is exported takes no choices, and says the same.
+        views="mirrored and moved" if recipe.views == "moved where unsure" else recipe.views,
     )
 
 

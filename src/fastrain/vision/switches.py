@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastrain.core.errors import SettingError
+from fastrain.engine.batches import Skipping
 from fastrain.vision.recipes import HLB, Averages, Recipe, SgdRates
 
 BASE, PATIENCE = "base", "a quarter more epochs"
@@ -70,6 +71,7 @@ SWITCHES: dict[str, Turn] = {
     "SGD for Muon": _sgd,
     "half the batch": lambda r: replace(r, batch=r.batch // 2),
     "small images first": _recipe(edges=((0.0, 0.75), (0.5, 1.0))),
+    "what is learned passed over": _recipe(skipping=Skipping(keep=0.6, start=0.25, end=0.86)),
     "one view": _recipe(views="one"),
     "image and mirror": _recipe(views="mirrored"),
 }

@@ -21,7 +21,7 @@ from fastrain.core.shapes import Float, Int
 from fastrain.engine.averaging import MovingAverage
 from fastrain.engine.batches import Batch, Batches, normalised
 from fastrain.engine.fit import FitSettings, fit
-from fastrain.engine.optimizers import SGD, Muon, Schedule, Steering
+from fastrain.engine.optimizers import SGD, Muon, Optimiser, Schedule, Steering
 from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.engine.schedule import falling, triangle
 from fastrain.nets.image_net import ImageNet
@@ -145,7 +145,14 @@ def _train(
     clock = _Clock(device)
     share = partial(share_of_edge, recipe.edges, steps) if recipe.edges else None
     batches = Batches(
-        values, labels, size=recipe.batch, steps=steps, seed=seed, augmentation=recipe.augmentation, share=share
+        values,
+        labels,
+        size=recipe.batch,
+        steps=steps,
+        seed=seed,
+        augmentation=recipe.augmentation,
+        share=share,
+        skipping=recipe.skipping,
     )
     most = max(100, FOR_WHITENING * 32 * 32 // int(values.shape[1] * values.shape[2]))
     # Evenly spread: the images of a folder come class by class.
@@ -171,10 +178,11 @@ def _train(
     fitted = fit(
         network,
         batches.batch,
-        lambda _, batch: loss(running, batch),
+        lambda _, batch: loss(running, batch, saw=batches.saw if recipe.skipping else None),
         steering_of(network, recipe, steps, per_epoch, precision),
         FitSettings(steps, precision=precision, look_every=per_epoch),
         average=average,
+        drawn=batches,
         state=state,
         progress=at,
     )
@@ -223,19 +231,23 @@ def _compiled(
     size, height, width, channels = shape
     bias = network.stem.bias
     network.train()
-    # With the stem's bias at first and without it later: what is not differentiated is another program.
-    for trained in (True, False):
-        bias.requires_grad_(trained)
+    first = [p for p in network.groups[0].parameters() if p.requires_grad]
+    # With the stem's bias at first, then without it, then without the first group: what is not differentiated is
+    # another program.
+    stages = [(True, True), (False, True), *([(False, False)] if recipe.first_group_until < 1 else [])]
+    for stem_learns, first_learns in stages:
+        bias.requires_grad_(stem_learns)
+        for weight in first:
+            weight.requires_grad_(first_learns)
         for _, edge in recipe.edges or ((0.0, 1.0),):
             values = torch.randn((size, channels, round(edge * height), round(edge * width)), device=device)
-            batch = Batch(
-                values.contiguous(memory_format=torch.channels_last),
-                torch.zeros(size, dtype=torch.long, device=device),
-            )
+            zeros = torch.zeros(size, dtype=torch.long, device=device)
+            batch = Batch(values.contiguous(memory_format=torch.channels_last), labels=zeros, chosen=zeros)
             with computing(device, precision):
                 value = loss(running, batch)
             value.backward()  # type: ignore[no-untyped-call]
-    bias.requires_grad_(True)
+    for weight in (bias, *first):
+        weight.requires_grad_(True)
     network.zero_grad(set_to_none=True)
     network.load_state_dict(kept)
     if device.type == "cuda":
@@ -270,9 +282,26 @@ def _accuracy(network: nn.Module, split: tuple[Tensor, Tensor], batches: Batches
     return float((found == labels).double().mean())
 
 
-def loss_of(network: nn.Module, batch: Batch, *, smoothing: float, scale: float = 1.0) -> Tensor:
-    """Return the loss summed over the batch, as the peers' rates expect it, times a scale."""
+def loss_of(
+    network: nn.Module,
+    batch: Batch,
+    *,
+    smoothing: float,
+    scale: float = 1.0,
+    saw: Callable[[Batch, Tensor], None] | None = None,
+) -> Tensor:
+    """Return the loss summed over the batch, as the peers' rates expect it, times a scale.
+
+    Args:
+        network: see there.
+        batch: see there.
+        smoothing: of the labels.
+        scale: see there.
+        saw: told of the loss of each sample, by its own label as it is.
+    """
     out = network(batch.values).float()
+    if saw is not None:
+        saw(batch, F.cross_entropy(out.detach(), batch.labels, reduction="none"))
     cross = partial(F.cross_entropy, out, label_smoothing=smoothing, reduction="sum")
     loss = cross(batch.labels)
     if batch.others is not None:
@@ -288,8 +317,16 @@ def steering_of(
     stem_steps = round(recipe.stem_bias_epochs * per_epoch)
     rest = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("stem.")]
     if isinstance(recipe.rates, MuonRates):
-        return _muon(network, recipe.rates, recipe.batch, stem, stem_steps, rest, steps, precision)
-    return _sgd(recipe.rates, recipe.batch, stem, stem_steps, rest, steps)
+        parts = _muon(network, recipe.rates, recipe.batch, stem, stem_steps, rest, steps, precision)
+    else:
+        parts = _sgd(recipe.rates, recipe.batch, stem, stem_steps, rest, steps)
+    if recipe.first_group_until >= 1:
+        return Steering(parts)
+    first = [p for p in network.groups[0].parameters() if p.requires_grad]
+    return Steering(parts, (first, round(recipe.first_group_until * steps)))
+
+
+Parts = list[tuple[Optimiser, list[Schedule]]]
 
 
 def _muon(
@@ -301,7 +338,7 @@ def _muon(
     rest: list[nn.Parameter],
     steps: int,
     precision: Precision,
-) -> Steering:
+) -> Parts:
     head = [network.head.weight]
     filters = [p for p in rest if p.ndim == 4]
     biases = [p for p in rest if p.ndim == 1]
@@ -314,12 +351,12 @@ def _muon(
     fall: Schedule = partial(falling, steps=steps)
     schedules: list[Schedule] = [partial(falling, steps=stem_steps), fall, fall]
     muon = Muon(filters, lr=rates.filters, momentum=rates.filters_momentum, precision=precision)
-    return Steering([(sgd, schedules), (muon, [fall])])
+    return [(sgd, schedules), (muon, [fall])]
 
 
 def _sgd(
     rates: SgdRates, batch: int, stem: list[nn.Parameter], stem_steps: int, rest: list[nn.Parameter], steps: int
-) -> Steering:
+) -> Parts:
     decay = rates.decay * batch
     biases = [p for p in rest if p.ndim == 1]
     groups = [
@@ -331,7 +368,7 @@ def _sgd(
     ]
     sgd = SGD(groups, lr=rates.weights, momentum=rates.momentum, nesterov=True)
     rise = partial(triangle, steps=round(rates.until * steps), peak_at=rates.peak_at, end=rates.end)
-    return Steering([(sgd, [rise, rise, partial(falling, steps=stem_steps)])])
+    return [(sgd, [rise, rise, partial(falling, steps=stem_steps)])]
 
 
 def average_of(network: ImageNet, averages: Averages | None, steps: int, per_epoch: int) -> MovingAverage | None:
