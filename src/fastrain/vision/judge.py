@@ -18,7 +18,7 @@ from fastrain.engine.precision import computing
 Views = Literal["one", "mirrored", "mirrored and moved", "moved where unsure"]
 
 AT_ONCE = 2**20  # pixels that are judged together: a thousand images of 32×32
-UNSURE = 1.1  # lead of an image's likeliest class, in logits, below which it is looked at moved too: one in five
+UNSURE = 1.1  # lead of an image's likeliest class, in logits, below which it is looked at moved too (LOG.md)
 BINS = 15  # of chances, in which the error of calibration is taken
 
 
