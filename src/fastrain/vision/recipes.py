@@ -171,16 +171,17 @@ HLB_07 = Recipe(
 )
 
 # Ours for a CPU. A small batch costs the same per image there and is worth more than anything that makes a step cheaper;
-# Muon's rate goes down with its root. After one look at all images, the harder half is looked at more often; what costs
-# much and gives little is left out. See docs/how-it-got-fast.md.
+# Muon's rate goes down with its root. After one look at all images, which are small then, the harder half is looked at
+# more often; what costs much and gives little is left out. See docs/how-it-got-fast.md.
 CPU = replace(
     AIRBENCH94,
     net=replace(AIRBENCH94.net, directions=8),
-    epochs=4.5,
+    epochs=5.0,
     batch=500,
     rates=MuonRates(filters=0.12),
-    stem_bias_epochs=1.6,
+    stem_bias_epochs=1.75,
     first_group_until=0.55,
+    edges=((0.0, 0.75), (0.2, 1.0)),
     skipping=Skipping(keep=0.5, start=0.2, end=0.84),
     views="moved where unsure",
 )

@@ -48,7 +48,9 @@ SWITCHES: dict[str, Turn] = {
         r, net=replace(r.net, kernel=4, stride=2, pools=("none", *r.net.pools[1:]))
     ),
     "no negatives of the whitening": _net(both_signs=False),
+    "eight directions of the whitening": _net(directions=8),
     "stem's bias not trained": _recipe(stem_bias_epochs=0.0),
+    "first group settled early": _recipe(first_group_until=0.55),
     "squeeze-and-excite 4": _net(squeeze_excite=4),
     "squeeze-and-excite 8": _net(squeeze_excite=8),
     "squeeze-and-excite 16": _net(squeeze_excite=16),
@@ -74,6 +76,7 @@ SWITCHES: dict[str, Turn] = {
     "what is learned passed over": _recipe(skipping=Skipping(keep=0.6, start=0.25, end=0.86)),
     "one view": _recipe(views="one"),
     "image and mirror": _recipe(views="mirrored"),
+    "moved where unsure": _recipe(views="moved where unsure"),
 }
 
 
