@@ -24,10 +24,11 @@ from fastrain.engine.fit import FitSettings
 from fastrain.engine.precision import fast_precision
 from fastrain.engine.threads import choose_threads
 from fastrain.nets.image_net import ImageNet
-from fastrain.vision.datasets import open_dataset
+from fastrain.vision.datasets import Dataset, Split, open_dataset
 from fastrain.vision.export import whole_of
 from fastrain.vision.images import Reading, picture
 from fastrain.vision.judge import calibration_error, chances_at, judged, log_loss, temperature_of
+from fastrain.vision.plan import Probe
 from fastrain.vision.predict import pictures_under
 from fastrain.vision.recipes import AIRBENCH94, CPU, RECIPES
 from fastrain.vision.run import open_image_run, train_run
@@ -605,6 +606,30 @@ def test_a_settled_recipe_fits_images_of_any_size(name, edge):
     assert torch.isfinite(network(sample)).all()
 
 
+@pytest.mark.parametrize("edge", [64, 128])
+def test_of_large_images_in_colour_no_direction_is_spared(edge):
+    net = settled(CPU, 5000, (edge, edge)).net
+    assert net.stride == edge // 32 and net.kernel == 4
+    assert ImageNet(3, 10, net).stem.width == 2 * 3 * 4 * 4
+
+
+def test_a_plan_takes_the_steps_with_and_without_the_first_group(monkeypatch):
+    split = Split(np.zeros((100, 32, 32, 3), np.uint8), np.arange(100) % 2)
+    data = Dataset("grey", ("a", "b"), split, split)
+    recipe = replace(AIRBENCH94, batch=50, epochs=202.0, net=replace(AIRBENCH94.net, widths=(8, 8, 8)))
+    for until, with_it in ((0.55, 222), (1.0, 404), (0.0, 0)):  # 0.55 of 404 steps is 222.2
+        probe = Probe(replace(recipe, first_group_until=until), data, torch.device("cpu"))
+        taken = []
+
+        def step(at, probe=probe, taken=taken):
+            probe.steering.prepare(at)
+            taken.append(any(p.requires_grad for p in probe.network.groups[0].parameters()))
+
+        monkeypatch.setattr(probe, "step", step)
+        monkeypatch.setattr(probe, "_timed", lambda at, step=step, taken=taken: step(at) or (3.0 if taken[-1] else 2.0))
+        assert probe.plan().seconds == 3 * with_it + 2 * (404 - with_it)
+
+
 @pytest.mark.parametrize("count", [2, 31, 64, 500, 5000, 13_000, 50_000, 400_000])
 def test_a_settled_recipe_has_batches_and_steps_enough(count):
     for recipe in (AIRBENCH94, CPU):
@@ -612,7 +637,8 @@ def test_a_settled_recipe_has_batches_and_steps_enough(count):
         assert 1 <= here.batch <= min(count, recipe.batch)
         assert here.epochs * max(1, count // here.batch) >= 190
         assert 0 < here.net.norm_share <= recipe.net.norm_share
-        assert settled(recipe, 50_000, (32, 32)) == recipe
+        # As it is, but for what people's own images do not bear.
+        assert settled(recipe, 50_000, (32, 32)) == replace(recipe, skipping=None, views="mirrored and moved")
     with pytest.raises(TooShort):
         settled(AIRBENCH94, 1, (32, 32))
 

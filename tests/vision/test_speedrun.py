@@ -66,11 +66,12 @@ def backend(program, example):  # stands for the compiler, which takes minutes o
 module.BACKEND = backend
 torch.set_num_threads(1)
 edges = ((0.0, 0.75), (0.5, 1.0))
-recipe = replace(small(recipe_of("airbench94")), epochs=4.0, edges=edges)
+recipe = replace(small(recipe_of("airbench94")), epochs=4.0, edges=edges, first_group_until=0.8)
 plain = module.train(dataset(), recipe, seed=0, device=CPU)
 assert plain.compile_seconds == 0 and not sizes
 compiled = module.train(dataset(), replace(recipe, compile=True), seed=0, device=CPU)
-assert compiled.compile_seconds > 0.2 * 4, compiled.compile_seconds  # two sizes, with and without the stem's bias
+# Two sizes, with and without the stem's bias, and without the first group.
+assert compiled.compile_seconds > 0.2 * 6, compiled.compile_seconds
 assert sizes == {12, 16}, sizes
 for a, b in zip(plain.network.state_dict().values(), compiled.network.state_dict().values(), strict=True):
     torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
@@ -292,8 +293,12 @@ def test_a_killed_run_that_passes_over_what_is_learned_goes_on_to_the_same_netwo
     again = weights(state=tmp_path / "state.pt", progress=lambda epoch: steps.append(epoch.epoch))
     assert steps[0] == 3  # the state of the epoch before was kept
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-    recipe = replace(recipe, skipping=None)
-    assert any(not torch.equal(value, whole[name]) for name, value in weights().items())
+    # Of another way of passing over, or of none, nothing is gone on with.
+    for skipping in (replace(recipe.skipping, keep=0.6), None, recipe.skipping):
+        recipe, steps = replace(recipe, skipping=skipping), []
+        other = weights(state=tmp_path / "state.pt", progress=lambda epoch, steps=steps: steps.append(epoch.epoch))
+        assert steps[0] == 1
+        assert all(torch.equal(whole[name], other[name]) for name in whole) == (skipping == Skipping(0.5, 0.3, 0.8))
 
 
 def test_too_few_or_too_small_images_are_refused_with_a_reason():
@@ -334,7 +339,7 @@ def test_the_command_runs_on_a_bare_machine_and_prints_one_json_object(tmp_path)
     assert record["accuracy_views"]["spread"] == pytest.approx(np.std(accuracies, ddof=1))
     assert record["data"] == tmp_path.name and record["images"] == [500, 100]
     lines = [line for line in done.stderr.splitlines() if "│" in line]
-    assert len(lines) == 2 + 2 * 5  # the head, four epochs and the end of each seed
+    assert len(lines) == 2 + 2 * 6  # the head, five epochs and the end of each seed
 
 
 @pytest.mark.parametrize(

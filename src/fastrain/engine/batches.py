@@ -26,7 +26,7 @@ class Augmentation:
     """How a map may look beside how it is.
 
     Attributes:
-        flip: left and right, at random, or at random in the first epoch and by turns from then on.
+        flip: left and right, at random, or at random in the first pass and from pass to pass by turns.
         translate: pixels that a map is moved at most, the gap filled by its mirror image.
         cutmix: edge of a square taken from another map of the batch; None leaves it out.
         cutmix_from: share of the run from which squares are mixed.
@@ -45,7 +45,7 @@ class Skipping:
     Attributes:
         keep: share of the samples that a pass shows then: those whose loss was largest when they were last seen.
         start: share of the run from which passes are such.
-        end: share from which all are shown again, so that the last statistics and chances hold for all.
+        end: share from which passes that begin are of all samples again, so that the last statistics hold for all.
     """
 
     keep: float
@@ -99,7 +99,7 @@ class Batches:
         skipping: Skipping | None = None,
     ) -> None:
         self.size, self.steps, self.seed, self.augmentation, self.share = size, steps, seed, augmentation, share
-        self.values, self.labels = values, labels
+        self.values, self.labels, self.skipping = values, labels, skipping
         self.shape = values.shape[1:3]
         self.mean, self.spread = moments(values)
         margin = augmentation.translate
@@ -111,6 +111,9 @@ class Batches:
         # Of each sample when it was last seen; what was never seen comes first.
         self._losses = torch.full((len(values),), torch.inf, device=device) if skipping else None
         self._first_flip = torch.rand(len(values), generator=self._generator(-1)).to(device) < 0.5
+
+    def __str__(self) -> str:
+        return f"Batches({len(self.values)}, {self.size}, {self.steps}, {self.seed}, {self.skipping})"
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step; where samples are passed over, steps have to be asked for in turn."""

@@ -80,12 +80,13 @@ def fit(
 
     Args:
         model: to be fitted, in place.
-        draw: gives the batch of a step's number, the same one whenever it is asked.
+        draw: gives the batch of a step's number, the same one whenever it is asked, or, where what it draws from has a
+            state, whenever that is the same.
         loss: of the model on a batch; in a group, what this process's part adds to that of the whole batch.
         steering: the optimisers and their rates.
         settings: see there.
         average: of the weights.
-        drawn: what `draw` draws from, where that has a state.
+        drawn: what `draw` draws from, where that may have a state; its text tells it from others.
         state: file of the checkpoint; a run of the same settings goes on from it.
         progress: called with steps done, steps in all, and the smoothed loss, at every look.
         say: called with a line on a checkpoint that cannot be read or written.
@@ -193,7 +194,8 @@ class _Kept:
     @property
     def identity(self) -> str:
         """What a checkpoint must be of to be gone on with."""
-        return f"{self.settings} {self.steering.identity(self.settings.steps)} {self.average}"
+        drawn = f" {self.drawn}" if self.drawn is not None and self.drawn.state_dict() else ""
+        return f"{self.settings} {self.steering.identity(self.settings.steps)} {self.average}{drawn}"
 
     @property
     def device(self) -> torch.device:
@@ -252,7 +254,7 @@ class _Kept:
         if self.average is not None:
             self.average.load_state_dict(kept["average"])
         if self.drawn is not None:
-            self.drawn.load_state_dict(kept.get("drawn", {}))  # none in checkpoints of before
+            self.drawn.load_state_dict(kept.get("drawn", {}))  # checkpoints of before had none
         torch.set_rng_state(kept["random"][0])
         if self.device.type == "cuda" and len(kept["random"]) > 1:
             torch.cuda.set_rng_state(kept["random"][1], self.device)

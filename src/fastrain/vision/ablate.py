@@ -23,7 +23,7 @@ from fastrain.core.memory import keep_all_memory
 from fastrain.engine.ablation import Gain, gain, leverage, ratios
 from fastrain.engine.precision import fast_precision
 from fastrain.vision.datasets import Dataset, Split
-from fastrain.vision.judge import as_bytes, logits_of
+from fastrain.vision.judge import all_alike, as_bytes, logits_of
 from fastrain.vision.plan import Probe
 from fastrain.vision.recipes import Recipe, SgdRates
 from fastrain.vision.svg import Row, rows_svg
@@ -105,6 +105,7 @@ def at_scale(recipe: Recipe, scale: Scale) -> Recipe:
         rates=rates,
         stem_bias_epochs=recipe.stem_bias_epochs * longer,
         averages=averages,
+        views=all_alike(recipe.views),  # its time is taken on networks that are not trained, and sure of nothing
     )
 
 
@@ -277,7 +278,7 @@ def _times(
         progress(i, len(recipes), f"time of {name}")
         a_step = a_judgement = 1.0  # exactly, where a switch does not touch them
         other = _work(recipe, data, device)
-        if replace(recipe, epochs=base.epochs, views=base.views) != base:
+        if replace(recipe, epochs=base.epochs, views=base.views, skipping=base.skipping) != base:
             a_step = ratios([steps, other[0]], rounds=_ROUNDS, clock=now)[1]
         if (recipe.net, recipe.views) != (base.net, base.views):
             a_judgement = ratios([judge, other[1]], rounds=_ROUNDS, clock=now)[1]

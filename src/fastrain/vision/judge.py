@@ -41,6 +41,11 @@ def logits(network: nn.Module, x: Float[Tensor, "batch channel y x"], views: Vie
         return out
 
 
+def all_alike(views: Views) -> Views:
+    """Return the views that make the same of every image, whatever is said of it."""
+    return "mirrored and moved" if views == "moved where unsure" else views
+
+
 def over_views(network: nn.Module, x: Float[Tensor, "batch channel y x"], views: Views) -> Float[Tensor, "batch class"]:
     """Return the logits of images, averaged over all of their views, at the precision that is set outside."""
     if views == "one":

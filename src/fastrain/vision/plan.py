@@ -16,7 +16,7 @@ from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset
 from fastrain.vision.recipes import Recipe
-from fastrain.vision.train import average_of, loss_of, share_of_edge, steering_of
+from fastrain.vision.train import average_of, loss_of, settled_from, share_of_edge, steering_of
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,12 @@ class Probe:
 
     def plan(self) -> Plan:
         """Return what training will be."""
-        self.step()  # the first makes the kernels
-        until = min(1.0, self.recipe.first_group_until)
-        before = self._timed(max(0, ceil(until * self.steps) - 1))
-        after = self._timed(self.steps - 1) if until < 1 else 0.0
-        seconds = (until * before + (1 - until) * after) * self.steps * share_of_work(self.recipe)
+        settled = min(self.steps, settled_from(self.recipe, self.steps))
+        at = max(0, settled - 1)
+        self.step(at)  # the first makes the kernels
+        before = self._timed(at)
+        after = self._timed(self.steps - 1) if settled < self.steps else 0.0
+        seconds = (settled * before + (self.steps - settled) * after) * share_of_work(self.recipe)
         weights = sum(p.numel() for p in self.network.parameters())
         images = self.data.train.images
         # A step has been taken: what is to come is the images once more, with their margins.
@@ -123,7 +124,8 @@ def needed_bytes(recipe: Recipe, shape: tuple[int, ...], precision: Precision) -
     net = recipe.net
     rows = (height - net.kernel) // net.stride + 1
     columns = (width - net.kernel) // net.stride + 1
-    pixels, maps = rows * columns, rows * columns * 2 * channels * net.kernel**2
+    directions = min(net.directions or channels * net.kernel**2, channels * net.kernel**2)
+    pixels, maps = rows * columns, rows * columns * 2 * directions
     for wide, depth, pool in zip(net.widths, net.depths, net.pools, strict=True):
         maps += wide * pixels  # of the first convolution, before it is halved
         pixels = pixels // 4 if pool != "none" else pixels

@@ -170,9 +170,9 @@ HLB_07 = Recipe(
     views="mirrored",
 )
 
-# Ours for a CPU. A small batch costs the same per image there and is worth more than anything that makes a step cheaper;
-# Muon's rate goes down with its root. After one look at all images, which are small then, the harder half is looked at
-# more often; what costs much and gives little is left out. See docs/how-it-got-fast.md.
+# Ours for a CPU. A small batch costs the same per image there and learns more; Muon's rate goes down with its root.
+# After one look at all images, which are small then, the harder half is looked at more often; what costs much and gives
+# little is left out. See docs/how-it-got-fast.md.
 CPU = replace(
     AIRBENCH94,
     net=replace(AIRBENCH94.net, directions=8),

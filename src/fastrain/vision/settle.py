@@ -12,6 +12,7 @@ from typing import cast
 
 from fastrain.core.errors import SettingError, TooShort
 from fastrain.nets.image_net import NetSettings, Pool
+from fastrain.vision.judge import all_alike
 from fastrain.vision.recipes import MuonRates, Recipe
 
 SMALLEST_BATCH = 32
@@ -72,7 +73,7 @@ def settled(recipe: Recipe, images: int, shape: tuple[int, int], *, epochs: floa
         skipping=None,  # the images of largest loss are, in people's own folders, those with wrong labels
         augmentation=augmentation,
         # Every image alike: what is exported takes no choices, and says the same.
-        views="mirrored and moved" if recipe.views == "moved where unsure" else recipe.views,
+        views=all_alike(recipe.views),
     )
 
 
@@ -86,7 +87,8 @@ def _fitting(net: NetSettings, edge: int) -> NetSettings:
     stride = min(4, max(1, edge // 32)) if net.stride == 1 else net.stride
     if stride > net.stride:
         stride = 2 ** int(log2(stride))
-        net = replace(net, stride=stride, kernel=max(net.kernel, 4), padding=0)
+        # Of larger patches other directions are noise, and where they do not overlap none can be spared.
+        net = replace(net, stride=stride, kernel=max(net.kernel, 4), padding=0, directions=None)
     pools = list(net.pools)
     while _left(net, tuple(pools), edge) < 1 and any(pool != "none" for pool in pools):
         pools[max(i for i, pool in enumerate(pools) if pool != "none")] = "none"

@@ -43,9 +43,9 @@ def _sgd(recipe: Recipe) -> Recipe:
 # One entry for each switch that is looked at; what the base has already is turned off by its counterpart.
 SWITCHES: dict[str, Turn] = {
     PATIENCE: lambda recipe: replace(recipe, epochs=1.25 * recipe.epochs),
-    "whitening 3×3, same size": _net(kernel=3, padding=1),
+    "whitening 3×3, same size": _net(kernel=3, padding=1, directions=None),
     "whitening 4×4, stride 2": lambda r: replace(
-        r, net=replace(r.net, kernel=4, stride=2, pools=("none", *r.net.pools[1:]))
+        r, net=replace(r.net, kernel=4, stride=2, directions=None, pools=("none", *r.net.pools[1:]))
     ),
     "no negatives of the whitening": _net(both_signs=False),
     "eight directions of the whitening": _net(directions=8),
@@ -76,7 +76,6 @@ SWITCHES: dict[str, Turn] = {
     "what is learned passed over": _recipe(skipping=Skipping(keep=0.6, start=0.25, end=0.86)),
     "one view": _recipe(views="one"),
     "image and mirror": _recipe(views="mirrored"),
-    "moved where unsure": _recipe(views="moved where unsure"),
 }
 
 

@@ -231,7 +231,7 @@ def _compiled(
     size, height, width, channels = shape
     bias = network.stem.bias
     network.train()
-    first = [p for p in network.groups[0].parameters() if p.requires_grad]
+    first = _first_group(network)
     # With the stem's bias at first, then without it, then without the first group: what is not differentiated is
     # another program.
     stages = [(True, True), (False, True), *([(False, False)] if recipe.first_group_until < 1 else [])]
@@ -322,8 +322,17 @@ def steering_of(
         parts = _sgd(recipe.rates, recipe.batch, stem, stem_steps, rest, steps)
     if recipe.first_group_until >= 1:
         return Steering(parts)
-    first = [p for p in network.groups[0].parameters() if p.requires_grad]
-    return Steering(parts, (first, round(recipe.first_group_until * steps)))
+    return Steering(parts, (_first_group(network), settled_from(recipe, steps)))
+
+
+def settled_from(recipe: Recipe, steps: int) -> int:
+    """Return the step from which the first group is not trained any more."""
+    return round(recipe.first_group_until * steps)
+
+
+def _first_group(network: ImageNet) -> list[nn.Parameter]:
+    """Return the weights that are trained up to the first group's end, but for the stem's bias."""
+    return [p for part in (network.project, network.groups[0]) for p in part.parameters() if p.requires_grad]
 
 
 Parts = list[tuple[Optimiser, list[Schedule]]]
