@@ -102,7 +102,7 @@ def test_every_format_has_its_line_among_the_sources_and_a_page_with_a_picture()
         assert pictures, page
 
 
-@pytest.mark.parametrize("name", ["archive", "rain"])
+@pytest.mark.parametrize("name", ["archive", "rain", "speedrun"])
 def test_the_numbers_of_a_page_are_those_of_the_records(name, monkeypatch):
     import importlib.util
 

@@ -1,0 +1,40 @@
+"""Write the measured numbers of docs/speedrun.md anew from records/: scripts/speedrun_numbers.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marks import ROOT, between_marks, record
+
+PAGE = ROOT / "docs" / "speedrun.md"
+
+
+def main() -> None:
+    """Put them there."""
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def filled(page: str) -> str:
+    """Return the page with the numbers of the records."""
+    return between_marks(page, {"cpu": _cpu(record("speedrun_cpu"), record("speedrun_cost"))})
+
+
+def _cpu(runs: dict[str, Any], cost: dict[str, Any]) -> str:
+    """Return what `cpu` reached, and what it cost beside airbench94."""
+    reached, spent = runs["accuracy_views"], cost["cpu_seconds_of_a_run"]
+    each = ", ".join(f"{100 * seed['accuracy_views']:.2f}" for seed in runs["seeds"])
+    return "\n".join(
+        [
+            f"`cpu`: **{100 * reached['mean']:.2f} ± {100 * reached['spread']:.2f} %** with the views over "
+            f"{reached['count']} seeds ({each}), {100 * runs['accuracy']['mean']:.2f} % with one view; "
+            f"{runs['cpu_seconds']['mean']:.0f} CPU seconds each, judging with the views included, beside other work "
+            f"({runs['device']}, one thread, {runs['precision']}; [record](../records/speedrun_cpu.json)).\n",
+            f"All steps, taken in turns with airbench94's in one run ({cost['processor']}, {cost['precision']}): "
+            f"{spent['cpu']:.0f} CPU seconds, airbench94's {spent['airbench94']:.0f}: {cost['ratio']:.2f} of them "
+            "([record](../records/speedrun_cost.json)).",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
