@@ -13,7 +13,6 @@ import argparse
 import json
 import statistics
 import time
-from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -21,12 +20,12 @@ import torch
 from machine import machine
 
 from fastrain.core.memory import keep_all_memory
-from fastrain.engine.batches import Batches, normalised
+from fastrain.engine.batches import normalised
 from fastrain.engine.precision import computing, fast_precision
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
-from fastrain.vision.train import loss_of, share_of_edge, steering_of
+from fastrain.vision.train import batches_of, loss_of, settled_from, steering_of
 
 
 def main() -> None:
@@ -64,17 +63,7 @@ class _Steps:
         self.recipe, self.per_epoch = recipe, len(labels) // recipe.batch
         self.steps = ceil(recipe.epochs * self.per_epoch)
         self.network = ImageNet(3, len(data.classes), recipe.net).train()
-        share = partial(share_of_edge, recipe.edges, self.steps) if recipe.edges else None
-        self.batches = Batches(
-            values,
-            labels,
-            size=recipe.batch,
-            steps=self.steps,
-            seed=0,
-            augmentation=recipe.augmentation,
-            share=share,
-            skipping=recipe.skipping,
-        )
+        self.batches = batches_of(recipe, values, labels, self.steps, seed=0)
         self.network.stem.fit(
             normalised(values[:5000], self.batches.mean, self.batches.spread), recipe.net.whitening_floor
         )
@@ -82,8 +71,7 @@ class _Steps:
         stem_until = round(recipe.stem_bias_epochs * self.per_epoch)
         mixed_from = ceil(recipe.augmentation.cutmix_from * self.steps) if recipe.augmentation.cutmix else 0
         starts = [ceil(share * self.steps) for share, _ in recipe.edges]
-        settled = round(min(1.0, recipe.first_group_until) * self.steps)
-        cuts = sorted({0, min(stem_until, self.steps), settled, mixed_from, *starts})
+        cuts = sorted({0, min(stem_until, self.steps), settled_from(recipe, self.steps), mixed_from, *starts})
         self.parts = [(a, b) for a, b in zip(cuts, [*cuts[1:], self.steps], strict=True) if b > a]
         self.spent: list[list[float]] = [[] for _ in self.parts]
 

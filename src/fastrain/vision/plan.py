@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from math import ceil
 
 import torch
 
 from fastrain.core.memory import peak_bytes
-from fastrain.engine.batches import Batches
 from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset
 from fastrain.vision.recipes import Recipe
-from fastrain.vision.train import average_of, loss_of, settled_from, share_of_edge, steering_of
+from fastrain.vision.train import average_of, batches_of, loss_of, settled_from, steering_of
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,7 @@ class Probe:
         self.steps = ceil(recipe.epochs * per_epoch)
         self.steering = steering_of(self.network, recipe, self.steps, per_epoch, self.precision)
         self.average = average_of(self.network, recipe.averages, self.steps, per_epoch)
-        share = partial(share_of_edge, recipe.edges, self.steps) if recipe.edges else None
-        self.batches = Batches(
-            values, labels, size=some, steps=self.steps, seed=0, augmentation=recipe.augmentation, share=share
-        )
+        self.batches = batches_of(recipe, values, labels, self.steps, seed=0)
 
     def step(self, at: int | None = None) -> None:
         """Take a step as the run would take it, its last if not told which."""
@@ -85,7 +80,7 @@ class Probe:
 
     def plan(self) -> Plan:
         """Return what training will be."""
-        settled = min(self.steps, settled_from(self.recipe, self.steps))
+        settled = settled_from(self.recipe, self.steps)
         at = max(0, settled - 1)
         self.step(at)  # the first makes the kernels
         before = self._timed(at)

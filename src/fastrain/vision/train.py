@@ -143,17 +143,7 @@ def _train(
     if recipe.compile:
         running, compile_seconds = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss, precision)
     clock = _Clock(device)
-    share = partial(share_of_edge, recipe.edges, steps) if recipe.edges else None
-    batches = Batches(
-        values,
-        labels,
-        size=recipe.batch,
-        steps=steps,
-        seed=seed,
-        augmentation=recipe.augmentation,
-        share=share,
-        skipping=recipe.skipping,
-    )
+    batches = batches_of(recipe, values, labels, steps, seed)
     most = max(100, FOR_WHITENING * 32 * 32 // int(values.shape[1] * values.shape[2]))
     # Evenly spread: the images of a folder come class by class.
     chosen = torch.linspace(0, len(values) - 1, min(most, FOR_WHITENING, len(values)), device=device).long()
@@ -327,7 +317,7 @@ def steering_of(
 
 def settled_from(recipe: Recipe, steps: int) -> int:
     """Return the step from which the first group is not trained any more."""
-    return round(recipe.first_group_until * steps)
+    return round(min(1.0, recipe.first_group_until) * steps)
 
 
 def _first_group(network: ImageNet) -> list[nn.Parameter]:
@@ -391,6 +381,20 @@ def average_of(network: ImageNet, averages: Averages | None, steps: int, per_epo
 
     start = round(averages.start * per_epoch)
     return MovingAverage(network, decay, every=averages.every, start=start, copy_back=averages.copy_back)
+
+
+def batches_of(recipe: Recipe, values: Tensor, labels: Tensor, steps: int, seed: int) -> Batches:
+    """Return the batches of a run by a recipe, of bytes on the device; smaller ones where there are few images."""
+    return Batches(
+        values,
+        labels,
+        size=min(recipe.batch, len(values)),
+        steps=steps,
+        seed=seed,
+        augmentation=recipe.augmentation,
+        share=partial(share_of_edge, recipe.edges, steps) if recipe.edges else None,
+        skipping=recipe.skipping,
+    )
 
 
 def share_of_edge(edges: tuple[tuple[float, float], ...], steps: int, step: int) -> float:
