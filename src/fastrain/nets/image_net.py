@@ -11,20 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
+from fastrain.nets.convolution import Convolution
+from fastrain.nets.norm_gelu import gelu, norm_gelu
 from fastrain.nets.squeeze_excite import SqueezeExcite
 from fastrain.nets.whitening import Whitening
 
 Activation = Literal["gelu", "relu", "silu"]
 Dirac = Literal["copy", "add"]
 Pool = Literal["after", "before", "none"]
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "relu": F.relu, "silu": F.silu}
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Group(nn.Module):
         super().__init__()
         self.pool = pool
         widths = [channels_in] + [channels] * (depth - 1)
-        self.convolutions = nn.ModuleList(nn.Conv2d(w, channels, 3, padding=1, bias=False) for w in widths)
+        self.convolutions = nn.ModuleList(Convolution(w, channels) for w in widths)
         self.norms = nn.ModuleList(_norm(channels, settings) for _ in widths)
         for i, weight in enumerate(self.convolutions.parameters()):
             _start(weight, settings.dirac, first=i == 0)
@@ -150,17 +152,22 @@ class Group(nn.Module):
         """Return the group's map."""
         if self.pool == "before":
             x = F.max_pool2d(x, 2)
-        x = self.convolutions[0](x)
-        if self.pool == "after":
-            x = F.max_pool2d(x, 2)
-        first = x = self.activation(self.norms[0](x))
+        first = x = self._bent(self.convolutions[0](x), 0)
         last = len(self.convolutions) - 1
         for i in range(1, last + 1):
             x = self.convolutions[i](x)
             if i == last and self.excite is not None:
                 x = x * self.excite.gate(first)
-            x = self.activation(self.norms[i](x))
+            x = self._bent(x, i)
         return x + first if self.around else x
+
+    def _bent(self, x: Tensor, i: int) -> Tensor:
+        """Return a convolution's map halved, if it is the first and that is wanted, normalised and bent."""
+        halve = i == 0 and self.pool == "after"
+        norm = cast(nn.BatchNorm2d, self.norms[i])
+        if self.activation is gelu:
+            return norm_gelu(x, norm, halve=halve)
+        return self.activation(norm(F.max_pool2d(x, 2) if halve else x))
 
 
 def _norm(channels: int, settings: NetSettings) -> nn.BatchNorm2d:

@@ -1,0 +1,300 @@
+"""Loops over bfloat16 maps that do in one pass what takes torch several: the largest of each 2×2, a norm and a GELU.
+
+Maps lie channels last and flat, as 16-bit numbers. Loops over the channels of a pixel become vector instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, types, uintp
+from numba.extending import intrinsic
+from numpy import ndarray
+from numpy.polynomial import chebyshev
+
+from fastrain.nets.vectors import HALVES, LANES, SINGLES, constant, read, rounded, widened, write
+
+# The normal distribution up to z, and the slope of z times it, less a half, are z times even functions: polynomials of
+# degree 10 in 2z²/25 − 1, whose coefficients are fitted below. Beyond ±5 they are what they are there.
+REACH = 5.0
+DEGREE = 10
+
+
+def _fitted(values: Callable[[ndarray], ndarray]) -> tuple[float, ...]:
+    """Return the coefficients of z times a polynomial that is close to some values on 0 to REACH, less a half."""
+    nodes = np.cos(np.pi * (np.arange(4000) + 0.5) / 4000)
+    z = REACH * np.sqrt((nodes + 1) / 2)
+    coefficients = chebyshev.cheb2poly(chebyshev.chebfit(nodes, (values(z) - 0.5) / z, DEGREE, w=z))
+    coefficients[0] += 0.5 / REACH - coefficients.sum()  # so that it is 0 and 1 from there on
+    return tuple(float(c) for c in coefficients)
+
+
+def _below(z: ndarray) -> ndarray:
+    """Return the normal distribution up to z."""
+    return np.asarray(torch.special.ndtr(torch.from_numpy(z)))
+
+
+def _slope(z: ndarray) -> ndarray:
+    """Return the slope of GELU."""
+    return np.asarray(_below(z) + z * np.exp(-z * z / 2) / sqrt(2 * np.pi))
+
+
+BELOW, SLOPE = _fitted(_below), _fitted(_slope)
+
+
+PARTIAL = 1024  # pixels that are summed in float32; their sums are added in float64
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
+
+
+# Of 16 channels of a pixel, at addresses.
+
+
+def _near(builder: Any, z: Any, coefficients: tuple[float, ...]) -> Any:
+    """Return a half and z times a polynomial."""
+    near = _call(builder, "minnum", _call(builder, "maxnum", z, constant(-REACH)), constant(REACH))
+    s = _fma(builder, builder.fmul(near, near), constant(2 / REACH**2), constant(-1.0))
+    value = constant(coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = _fma(builder, value, s, constant(coefficient))
+    return _fma(builder, value, near, constant(0.5))
+
+
+def _call(builder: Any, name: str, *values: Any) -> Any:
+    function = ir.FunctionType(SINGLES, [SINGLES] * len(values))
+    return builder.call(builder.module.declare_intrinsic(f"llvm.{name}.v{LANES}f32", (), function), values)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, "fma", a, b, c)
+
+
+def _add(builder: Any, value: Any, place: Any) -> None:
+    write(builder, builder.fadd(read(builder, place, SINGLES), value), place)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _largest(typing, start, right, below, to, which):  # type: ignore[no-untyped-def]
+    """Write the largest of 2×2 pixels and which of them it is, the first of several."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, right, below, to, which = arguments
+        under = builder.add(start, below)
+        best = read(builder, start, HALVES)
+        place = ir.Constant(_BYTES, [0] * LANES)
+        for number, address in enumerate((builder.add(start, right), under, builder.add(under, right)), 1):
+            other = read(builder, address, HALVES)
+            more = builder.fcmp_ordered(">", widened(builder, other), widened(builder, best))
+            best = builder.select(more, other, best)
+            place = builder.select(more, ir.Constant(_BYTES, [number] * LANES), place)
+        write(builder, best, to)
+        write(builder, place, which)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uintp] * 5), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _sum(typing, start, of_values, of_squares):  # type: ignore[no-untyped-def]
+    """Add values and their squares."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, of_values, of_squares = arguments
+        value = widened(builder, read(builder, start, HALVES))
+        _add(builder, value, of_values)
+        squares = read(builder, of_squares, SINGLES)
+        write(builder, _fma(builder, value, value, squares), of_squares)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uintp] * 3), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _bend(typing, start, scale, shift, to):  # type: ignore[no-untyped-def]
+    """Write the GELU of scaled and shifted values."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, scale, shift, to = arguments
+        value = widened(builder, read(builder, start, HALVES))
+        z = _fma(builder, value, read(builder, scale, SINGLES), read(builder, shift, SINGLES))
+        write(builder, rounded(builder, builder.fmul(z, _near(builder, z, BELOW))), to)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uintp] * 4), codegen
+
+
+def _slope_at(builder: Any, start: Any, gradient: Any, scale: Any, shift: Any) -> tuple[Any, Any]:
+    """Return the values, and the gradient before the GELU of them scaled and shifted."""
+    value = widened(builder, read(builder, start, HALVES))
+    z = _fma(builder, value, read(builder, scale, SINGLES), read(builder, shift, SINGLES))
+    return value, builder.fmul(widened(builder, read(builder, gradient, HALVES)), _near(builder, z, SLOPE))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _slope_sum(typing, start, gradient, scale, shift, of_slopes, of_products):  # type: ignore[no-untyped-def]
+    """Add the gradients before the GELU, and them times the values."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        *places, of_slopes, of_products = arguments
+        value, slope = _slope_at(builder, *places)
+        _add(builder, slope, of_slopes)
+        products = read(builder, of_products, SINGLES)
+        write(builder, _fma(builder, slope, value, products), of_products)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uintp] * 6), codegen
+
+
+def _before_norm(builder: Any, places: Any, scale: Any, along: Any, offset: Any) -> Any:
+    """Return the gradient before the norm, as bfloat16."""
+    value, slope = _slope_at(builder, *places)
+    out = _fma(builder, value, read(builder, along, SINGLES), read(builder, offset, SINGLES))
+    return rounded(builder, _fma(builder, slope, read(builder, scale, SINGLES), out))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _back(typing, start, gradient, scale, shift, along, offset, to):  # type: ignore[no-untyped-def]
+    """Write the gradient before the norm."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, gradient, scale, shift, along, offset, to = arguments
+        write(builder, _before_norm(builder, (start, gradient, scale, shift), scale, along, offset), to)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uintp] * 7), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _back_to_largest(typing, start, gradient, scale, shift, along, offset, to, which, right, below):  # type: ignore[no-untyped-def]
+    """Write the gradient before the norm to the largest of 2×2 pixels, nothing to the others."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, gradient, scale, shift, along, offset, to, which, right, below = arguments
+        found = _before_norm(builder, (start, gradient, scale, shift), scale, along, offset)
+        place = read(builder, which, _BYTES)
+        under = builder.add(to, below)
+        for number, address in enumerate((to, builder.add(to, right), under, builder.add(under, right))):
+            here = builder.icmp_unsigned("==", place, ir.Constant(_BYTES, [number] * LANES))
+            write(builder, builder.select(here, found, ir.Constant(HALVES, [0] * LANES)), address)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uintp] * 10), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _nothing(typing, to):  # type: ignore[no-untyped-def]
+    """Write zeros."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        write(builder, ir.Constant(HALVES, [0] * LANES), arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp), codegen
+
+
+def _compiled(function: Callable[..., None]) -> Any:
+    return njit(nogil=True, cache=True, error_model="numpy")(function)
+
+
+# Over whole maps: (image, y, x, channel) bfloat16 at an address, a multiple of 16 channels; per channel float32.
+
+
+@_compiled
+def largest(maps, pooled, which, images, height, width, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Write the largest of each 2×2 and, a byte each, which of them it is; a last odd row or column is left out."""
+    pixel = uintp(2) * uintp(channels)
+    row = uintp(width) * pixel
+    for image in range(uintp(images)):
+        for y in range(uintp(height) // uintp(2)):
+            start = maps + (uintp(image) * uintp(height) + uintp(2) * uintp(y)) * row
+            for _ in range(uintp(width) // uintp(2)):
+                for _ in range(uintp(channels) // uintp(LANES)):
+                    _largest(start, pixel, row, pooled, which)
+                    start += uintp(2 * LANES)
+                    pooled += uintp(2 * LANES)
+                    which += uintp(LANES)
+                start += pixel
+
+
+@_compiled
+def sums(maps, of_values, of_squares, pixels, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Add values and their squares to the sums of each channel, of PARTIAL pixels each: (part, channel)."""
+    for pixel in range(uintp(pixels)):
+        if pixel and uintp(pixel) % uintp(PARTIAL) == uintp(0):
+            of_values += uintp(4) * uintp(channels)
+            of_squares += uintp(4) * uintp(channels)
+        for block in range(uintp(channels) // uintp(LANES)):
+            of = uintp(4 * LANES) * uintp(block)
+            _sum(maps, of_values + of, of_squares + of)
+            maps += uintp(2 * LANES)
+
+
+@_compiled
+def bend(maps, scale, shift, out, pixels, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Write the GELU of scaled and shifted maps."""
+    for _ in range(uintp(pixels)):
+        for block in range(uintp(channels) // uintp(LANES)):
+            of = uintp(4 * LANES) * uintp(block)
+            _bend(maps, scale + of, shift + of, out)
+            maps += uintp(2 * LANES)
+            out += uintp(2 * LANES)
+
+
+@_compiled
+def slope_sums(maps, gradient, scale, shift, of_slopes, of_products, pixels, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Add the gradients before the GELU, and them times the maps, to the sums of each channel, in parts as `sums`."""
+    for pixel in range(uintp(pixels)):
+        if pixel and uintp(pixel) % uintp(PARTIAL) == uintp(0):
+            of_slopes += uintp(4) * uintp(channels)
+            of_products += uintp(4) * uintp(channels)
+        for block in range(uintp(channels) // uintp(LANES)):
+            of = uintp(4 * LANES) * uintp(block)
+            _slope_sum(maps, gradient, scale + of, shift + of, of_slopes + of, of_products + of)
+            maps += uintp(2 * LANES)
+            gradient += uintp(2 * LANES)
+
+
+@_compiled
+def back(maps, gradient, scale, shift, along, offset, out, pixels, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Write the gradient before the norm: slope · scale + map · along + offset."""
+    for _ in range(uintp(pixels)):
+        for block in range(uintp(channels) // uintp(LANES)):
+            of = uintp(4 * LANES) * uintp(block)
+            _back(maps, gradient, scale + of, shift + of, along + of, offset + of, out)
+            maps += uintp(2 * LANES)
+            gradient += uintp(2 * LANES)
+            out += uintp(2 * LANES)
+
+
+@_compiled
+def back_to_largest(maps, gradient, scale, shift, along, offset, which, out, images, height, width, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Write the same to where the largest of each 2×2 was, nothing elsewhere; height and width are those of `out`."""
+    pixel = uintp(2) * uintp(channels)
+    row = uintp(width) * pixel
+    for image in range(uintp(images)):
+        top = out + uintp(image) * uintp(height) * row
+        for y in range(uintp(height) // uintp(2)):
+            to = top + uintp(2) * uintp(y) * row
+            for _ in range(uintp(width) // uintp(2)):
+                for block in range(uintp(channels) // uintp(LANES)):
+                    of = uintp(4 * LANES) * uintp(block)
+                    _back_to_largest(
+                        maps, gradient, scale + of, shift + of, along + of, offset + of, to, which, pixel, row
+                    )
+                    maps += uintp(2 * LANES)
+                    gradient += uintp(2 * LANES)
+                    which += uintp(LANES)
+                    to += uintp(2 * LANES)
+                to += pixel
+            if uintp(width) % uintp(2):
+                for block in range(uintp(channels) // uintp(LANES)):
+                    _nothing(to + uintp(block) * uintp(2 * LANES))
+                    _nothing(to + row + uintp(block) * uintp(2 * LANES))
+        if uintp(height) % uintp(2):
+            to = top + (uintp(height) - uintp(1)) * row
+            for block in range(row // uintp(2 * LANES)):
+                _nothing(to + uintp(block) * uintp(2 * LANES))

@@ -1,0 +1,76 @@
+"""Words for LLVM's vectors of 16 numbers, which one instruction of a processor with AVX-512 takes, elsewhere more.
+
+Numbers are bfloat16, the upper half of a float32, in memory; float32 where they are computed with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+LANES = 16
+WORD = ir.IntType(64)
+HALVES = ir.VectorType(ir.IntType(16), LANES)
+BITS = ir.VectorType(ir.IntType(32), LANES)
+SINGLES = ir.VectorType(ir.FloatType(), LANES)
+
+
+def read(builder: Any, address: Any, kind: Any) -> Any:
+    """Return the vector at an address."""
+    loaded = builder.load(builder.inttoptr(address, kind.as_pointer()))
+    loaded.align = 1
+    return loaded
+
+
+def write(builder: Any, vector: Any, address: Any) -> None:
+    """Write a vector to an address."""
+    stored = builder.store(vector, builder.inttoptr(address, vector.type.as_pointer()))
+    stored.align = 1
+
+
+def ahead(builder: Any, base: Any, count: int, stride: Any = None) -> Any:
+    """Return the address some bytes, or some strides, further on."""
+    step = ir.Constant(WORD, count)
+    return builder.add(base, step if stride is None else builder.mul(stride, step))
+
+
+def constant(value: float) -> Any:
+    """Return a float32 in all lanes."""
+    return ir.Constant(SINGLES, [value] * LANES)
+
+
+def _all(value: int) -> Any:
+    return ir.Constant(BITS, [value] * LANES)
+
+
+def widened(builder: Any, halves: Any) -> Any:
+    """Return bfloat16 numbers as float32."""
+    return builder.bitcast(builder.shl(builder.zext(halves, BITS), _all(16)), SINGLES)
+
+
+def rounded(builder: Any, singles: Any) -> Any:
+    """Return the bfloat16 nearest to each float32, the even one of two."""
+    bits = builder.bitcast(singles, BITS)
+    odd = builder.and_(builder.lshr(bits, _all(16)), _all(1))
+    up = builder.add(builder.add(bits, _all(0x7FFF)), odd)
+    return builder.trunc(builder.lshr(up, _all(16)), HALVES)
+
+
+def paired(builder: Any, first: Any, second: Any) -> Any:
+    """Return bfloat16 numbers of two vectors as pairs."""
+    low, high = (builder.zext(half, BITS) for half in (first, second))
+    return builder.or_(low, builder.shl(high, _all(16)))
+
+
+def transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Return 16 rows of 16 32-bit numbers as columns: interleaved with their half, four times over."""
+    low = [k // 2 + LANES * (k % 2) for k in range(LANES)]
+    for _ in range(4):
+        halves = zip(rows[: LANES // 2], rows[LANES // 2 :], strict=True)
+        rows = [
+            builder.shuffle_vector(a, b, ir.Constant(BITS, [k + shift for k in low]))
+            for a, b in halves
+            for shift in (0, LANES // 2)
+        ]
+    return rows

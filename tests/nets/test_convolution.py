@@ -1,0 +1,120 @@
+"""The convolution on tiles says what torch's says, and so do its gradients; elsewhere it is torch's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastrain.nets import convolution
+from fastrain.nets.convolution import Convolution, gradient_of_weights, on_tiles
+
+with_unit = pytest.mark.skipif(
+    convolution.tiles is None or not convolution.tiles.usable(), reason="this processor has no matrix unit"
+)
+SHAPES = [  # images, channels in, channels out, y, x
+    (3, 32, 16, 7, 7),
+    (2, 64, 48, 15, 14),
+    (5, 16, 32, 31, 31),
+    (1, 24, 64, 9, 20),
+    (7, 96, 32, 1, 1),
+    (4, 33, 16, 3, 5),
+    (70, 64, 256, 15, 15),  # in several parts
+]
+
+
+@pytest.fixture
+def one_thread():
+    """Let one thread compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def halves(*shape: int) -> torch.Tensor:
+    """Return random bfloat16 numbers, channels last."""
+    return torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, share: float) -> bool:
+    """Tell whether no number is further off than a share of the largest."""
+    return bool((found.double() - expected).abs().max() <= share * expected.abs().max())
+
+
+@with_unit
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tiles_give_the_convolution_and_its_gradients_in_double_precision_of_the_same_numbers(shape, one_thread):
+    torch.manual_seed(0)
+    images, channels_in, channels_out, height, width = shape
+    x, gradient = halves(images, channels_in, height, width), halves(images, channels_out, height, width)
+    layer = Convolution(channels_in, channels_out)
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.bfloat16())
+    mine = x.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert on_tiles(mine, layer.weight)
+        out = layer(mine)
+    out.backward(gradient)
+    exact, weight = x.double().requires_grad_(), layer.weight.detach().double().requires_grad_()
+    expected = F.conv2d(exact, weight, padding=1)
+    expected.backward(gradient.double())
+    assert out.dtype == torch.bfloat16
+    assert close(out, expected, 2**-8)  # half a unit in the last place of the largest
+    assert close(mine.grad, exact.grad, 2**-8)
+    assert layer.weight.grad.dtype == torch.float32
+    assert close(layer.weight.grad, weight.grad, 1e-5)
+
+
+@with_unit
+def test_the_gradient_of_weights_does_not_depend_on_how_many_maps_are_gone_through_at_a_time(monkeypatch):
+    torch.manual_seed(1)
+    x, gradient = halves(11, 32, 6, 9), halves(11, 32, 6, 9)
+    whole = gradient_of_weights(x, gradient)
+    out = convolution.convolve(x, torch.ones(16, 32, 3, 3))
+    monkeypatch.setattr(convolution, "CHUNK", 3 * 2 * 64 * 7 * 10)
+    assert close(gradient_of_weights(x, gradient), whole.double(), 1e-6)
+    assert torch.equal(convolution.convolve(x, torch.ones(16, 32, 3, 3)), out)
+
+
+@with_unit
+def test_what_torch_multiplies_in_turns_with_it_stays_right(one_thread):
+    torch.manual_seed(2)
+    a, b = torch.randn(200, 300).bfloat16(), torch.randn(300, 100).bfloat16()
+    x, weight = halves(2, 32, 9, 9), torch.randn(32, 32, 3, 3).bfloat16()
+    product, map_ = a @ b, F.conv2d(x, weight, padding=1)
+    for _ in range(3):
+        convolution.convolve(x, weight)
+        assert torch.equal(a @ b, product)
+        gradient_of_weights(x, x)
+        assert torch.equal(F.conv2d(x, weight, padding=1), map_)
+
+
+@with_unit
+def test_a_frozen_layer_gets_no_gradient_and_what_is_not_asked_for_is_not_computed(monkeypatch, one_thread):
+    layer = Convolution(32, 32)
+    layer.weight.requires_grad_(False)
+    monkeypatch.setattr(convolution, "gradient_of_weights", lambda *_: pytest.fail("not asked for"))
+    x = halves(2, 32, 5, 5).requires_grad_()
+    layer(x).sum().backward()
+    assert layer.weight.grad is None
+    assert x.grad is not None
+
+
+def test_float32_and_odd_channels_and_several_threads_are_torchs(one_thread):
+    weight = Convolution(8, 16).weight
+    x = torch.randn(1, 8, 4, 4)
+    assert not on_tiles(x, weight)
+    assert not on_tiles(x.bfloat16(), Convolution(8, 10).weight)
+    torch.set_num_threads(2)
+    assert not on_tiles(x.bfloat16(), weight)
+    torch.set_num_threads(1)
+    layer = Convolution(8, 10)
+    assert torch.equal(layer(x), F.conv2d(x, layer.weight, padding=1))
+
+
+def test_without_numba_it_is_torchs(monkeypatch, one_thread):
+    monkeypatch.setattr(convolution, "tiles", None)
+    x = halves(1, 32, 4, 4)
+    layer = Convolution(32, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not on_tiles(x, layer.weight)
+        assert torch.equal(layer(x), F.conv2d(x, layer.weight.bfloat16(), padding=1))

@@ -1,0 +1,112 @@
+"""Halving, norm and GELU in few passes say what torch's say, and so do their gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fastrain.nets import norm_gelu as module
+from fastrain.nets.norm_gelu import gelu, in_passes, norm_gelu
+
+SHAPES = [(True, (50, 64, 31, 30)), (False, (20, 32, 7, 9)), (True, (30, 16, 7, 7)), (True, (3, 16, 2, 2))]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Let one thread compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def maps(*shape: int) -> torch.Tensor:
+    """Return random bfloat16 maps of means that are not nothing, channels last."""
+    return (2 * torch.randn(shape) + 1).bfloat16().contiguous(memory_format=torch.channels_last)
+
+
+def norms(channels: int) -> list[nn.BatchNorm2d]:
+    """Return two norms of the same random weights."""
+    found = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        norm = nn.BatchNorm2d(channels, momentum=0.3)
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+        found.append(norm)
+    return found
+
+
+def off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return how far off the worst number is, as a share of the largest."""
+    return float(((found.double() - expected.double()).abs().max() / expected.double().abs().max()).detach())
+
+
+@pytest.mark.parametrize(("halve", "shape"), SHAPES)
+def test_the_passes_give_what_torch_gives_in_double_precision(halve, shape):
+    torch.manual_seed(0)
+    mine, theirs = norms(shape[1])
+    theirs = theirs.double()
+    x = maps(*shape).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    assert in_passes(x, shape[1])
+    out = norm_gelu(x, mine, halve=halve)
+    expected = F.gelu(theirs(F.max_pool2d(exact, 2) if halve else exact))
+    gradient = torch.randn(expected.shape).bfloat16()
+    out.backward(gradient)
+    expected.backward(gradient.double())
+    assert out.dtype == torch.bfloat16
+    assert off(out, expected) < 2**-8
+    assert off(x.grad, exact.grad) < 2**-7
+    assert off(mine.weight.grad, theirs.weight.grad) < 1e-3
+    assert off(mine.bias.grad, theirs.bias.grad) < 1e-3
+    assert off(mine.running_mean, theirs.running_mean) < 1e-5
+    assert off(mine.running_var, theirs.running_var) < 1e-4
+    assert mine.num_batches_tracked == 1
+    with torch.no_grad():
+        assert (
+            off(
+                norm_gelu(x, mine.eval(), halve=halve),
+                F.gelu(theirs.eval()(F.max_pool2d(exact, 2) if halve else exact)),
+            )
+            < 2**-7
+        )
+
+
+def test_gelu_and_its_slope_are_right_everywhere():
+    x = torch.linspace(-12, 12, 24 * 1024).bfloat16().view(-1, 24, 2, 2)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    gelu(x).sum().backward()
+    expected = F.gelu(exact)
+    expected.sum().backward()
+    with torch.no_grad():
+        wrong = (gelu(x).double() - expected).abs()
+        assert (wrong - expected.abs() * 2**-8).max() < 3e-5
+        assert wrong[x < -5.5].max() < 5e-6
+        assert gelu(torch.full((1, 16, 1, 1), -1e6).bfloat16()).abs().max() < 0.2
+    # Half a unit in the last place of numbers beyond 1, and the polynomial.
+    assert (x.grad.double() - exact.grad).abs().max() < 2**-8 + 1e-4
+
+
+def test_ties_go_to_the_first_and_what_a_last_odd_row_and_column_hold_gets_nothing():
+    norm = nn.BatchNorm2d(16)
+    x = torch.ones(2, 16, 5, 5).bfloat16()
+    x[:, :, :2, :2] = 2.0
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = x.detach().clone().float().requires_grad_()
+    gradient = torch.randn(2, 16, 2, 2).bfloat16()
+    norm_gelu(x, norm, halve=True).backward(gradient)
+    F.gelu(nn.BatchNorm2d(16)(F.max_pool2d(exact, 2))).backward(gradient.float())
+    assert torch.equal(x.grad != 0, exact.grad != 0)
+
+
+def test_what_the_passes_do_not_know_is_torchs(monkeypatch):
+    x = maps(2, 16, 4, 4)
+    assert not in_passes(x.float(), 16)
+    assert not in_passes(x, 20)
+    norm = nn.BatchNorm2d(16, momentum=None)  # an average of all steps
+    assert torch.equal(norm_gelu(x, norm, halve=True), F.gelu(nn.BatchNorm2d(16)(F.max_pool2d(x, 2))))
+    monkeypatch.setattr(module, "passes", None)
+    assert not in_passes(x, 16)
+    assert torch.equal(gelu(x), F.gelu(x))
