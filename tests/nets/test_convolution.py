@@ -1,5 +1,7 @@
 """The convolution on tiles says what torch's says, and so do its gradients; elsewhere it is torch's."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,13 +13,13 @@ with_unit = pytest.mark.skipif(
     convolution.tiles is None or not convolution.tiles.usable(), reason="this processor has no matrix unit"
 )
 SHAPES = [  # images, channels in, channels out, y, x
-    (3, 32, 16, 7, 7),
-    (2, 64, 48, 15, 14),
-    (5, 16, 32, 31, 31),
-    (1, 24, 64, 9, 20),
-    (7, 96, 32, 1, 1),
-    (4, 33, 16, 3, 5),
-    (70, 64, 256, 15, 15),  # in several parts
+    (40, 32, 32, 7, 7),
+    (26, 64, 96, 15, 14),
+    (33, 16, 32, 31, 31),
+    (31, 24, 64, 9, 20),
+    (32, 96, 32, 1, 1),
+    (24, 33, 32, 3, 5),
+    (70, 64, 256, 15, 15),
 ]
 
 
@@ -65,21 +67,25 @@ def test_tiles_give_the_convolution_and_its_gradients_in_double_precision_of_the
 
 
 @with_unit
-def test_the_gradient_of_weights_does_not_depend_on_how_many_maps_are_gone_through_at_a_time(monkeypatch):
+def test_images_beyond_the_last_sixteen_or_thirty_two_and_rows_at_once_change_nothing(monkeypatch):
     torch.manual_seed(1)
-    x, gradient = halves(11, 32, 6, 9), halves(11, 32, 6, 9)
-    whole = gradient_of_weights(x, gradient)
-    out = convolution.convolve(x, torch.ones(16, 32, 3, 3))
-    monkeypatch.setattr(convolution, "CHUNK", 3 * 2 * 64 * 7 * 10)
+    x, gradient, weight = halves(70, 32, 6, 9), halves(70, 64, 6, 9), torch.randn(64, 32, 3, 3)
+    out, whole = convolution.convolve(x, weight), gradient_of_weights(x, gradient)
+    parts = [convolution.convolve(halves_of, weight) for halves_of in x.split(27)]
+    assert torch.equal(torch.cat(parts), out)
+    gradients = [gradient_of_weights(a, b) for a, b in zip(x.split(27), gradient.split(27), strict=True)]
+    assert close(sum(gradients), whole.double(), 1e-6)
+    monkeypatch.setattr(convolution, "AT_ONCE", 27)
+    monkeypatch.setattr(convolution, "MANY", 0)
+    assert torch.equal(convolution.convolve(x, weight), out)
     assert close(gradient_of_weights(x, gradient), whole.double(), 1e-6)
-    assert torch.equal(convolution.convolve(x, torch.ones(16, 32, 3, 3)), out)
 
 
 @with_unit
 def test_what_torch_multiplies_in_turns_with_it_stays_right(one_thread):
     torch.manual_seed(2)
     a, b = torch.randn(200, 300).bfloat16(), torch.randn(300, 100).bfloat16()
-    x, weight = halves(2, 32, 9, 9), torch.randn(32, 32, 3, 3).bfloat16()
+    x, weight = halves(33, 32, 9, 9), torch.randn(32, 32, 3, 3).bfloat16()
     product, map_ = a @ b, F.conv2d(x, weight, padding=1)
     for _ in range(3):
         convolution.convolve(x, weight)
@@ -93,17 +99,21 @@ def test_a_frozen_layer_gets_no_gradient_and_what_is_not_asked_for_is_not_comput
     layer = Convolution(32, 32)
     layer.weight.requires_grad_(False)
     monkeypatch.setattr(convolution, "gradient_of_weights", lambda *_: pytest.fail("not asked for"))
-    x = halves(2, 32, 5, 5).requires_grad_()
+    x = halves(24, 32, 5, 5).requires_grad_()
+    assert on_tiles(x, layer.weight)
     layer(x).sum().backward()
     assert layer.weight.grad is None
     assert x.grad is not None
 
 
-def test_float32_and_odd_channels_and_several_threads_are_torchs(one_thread):
-    weight = Convolution(8, 16).weight
-    x = torch.randn(1, 8, 4, 4)
+def test_float32_and_odd_channels_and_few_images_and_several_threads_are_torchs(monkeypatch, one_thread):
+    weight = Convolution(8, 32).weight
+    x = torch.randn(24, 8, 4, 4)
+    monkeypatch.setattr(convolution, "tiles", SimpleNamespace(STEP=32, usable=lambda: True))
+    assert on_tiles(x.bfloat16(), weight)
     assert not on_tiles(x, weight)
-    assert not on_tiles(x.bfloat16(), Convolution(8, 10).weight)
+    assert not on_tiles(x.bfloat16()[:20], weight)
+    assert not on_tiles(x.bfloat16(), Convolution(8, 40).weight)
     torch.set_num_threads(2)
     assert not on_tiles(x.bfloat16(), weight)
     torch.set_num_threads(1)
@@ -113,8 +123,8 @@ def test_float32_and_odd_channels_and_several_threads_are_torchs(one_thread):
 
 def test_without_numba_it_is_torchs(monkeypatch, one_thread):
     monkeypatch.setattr(convolution, "tiles", None)
-    x = halves(1, 32, 4, 4)
-    layer = Convolution(32, 16)
+    x = halves(24, 32, 4, 4)
+    layer = Convolution(32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not on_tiles(x, layer.weight)
         assert torch.equal(layer(x), F.conv2d(x, layer.weight.bfloat16(), padding=1))

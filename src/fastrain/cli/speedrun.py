@@ -124,7 +124,7 @@ class Table:
 
     def end(self, trained: Trained) -> None:
         """Show a seed's end."""
-        if trained.compile_seconds:
+        if trained.compile_seconds >= 0.1:
             say(f"Compiled in {duration(trained.compile_seconds)}, which is not counted.")
         self._line(
             str(self.seed),

@@ -20,8 +20,11 @@ try:
 except ImportError:  # numba comes with the radar half
     tiles = None  # type: ignore[assignment]
 
-AT_ONCE = 8  # steps of 32 pixels: 8 KiB of left tiles and 16 of right ones
-CHUNK = 1 << 20  # bytes of padded maps that are gone through at a time: they stay in the second cache
+AT_ONCE = 14  # pixels whose tiles are to stay in the first cache: 28 KiB of left ones
+
+
+MANY = 200_000  # weights that do not stay in the second cache while a row of a map is written
+LEAST = 24  # images for which it is worth it: 32 are computed at a time
 
 
 class Convolution(nn.Conv2d):
@@ -39,11 +42,11 @@ class Convolution(nn.Conv2d):
 
 def on_tiles(x: Tensor, weight: Tensor) -> bool:
     """Tell whether a convolution goes over tiles: of bfloat16, on one thread of a processor with a matrix unit."""
-    if tiles is None or x.device.type != "cpu" or weight.shape[0] % tiles.EDGE or torch.compiler.is_compiling():
+    if tiles is None or x.device.type != "cpu" or weight.shape[0] % tiles.STEP or torch.compiler.is_compiling():
         return False
     if x.dtype != torch.bfloat16 and not torch.is_autocast_enabled("cpu"):
         return False
-    return torch.get_num_threads() == 1 and tiles.usable()
+    return len(x) >= LEAST and torch.get_num_threads() == 1 and tiles.usable()
 
 
 class _Convolution(torch.autograd.Function):
@@ -87,31 +90,20 @@ def convolve(x: Float[Tensor, "batch channel y x"], weight: Float[Tensor, "out c
         weight: in any numbers; taken as bfloat16.
     """
     maps, channels, height, width = x.shape
-    wide = _times(len(weight), tiles.EDGE) * tiles.EDGE
+    wide = _filled(len(weight), tiles.EDGE)
     out = torch.empty((maps, wide, height, width), dtype=torch.bfloat16, memory_format=torch.channels_last)
     tiled = packed(weight)
-    layout = Layout(maps, height, width, max(channels, wide))
-    padded = _zeros(layout.padded, channels)
+    pixels = height * width
+    grouped = _zeros(pixels, tiles.EDGE, channels)
     scratch, kept = _zeros(tiles.TILE), _zeros(tiles.STEP)
-    for first in range(0, maps, layout.at_a_time):
-        now = min(layout.at_a_time, maps - first)
-        skipped = first * height * width
-        start = x.data_ptr() + 2 * channels * skipped
-        tiles.pad(start, padded.data_ptr(), now, height, width, 2 * channels, layout.lead)
-        tiles.convolve(
-            padded.data_ptr(),
-            tiled.data_ptr(),
-            out.data_ptr() + 2 * wide * skipped,
-            layout.places.data_ptr(),
-            scratch.data_ptr(),
-            tiles.shape_of_tiles(),
-            kept.data_ptr(),
-            now * layout.each,
-            now * height * width,
-            channels,
-            wide,
-            layout.row,
-        )
+    at_once = 1 if tiled.numel() < MANY else height
+    for first in range(0, maps, tiles.EDGE):
+        now = min(tiles.EDGE, maps - first)
+        start = x.data_ptr() + 2 * channels * pixels * first
+        tiles.regroup(start, grouped.data_ptr(), now, pixels, 2 * channels)
+        to = out.data_ptr() + 2 * wide * pixels * first
+        places = (scratch.data_ptr(), tiles.shape_of_tiles(), kept.data_ptr())
+        tiles.convolve(grouped.data_ptr(), tiled.data_ptr(), to, *places, now, height, width, channels, wide, at_once)
     return out if wide == len(weight) else out[:, : len(weight)].contiguous(memory_format=torch.channels_last)
 
 
@@ -122,96 +114,34 @@ def gradient_of_weights(
 
     Args:
         x: what came in; bfloat16, channels last.
-        gradient: of what went out; bfloat16, channels last, a multiple of 16 channels.
+        gradient: of what went out; bfloat16, channels last, a multiple of 32 channels.
     """
-    maps, channels, height, width = x.shape
-    out = gradient.shape[1]
-    layout = Layout(maps, height, width, channels + out)
-    # Blocks of 16 channels reach beyond the last pixel's where those are not a multiple of it.
-    padded = _zeros(layout.padded + tiles.EDGE, channels)
-    apart = len(layout.places)
-    apart += tiles.STEP if apart // tiles.STEP % 2 == 0 else 0  # an odd number of lines of the cache
-    lefts = _zeros(out, apart)
-    blocks = _times(channels, tiles.EDGE)
-    panel = layout.padded // 2
-    rights = _zeros(blocks, 2, panel, 2 * tiles.EDGE)
-    sums = _zeros(out // tiles.EDGE, 2 * _times(9 * blocks, 2), tiles.EDGE, tiles.EDGE, dtype=torch.float32)
-    nothing, kept = _zeros(out), _zeros(tiles.STEP)
-    for first in range(0, maps, layout.at_a_time):
-        now = min(layout.at_a_time, maps - first)
-        skipped = first * height * width
-        pixels = layout.filled(now)
-        start = x.data_ptr() + 2 * channels * skipped
-        tiles.pad(start, padded.data_ptr(), now, height, width, 2 * channels, layout.lead)
-        tiles.pairs(padded.data_ptr(), rights.data_ptr(), panel, channels)
-        tiles.columns(
-            gradient.data_ptr() + 2 * out * skipped,
-            lefts.data_ptr(),
-            layout.places.data_ptr(),
-            nothing.data_ptr(),
-            pixels,
-            now * height * width,
-            out,
-            2 * apart,
-        )
-        tiles.add_gradient(
-            lefts.data_ptr(),
-            rights.data_ptr(),
-            sums.data_ptr(),
-            tiles.shape_of_tiles(),
-            kept.data_ptr(),
-            pixels,
-            channels,
-            out,
-            2 * apart,
-            layout.row,
-            panel,
-            AT_ONCE,
-        )
-    # (16 channels out, tile; 16, 16) → (out, in, y, x)
-    found = sums[:, : 9 * blocks].view(-1, blocks, 3, 3, tiles.EDGE, tiles.EDGE)
-    return found.permute(0, 4, 1, 5, 2, 3).reshape(out, -1, 3, 3)[:, :channels]
-
-
-class Layout:
-    """Where the pixels of maps lie among zeros: flat, a zero after each row and a row of zeros after each map.
-
-    Args:
-        maps: how many.
-        height: of a map.
-        width: of a map.
-        channels: of what is held of a pixel meanwhile, which tells how many maps the cache takes.
-
-    Attributes:
-        at_a_time: maps that are gone through at a time.
-        row: padded pixels of a row.
-        each: padded pixels of a map.
-        lead: zeros before the first pixel: a row and a pixel, which a shift to the upper left reaches.
-        places: of each padded pixel of so many maps, and of what fills up the last 32, which pixel of theirs it is, or
-            none.
-        padded: pixels in all, zeros before and after included.
-    """
-
-    def __init__(self, maps: int, height: int, width: int, channels: int) -> None:
-        self.row = width + 1
-        self.each = self.row * (height + 1)
-        self.lead = self.row + 1
-        self.at_a_time = max(1, min(maps, CHUNK // (2 * channels * self.each)))
-        inside = torch.full((self.at_a_time, height + 1, self.row), tiles.NOWHERE)
-        inside[:, :height, :width] = torch.arange(self.at_a_time * height * width).view(-1, height, width)
-        self.places = torch.full((self.filled(self.at_a_time),), tiles.NOWHERE)
-        self.places[: inside.numel()] = inside.flatten()
-        self.padded = len(self.places) + 2 * self.lead
-
-    def filled(self, maps: int) -> int:
-        """Return how many padded pixels some maps have, filled up to a multiple of 32."""
-        return _times(maps * self.each, tiles.STEP) * tiles.STEP
+    maps, given, height, width = x.shape
+    channels, out, pixels = _filled(given, tiles.EDGE), gradient.shape[1], height * width
+    if channels > given:
+        x = F.pad(x, (0, 0, 0, 0, 0, channels - given)).contiguous(memory_format=torch.channels_last)
+    rights, lefts = (_zeros(_times(count, tiles.EDGE), pixels, tiles.TILE // 2) for count in (channels, tiles.STEP))
+    shape = (_times(out, tiles.STEP), channels // tiles.EDGE, 3, 3, 2, tiles.EDGE, tiles.EDGE)
+    sums = _zeros(*shape, dtype=torch.float32)
+    zeros, kept = _zeros(tiles.EDGE), _zeros(tiles.STEP)
+    at_once = max(1, AT_ONCE // width)
+    for first in range(0, maps, tiles.STEP):
+        now = min(tiles.STEP, maps - first)
+        start = x.data_ptr() + 2 * channels * pixels * first
+        tiles.rights(start, rights.data_ptr(), zeros.data_ptr(), now, pixels, channels)
+        for block in range(len(sums)):
+            start = gradient.data_ptr() + 2 * out * pixels * first + 2 * tiles.STEP * block
+            tiles.lefts(start, lefts.data_ptr(), zeros.data_ptr(), now, pixels, out)
+            places = (sums[block].data_ptr(), tiles.shape_of_tiles(), kept.data_ptr())
+            tiles.add_gradient(lefts.data_ptr(), rights.data_ptr(), *places, height, width, channels, at_once)
+    # (32 out, 16 in, y, x, half; 16 out, 16 in) → (out, in, y, x)
+    return sums.permute(0, 4, 5, 1, 6, 2, 3).reshape(out, channels, 3, 3)[:, :given]
 
 
 def packed(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
     """Return weights as right tiles, bfloat16."""
     out, channels = weight.shape[:2]
-    rows = _zeros(_times(out, tiles.STEP) * tiles.STEP, 9 * channels)
+    rows = _zeros(_filled(out, tiles.STEP), 9 * channels)
     rows[:out] = weight.detach().permute(0, 2, 3, 1).reshape(out, -1)
     tiled = torch.empty_like(rows)
     tiles.pack(rows.data_ptr(), tiled.data_ptr(), *rows.shape)
@@ -221,6 +151,11 @@ def packed(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
 def _times(count: int, of: int) -> int:
     """Return how many times something is needed to hold a number."""
     return -(-count // of)
+
+
+def _filled(count: int, of: int) -> int:
+    """Return a number filled up to a multiple of another."""
+    return _times(count, of) * of
 
 
 def _zeros(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:

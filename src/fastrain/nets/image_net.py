@@ -9,6 +9,7 @@ Source: Page (2019); hlb-CIFAR10 0.1 to 0.7 (2023); cifar10-airbench (2024).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -191,3 +192,13 @@ def _start(weight: Tensor, dirac: Dirac | None, *, first: bool) -> None:
         weight.add_(nn.init.dirac_(torch.empty_like(weight)))
         now, off = torch.std_mean(weight)
         weight.sub_(off).div_(now).mul_(spread).add_(mean)
+
+
+def make_ready() -> float:
+    """Compile, or load, what a first step on one thread of a CPU would; return the seconds that took."""
+    began = time.perf_counter()
+    x = torch.zeros((32, 32, 4, 4), dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        group = Group(32, 32, 2, "after", NetSettings())
+        group(gelu(x.requires_grad_())).sum().backward()
+    return time.perf_counter() - began

@@ -1,8 +1,8 @@
-"""3×3 convolutions of bfloat16 maps on the matrix unit of a processor (AMX), said in its own instructions.
+"""3×3 convolutions of many small bfloat16 maps on the matrix unit of a processor (AMX), said in its own instructions.
 
-A map lies channels last, one image after the other, a column of zeros after each row and a row of zeros after each
-image; so flat, a shift by a row or a column is a shift of an address, and all images are one long row of pixels. Each
-convolution is a sum of products of matrices then, whose left factors overlap.
+Here a pixel of 16 or 32 images lies together: a product of matrices takes one pixel, shifted or not, of so many images
+at a time. So nothing is computed of what lies beyond a map's edge, which would be a third and more of 7×7 and 3×3 maps,
+and every factor begins at a line of the cache.
 
 The unit has eight registers, tiles, of 1 KiB. Where a neighbour works on the same core, which on rented machines is the
 rule, a product takes four times as long when all eight are in use; with four of them, as here, twice as long (LOG.md).
@@ -26,7 +26,19 @@ from llvmlite import ir
 from numba import njit, types, uintp
 from numba.extending import intrinsic
 
-from fastrain.nets.vectors import BITS, HALVES, LANES, SINGLES, WORD, ahead, paired, read, rounded, transposed, write
+from fastrain.nets.vectors import (
+    BITS,
+    HALVES,
+    LANES,
+    SINGLES,
+    WORD,
+    ahead,
+    paired,
+    read,
+    rounded,
+    transposed,
+    write,
+)
 
 TILE = 1024  # bytes: 16 rows of 64
 EDGE = LANES  # rows of a tile, and 32-bit numbers of a row
@@ -115,50 +127,68 @@ def _store(typing, first, second, stride):  # type: ignore[no-untyped-def]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _multiply(typing, left, stride, first, second):  # type: ignore[no-untyped-def]
-    """Add a left tile times each of two right ones to both sums."""
+def _multiply(typing, left, stride, right):  # type: ignore[no-untyped-def]
+    """Add a left tile times each of two right ones, which lie one after the other, to both sums."""
     return _instructions(
         "tileloadd ($0,$1,1), %tmm2\n"
-        "tileloadd ($2,$4,1), %tmm3\n"
+        "tileloadd ($2,$3,1), %tmm3\n"
         "tdpbf16ps %tmm3, %tmm2, %tmm0\n"
-        "tileloadd ($3,$4,1), %tmm3\n"
+        "tileloadd 1024($2,$3,1), %tmm3\n"
         "tdpbf16ps %tmm3, %tmm2, %tmm1",
-        4,
+        3,
         64,
     )
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _pairs(typing, first, second, to):  # type: ignore[no-untyped-def]
-    """Write 16 numbers of two pixels as pairs: a row of a right tile."""
+def _multiply_both(typing, left, other, right):  # type: ignore[no-untyped-def]
+    """Add each of two left tiles times a right one to its sum."""
+    return _instructions(
+        "tileloadd ($2,$3,1), %tmm2\n"
+        "tileloadd ($0,$3,1), %tmm3\n"
+        "tdpbf16ps %tmm2, %tmm3, %tmm0\n"
+        "tileloadd ($1,$3,1), %tmm3\n"
+        "tdpbf16ps %tmm2, %tmm3, %tmm1",
+        3,
+        64,
+    )
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        first, second, to = arguments
-        write(builder, paired(builder, *(read(builder, a, HALVES) for a in (first, second))), to)
-        return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * 3), codegen
+def _of_images(builder: Any, arguments: Any) -> tuple[list[Any], Any]:
+    """Return pairs of 16 numbers of each two of 32 images, zeros for those beyond the last, and where they go."""
+    start, apart, images, zeros, to = arguments
+    numbers = []
+    for i in range(STEP):
+        there = builder.icmp_unsigned("<", ir.Constant(WORD, i), images)
+        place = builder.select(there, ahead(builder, start, i, apart), zeros)
+        numbers.append(read(builder, place, HALVES))
+    return [paired(builder, numbers[i], numbers[i + 1]) for i in range(0, STEP, 2)], to
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _columns_of_pixels(typing, maps, zeros, places, within, pixel, skipped, to, apart):  # type: ignore[no-untyped-def]
-    """Write 16 numbers of each of 32 pixels as 16 rows of 32; those of no place, or of one beyond, are zeros."""
+def _right_of_images(typing, start, apart, images, zeros, to):  # type: ignore[no-untyped-def]
+    """Write 16 numbers of each of 32 images as a right tile."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        maps, zeros, places, within, pixel, skipped, to, apart = arguments
-        numbers = []
-        for i in range(2 * EDGE):
-            place = builder.load(builder.inttoptr(ahead(builder, places, 8 * i), WORD.as_pointer()))
-            # NOWHERE, read without its sign, is beyond everything.
-            start = builder.add(maps, builder.mul(place, pixel))
-            start = builder.select(builder.icmp_unsigned("<", place, within), start, zeros)
-            numbers.append(read(builder, builder.add(start, skipped), HALVES))
-        rows = [paired(builder, numbers[i], numbers[i + 1]) for i in range(0, 2 * EDGE, 2)]
-        for i, row in enumerate(transposed(builder, rows)):
-            write(builder, row, ahead(builder, to, i, apart))
+        rows, to = _of_images(builder, arguments)
+        for i, row in enumerate(rows):
+            write(builder, row, ahead(builder, to, 64 * i))
         return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * 8), codegen
+    return types.void(*[types.uintp] * 5), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _left_of_images(typing, start, apart, images, zeros, to):  # type: ignore[no-untyped-def]
+    """Write 16 numbers of each of 32 images as a left tile: a row of 32 for each of the 16."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, to = _of_images(builder, arguments)
+        for i, row in enumerate(transposed(builder, rows)):
+            write(builder, row, ahead(builder, to, 64 * i))
+        return context.get_dummy_value()
+
+    return types.void(*[types.uintp] * 5), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -188,35 +218,19 @@ def _round(typing, singles, to):  # type: ignore[no-untyped-def]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _copy(typing, start, to, size):  # type: ignore[no-untyped-def]
-    """Copy bytes."""
+def _copy(typing, start, to):  # type: ignore[no-untyped-def]
+    """Copy 64 bytes."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, to, size = arguments
-        pointer = ir.IntType(8).as_pointer()
-        copy = builder.module.declare_intrinsic("llvm.memcpy", [pointer, pointer, WORD])
-        places = [builder.inttoptr(place, pointer) for place in (to, start)]
-        builder.call(copy, [*places, size, ir.Constant(ir.IntType(1), 0)])
+        start, to = arguments
+        write(builder, read(builder, start, BITS), to)
         return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * 3), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _number(typing, address):  # type: ignore[no-untyped-def]
-    """Return the 64-bit number at an address."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.inttoptr(arguments[0], WORD.as_pointer()))
-
-    return types.int64(types.uintp), codegen
+    return types.void(types.uintp, types.uintp), codegen
 
 
 def _compiled(function: Callable[..., None]) -> Any:
     return njit(nogil=True, cache=True, error_model="numpy")(function)
-
-
-NOWHERE = -1  # what a place of zeros has for a pixel
 
 
 @_compiled
@@ -239,173 +253,161 @@ def pack(rows, to, count, length):  # type: ignore[no-untyped-def]  # pragma: no
 
 
 @_compiled
-def pad(maps, to, images, height, width, pixel, lead):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Copy maps to where zeros lie between their rows and images.
+def regroup(maps, to, images, pixels, size):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Copy maps so that a pixel of all images lies together.
 
     Args:
-        maps: (image, y, x), of `pixel` bytes.
-        to: zeros; see there.
-        images: how many.
-        height: y.
-        width: x.
-        pixel: bytes of one.
-        lead: pixels of zeros before the first.
+        maps: (image, pixel), of `size` bytes.
+        to: (pixel, 16 images).
+        images: 16 at most.
+        pixels: of a map.
+        size: of a pixel, a multiple of 64 bytes.
     """
-    row, apart = uintp(width) * uintp(pixel), (uintp(width) + uintp(1)) * uintp(pixel)
-    to += uintp(lead) * uintp(pixel)
-    for _ in range(uintp(images)):
-        for _ in range(uintp(height)):
-            _copy(maps, to, row)
-            maps += row
-            to += apart
-        to += apart
+    for image in range(uintp(images)):
+        for pixel in range(uintp(pixels)):
+            start = to + (uintp(pixel) * uintp(EDGE) + uintp(image)) * uintp(size)
+            for line in range(uintp(size) // uintp(64)):
+                _copy(maps, start + uintp(line) * uintp(64))
+                maps += uintp(64)
 
 
 @_compiled
-def convolve(padded, weights, out, places, scratch, shape, kept, pixels, within, channels_in, channels_out, row):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Write the 3×3 convolution of padded maps.
+def convolve(grouped, weights, out, scratch, shape, kept, images, height, width, channels_in, channels_out, at_once):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Write the 3×3 convolution of 16 maps, with zeros around them.
 
     Args:
-        padded: (pixel, channel in) bfloat16, as `pad` makes them, with a lead of a row and a pixel.
+        grouped: (y, x, 16 images, channel in) bfloat16, as `regroup` makes them.
         weights: (channel out; y, x, channel in), as `pack` makes them.
-        out: (pixel of the maps, channel out) bfloat16.
-        places: of each padded pixel, the first map's first: which pixel of the maps it is, or NOWHERE; 64-bit.
+        out: (image, y, x, channel out) bfloat16.
         scratch: 2 KiB.
         shape: of the tiles.
         kept: 64 bytes.
-        pixels: padded ones to go through.
-        within: pixels of the maps that are wanted.
+        images: that are wanted, 16 at most.
+        height: y.
+        width: x.
         channels_in: how many, a multiple of 32.
         channels_out: how many, a multiple of 16.
-        row: padded pixels of a row.
+        at_once: rows that are written for all channels before the next.
     """
     _configuration(kept)
     _configure(shape)
-    pixel, wide = uintp(channels_in) * uintp(2), uintp(channels_out) * uintp(2)
-    # Three pixels that lie one after the other are one sum.
-    steps = uintp(3) * uintp(channels_in) // uintp(STEP)
-    panel = uintp(3) * steps * uintp(2 * TILE)
-    for block in range((uintp(channels_out) + uintp(STEP - 1)) // uintp(STEP)):
-        both = (uintp(block) + uintp(1)) * uintp(STEP) <= uintp(channels_out)
-        for tile in range((uintp(pixels) + uintp(EDGE - 1)) // uintp(EDGE)):
-            _clear(uintp(0))
-            right = weights + uintp(block) * panel
-            for y in range(uintp(3)):
-                left = padded + (uintp(tile) * uintp(EDGE) + uintp(y) * uintp(row)) * pixel
-                for _ in range(steps):
-                    _multiply(left, pixel, right, right + uintp(TILE))
-                    left += uintp(64)
-                    right += uintp(2 * TILE)
-            _store(scratch, scratch + uintp(64), uintp(128))
-            for i in range(uintp(EDGE)):
-                place = _number(places + (uintp(tile) * uintp(EDGE) + uintp(i)) * uintp(8))
-                if place >= 0 and uintp(place) < uintp(within):
-                    to = out + uintp(place) * wide + uintp(block) * uintp(64)
-                    _round(scratch + uintp(i) * uintp(128), to)
-                    if both:
-                        _round(scratch + uintp(i) * uintp(128) + uintp(64), to + uintp(32))
+    pixel, wide = uintp(2) * uintp(channels_in), uintp(2) * uintp(channels_out)
+    steps = uintp(channels_in) // uintp(STEP)
+    map_ = uintp(height) * uintp(width) * wide
+    begin = uintp(0)
+    while begin < uintp(height):
+        end = min(uintp(height), begin + uintp(at_once))
+        for block in range((uintp(channels_out) + uintp(STEP - 1)) // uintp(STEP)):
+            both = (uintp(block) + uintp(1)) * uintp(STEP) <= uintp(channels_out)
+            panel = weights + uintp(block) * uintp(9) * steps * uintp(2 * TILE)
+            to = out + begin * uintp(width) * wide + uintp(block) * uintp(64)
+            for y in range(begin, end):
+                for x in range(uintp(width)):
+                    _clear(uintp(0))
+                    for shift in range(uintp(9)):
+                        # Without a sign, what lies before the first is beyond the last.
+                        row = uintp(y) + uintp(shift) // uintp(3) - uintp(1)
+                        column = uintp(x) + uintp(shift) % uintp(3) - uintp(1)
+                        if row < uintp(height) and column < uintp(width):
+                            left = grouped + (row * uintp(width) + column) * uintp(EDGE) * pixel
+                            right = panel + uintp(shift) * steps * uintp(2 * TILE)
+                            for _ in range(steps):
+                                _multiply(left, pixel, right)
+                                left += uintp(64)
+                                right += uintp(2 * TILE)
+                    _store(scratch, scratch + uintp(64), uintp(128))
+                    for image in range(uintp(images)):
+                        start = scratch + uintp(image) * uintp(128)
+                        _round(start, to + uintp(image) * map_)
+                        if both:
+                            _round(start + uintp(64), to + uintp(image) * map_ + uintp(32))
+                    to += wide
+        begin = end
     _configure(kept)
 
 
 @_compiled
-def columns(maps, to, places, zeros, pixels, within, channels, apart):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Write maps channel by channel, zeros between their rows and images: rows of left tiles.
+def lefts(maps, to, zeros, images, pixels, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Write 32 channels of 32 maps as left tiles.
 
     Args:
-        maps: (pixel, channel) bfloat16.
-        to: (channel; padded pixel).
-        places: see `convolve`.
-        zeros: as many bytes as a pixel has.
-        pixels: padded ones, a multiple of 32.
-        within: pixels of the maps that count; the others are zeros.
-        channels: how many, a multiple of 16.
-        apart: bytes from a channel to the next; no multiple of 4096, which would hit the same lines of the cache.
+        maps: (image, pixel, channel) bfloat16, at the first of the 32 channels.
+        to: (half of the channels, pixel), tiles.
+        zeros: 32 bytes.
+        images: 32 at most; what is missing is zeros.
+        pixels: of a map.
+        channels: of a pixel.
     """
-    pixel = uintp(channels) * uintp(2)
-    for tile in range(uintp(pixels) // uintp(STEP)):
-        for block in range(uintp(channels) // uintp(EDGE)):
-            _columns_of_pixels(
-                maps,
-                zeros,
-                places + uintp(tile) * uintp(STEP * 8),
-                uintp(within),
-                pixel,
-                uintp(block) * uintp(32),
-                to + uintp(block) * uintp(EDGE) * uintp(apart) + uintp(tile) * uintp(64),
-                uintp(apart),
-            )
+    pixel = uintp(2) * uintp(channels)
+    other = uintp(pixels) * uintp(TILE)
+    for _ in range(uintp(pixels)):
+        _left_of_images(maps, uintp(pixels) * pixel, uintp(images), zeros, to)
+        _left_of_images(maps + uintp(2 * EDGE), uintp(pixels) * pixel, uintp(images), zeros, to + other)
+        maps += pixel
+        to += uintp(TILE)
 
 
 @_compiled
-def pairs(padded, to, pixels, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Write padded maps as pairs of pixels, which any 16 of are a right tile.
+def rights(maps, to, zeros, images, pixels, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Write 32 maps as right tiles.
 
     Args:
-        padded: (pixel, channel) bfloat16; readable for 32 bytes beyond.
-        to: (16 channels, first pixel of the first pair; pair, 16).
-        pixels: how many pairs of each.
-        channels: how many.
+        maps: (image, pixel, channel) bfloat16.
+        to: (16 channels, pixel), tiles.
+        zeros: 32 bytes.
+        images: 32 at most; what is missing is zeros.
+        pixels: of a map.
+        channels: of a pixel, a multiple of 16.
     """
-    pixel = uintp(channels) * uintp(2)
-    for block in range((uintp(channels) + uintp(EDGE - 1)) // uintp(EDGE)):
-        for odd in range(uintp(2)):
-            start = padded + uintp(block) * uintp(32) + uintp(odd) * pixel
-            for _ in range(uintp(pixels)):
-                _pairs(start, start + pixel, to)
-                start += uintp(2) * pixel
-                to += uintp(64)
+    pixel = uintp(2) * uintp(channels)
+    for block in range(uintp(channels) // uintp(EDGE)):
+        start = maps + uintp(block) * uintp(2 * EDGE)
+        for _ in range(uintp(pixels)):
+            _right_of_images(start, uintp(pixels) * pixel, uintp(images), zeros, to)
+            start += pixel
+            to += uintp(TILE)
 
 
 @_compiled
-def add_gradient(lefts, rights, sums, shape, kept, pixels, channels_in, channels_out, apart, row, panel, at_once):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Add the gradient of a 3×3 convolution's weights over some padded pixels.
+def add_gradient(lefts, rights, sums, shape, kept, height, width, channels_in, at_once):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Add the gradient of a 3×3 convolution's weights over 32 maps, of 32 channels that went out.
 
     Args:
-        lefts: the gradient of what went out, as `columns` makes it.
-        rights: what came in, as `pairs` makes it, with a lead of a row and a pixel.
-        sums: (16 channels out, 16 channels in, y, x, filled up to an even number; 16, 16) float32.
+        lefts: the gradient of what went out, as `lefts` makes it.
+        rights: what came in, as `rights` makes it.
+        sums: (16 channels in, y, x, half of the channels out), tiles of float32.
         shape: of the tiles.
         kept: 64 bytes.
-        pixels: padded ones, a multiple of 32.
-        channels_in: how many.
-        channels_out: how many, a multiple of 16.
-        apart: see `columns`.
-        row: padded pixels of a row.
-        panel: pairs of 16 channels.
-        at_once: steps of 32 pixels whose tiles stay in the cache while all shifts and channels are gone through.
+        height: y.
+        width: x.
+        channels_in: how many, a multiple of 16.
+        at_once: rows whose tiles stay in the cache while all shifts and channels are gone through.
     """
     _configuration(kept)
     _configure(shape)
-    steps = uintp(pixels) // uintp(STEP)
-    tiles = uintp(9) * ((uintp(channels_in) + uintp(EDGE - 1)) // uintp(EDGE))
-    both = (tiles + uintp(1)) // uintp(2)
-    for block in range(uintp(channels_out) // uintp(EDGE)):
-        begin = uintp(0)
-        while begin < steps:
-            end = min(steps, begin + uintp(at_once))
-            to = sums + uintp(block) * both * uintp(2 * TILE)
-            start = lefts + uintp(block) * uintp(EDGE) * uintp(apart) + begin * uintp(64)
-            for pair in range(both):
-                left = start
-                first = uintp(2) * uintp(pair)
-                second = min(first + uintp(1), tiles - uintp(1))
-                right = rights + _shifted(first, uintp(row), uintp(panel)) + begin * uintp(TILE)
-                other = rights + _shifted(second, uintp(row), uintp(panel)) + begin * uintp(TILE)
+    pixels = uintp(height) * uintp(width)
+    begin = uintp(0)
+    while begin < uintp(height):
+        end = min(uintp(height), begin + uintp(at_once))
+        to = sums
+        for block in range(uintp(channels_in) // uintp(EDGE)):
+            for shift in range(uintp(9)):
+                down, along = uintp(shift) // uintp(3), uintp(shift) % uintp(3)
+                # The first column that has one to its left, and how many have one to the right.
+                first = uintp(1) if along == uintp(0) else uintp(0)
+                count = uintp(width) - (uintp(0) if along == uintp(1) else uintp(1))
                 _load(to, to + uintp(TILE), uintp(64))
-                for _ in range(end - begin):
-                    _multiply(left, uintp(apart), right, other)
-                    left += uintp(64)
-                    right += uintp(TILE)
-                    other += uintp(TILE)
+                for y in range(begin, end):
+                    row = uintp(y) + down - uintp(1)
+                    if row < uintp(height):
+                        left = lefts + (uintp(y) * uintp(width) + first) * uintp(TILE)
+                        right = rights + uintp(block) * pixels * uintp(TILE)
+                        right += (row * uintp(width) + first + along - uintp(1)) * uintp(TILE)
+                        for _ in range(count):
+                            _multiply_both(left, left + pixels * uintp(TILE), right)
+                            left += uintp(TILE)
+                            right += uintp(TILE)
                 _store(to, to + uintp(TILE), uintp(64))
                 to += uintp(2 * TILE)
-            begin = end
+        begin = end
     _configure(kept)
-
-
-@njit(nogil=True, inline="always")
-def _shifted(tile, row, panel):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Return how far from the first the pairs of one shift and one block of channels begin."""
-    shift = tile % uintp(9)
-    pixel = shift // uintp(3) * row + shift % uintp(3)
-    return ((tile // uintp(9) * uintp(2) + pixel % uintp(2)) * panel + pixel // uintp(2)) * uintp(64)

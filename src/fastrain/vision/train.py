@@ -24,7 +24,7 @@ from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import SGD, Muon, Optimiser, Schedule, Steering
 from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.engine.schedule import falling, triangle
-from fastrain.nets.image_net import ImageNet
+from fastrain.nets.image_net import ImageNet, make_ready
 from fastrain.vision.datasets import Dataset, Split
 from fastrain.vision.judge import Views, logits_of
 from fastrain.vision.recipes import Averages, MuonRates, Recipe, SgdRates
@@ -139,7 +139,7 @@ def _train(
         )
     loss = partial(loss_of, smoothing=recipe.smoothing, scale=recipe.loss_scale)
     running: nn.Module = network
-    compile_seconds = 0.0
+    compile_seconds = make_ready() if device.type == "cpu" and precision == "bfloat16" else 0.0
     if recipe.compile:
         running, compile_seconds = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss, precision)
     clock = _Clock(device)
