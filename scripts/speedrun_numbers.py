@@ -29,8 +29,11 @@ def _cpu(runs: dict[str, Any], cost: dict[str, Any]) -> str:
             f"{reached['count']} seeds ({each}), {100 * runs['accuracy']['mean']:.2f} % with one view; "
             f"{runs['cpu_seconds']['mean']:.0f} CPU seconds each, judging with the views included, beside other work "
             f"({runs['device']}, one thread, {runs['precision']}; [record](../records/speedrun_cpu.json)).\n",
-            f"All steps, taken in turns with airbench94's in one run ({cost['processor']}, {cost['precision']}): "
-            f"{spent['cpu']:.0f} CPU seconds, airbench94's {spent['airbench94']:.0f}: {cost['ratio']:.2f} of them "
+            f"All steps, taken in turns with `airbench94`'s as torch computes them, in one run ({cost['processor']}, "
+            f"{cost['precision']}): {spent['cpu, ours']:.0f} CPU seconds, `airbench94`'s "
+            f"{spent['airbench94, torch']:.0f}: **{cost['ratio']:.2f} of them**. Of it, the recipe alone is "
+            f"{cost['ratio_both_by_torch']:.2f}; convolutions and passes of ours make `airbench94` itself "
+            f"{spent['airbench94, ours'] / spent['airbench94, torch']:.2f} "
             "([record](../records/speedrun_cost.json)).",
         ]
     )

@@ -284,6 +284,7 @@ def orthogonalised(
         x = x.T
     for _ in range(iterations):
         square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+        by = torch.addmm(square, square, square, beta=b, alpha=c)
+        x = torch.addmm(x, by, x, beta=a)
     out: Tensor = (x.T if tall else x).to(matrix.dtype)
     return out

@@ -65,7 +65,10 @@ class _Convolution(torch.autograd.Function):
         gradient = _halves(gradient)
         of_maps = of_weights = None
         if ctx.needs_input_grad[0]:
-            of_maps = _convolved(gradient, weight.flip(2, 3).transpose(0, 1))
+            if x.shape[1] % tiles.STEP == 0:
+                of_maps = _convolve(gradient, packed_back(weight), x.shape[1])
+            else:
+                of_maps = _convolved(gradient, weight.flip(2, 3).transpose(0, 1))
         if ctx.needs_input_grad[1]:
             of_weights = gradient_of_weights(x, gradient).to(weight.dtype)
         return of_maps, of_weights
@@ -89,10 +92,15 @@ def convolve(x: Float[Tensor, "batch channel y x"], weight: Float[Tensor, "out c
         x: bfloat16, channels last; a multiple of 32 channels.
         weight: in any numbers; taken as bfloat16.
     """
-    maps, channels, height, width = x.shape
     wide = _filled(len(weight), tiles.EDGE)
+    out = _convolve(x, packed(weight), wide)
+    return out if wide == len(weight) else out[:, : len(weight)].contiguous(memory_format=torch.channels_last)
+
+
+def _convolve(x: Tensor, tiled: Tensor, wide: int) -> Tensor:
+    """Return the convolution of maps by right tiles: (batch, wide, y, x)."""
+    maps, channels, height, width = x.shape
     out = torch.empty((maps, wide, height, width), dtype=torch.bfloat16, memory_format=torch.channels_last)
-    tiled = packed(weight)
     pixels = height * width
     grouped = _zeros(pixels, tiles.EDGE, channels)
     scratch, kept = _zeros(tiles.TILE), _zeros(tiles.STEP)
@@ -104,7 +112,7 @@ def convolve(x: Float[Tensor, "batch channel y x"], weight: Float[Tensor, "out c
         to = out.data_ptr() + 2 * wide * pixels * first
         places = (scratch.data_ptr(), tiles.shape_of_tiles(), kept.data_ptr())
         tiles.convolve(grouped.data_ptr(), tiled.data_ptr(), to, *places, now, height, width, channels, wide, at_once)
-    return out if wide == len(weight) else out[:, : len(weight)].contiguous(memory_format=torch.channels_last)
+    return out
 
 
 def gradient_of_weights(
@@ -134,8 +142,8 @@ def gradient_of_weights(
             tiles.lefts(start, lefts.data_ptr(), zeros.data_ptr(), now, pixels, out)
             places = (sums[block].data_ptr(), tiles.shape_of_tiles(), kept.data_ptr())
             tiles.add_gradient(lefts.data_ptr(), rights.data_ptr(), *places, height, width, channels, at_once)
-    # (32 out, 16 in, y, x, half; 16 out, 16 in) → (out, in, y, x)
-    return sums.permute(0, 4, 5, 1, 6, 2, 3).reshape(out, channels, 3, 3)[:, :given]
+    # (32 out, 16 in, y, x, half; 16 out, 16 in) → (out, y, x, in), which is how weights lie, channels last
+    return sums.permute(0, 4, 5, 2, 3, 1, 6).reshape(out, 3, 3, channels).permute(0, 3, 1, 2)[:, :given]
 
 
 def packed(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
@@ -145,6 +153,14 @@ def packed(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
     rows[:out] = weight.detach().permute(0, 2, 3, 1).reshape(out, -1)
     tiled = torch.empty_like(rows)
     tiles.pack(rows.data_ptr(), tiled.data_ptr(), *rows.shape)
+    return tiled
+
+
+def packed_back(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
+    """Return weights as right tiles of the way back, bfloat16; multiples of 32 channels."""
+    rows = weight.detach().permute(0, 2, 3, 1).to(torch.bfloat16).contiguous()
+    tiled = torch.empty_like(rows)
+    tiles.pack_back(rows.data_ptr(), tiled.data_ptr(), *weight.shape[:2])
     return tiled
 
 

@@ -192,6 +192,18 @@ def _left_of_images(typing, start, apart, images, zeros, to):  # type: ignore[no
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def _pairs(typing, first, second, to):  # type: ignore[no-untyped-def]
+    """Write 16 numbers of two rows as pairs: a row of a right tile."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second, to = arguments
+        write(builder, paired(builder, *(read(builder, start, HALVES) for start in (first, second))), to)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uintp] * 3), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def _right_tile(typing, rows, stride, to):  # type: ignore[no-untyped-def]
     """Write 16 rows of 32 numbers as a right tile: 16 rows of 16 pairs."""
 
@@ -250,6 +262,30 @@ def pack(rows, to, count, length):  # type: ignore[no-untyped-def]  # pragma: no
                 column = uintp(block) * uintp(STEP) + uintp(half) * uintp(EDGE)
                 _right_tile(rows + column * stride + uintp(k) * uintp(64), stride, to)
                 to += uintp(TILE)
+
+
+@_compiled
+def pack_back(weights, to, channels_out, channels_in):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Write the right tiles of the way back to the maps: those of weights turned about, their channels swapped.
+
+    Args:
+        weights: (channel out; y, x, channel in) bfloat16, as the way there takes them.
+        to: as many bytes.
+        channels_out: how many, a multiple of 32.
+        channels_in: how many, a multiple of 32.
+    """
+    row, filter_ = uintp(2) * uintp(channels_in), uintp(2 * 9) * uintp(channels_in)
+    for block in range(uintp(channels_in) // uintp(STEP)):
+        for shift in range(uintp(9)):
+            start = weights + (uintp(8) - uintp(shift)) * row + uintp(block) * uintp(2 * STEP)
+            for _ in range(uintp(channels_out) // uintp(STEP)):
+                for half in range(uintp(2)):
+                    at = start + uintp(half) * uintp(2 * EDGE)
+                    for i in range(uintp(EDGE)):
+                        _pairs(at, at + filter_, to + uintp(i) * uintp(64))
+                        at += uintp(2) * filter_
+                    to += uintp(TILE)
+                start += uintp(STEP) * filter_
 
 
 @_compiled

@@ -176,13 +176,13 @@ HLB_07 = Recipe(
 CPU = replace(
     AIRBENCH94,
     net=replace(AIRBENCH94.net, directions=8),
-    epochs=5.0,
+    epochs=8.0,
     batch=500,
     rates=MuonRates(filters=0.12),
-    stem_bias_epochs=1.75,
+    stem_bias_epochs=2.5,
     first_group_until=0.55,
     edges=((0.0, 0.75), (0.2, 1.0)),
-    skipping=Skipping(keep=0.5, start=0.2, end=0.84),
+    skipping=Skipping(keep=0.7, start=0.2, end=0.84),
     views="moved where unsure",
 )
 
