@@ -23,15 +23,6 @@ SHAPES = [  # images, channels in, channels out, y, x
 ]
 
 
-@pytest.fixture
-def one_thread():
-    """Let one thread compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def halves(*shape: int) -> torch.Tensor:
     """Return random bfloat16 numbers, channels last."""
     return torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
 
-from fastrain.nets.image_net import Group, ImageNet, NetSettings
+from fastrain.nets import convolution, norm_gelu
+from fastrain.nets.image_net import Group, ImageNet, NetSettings, make_ready
 
 
 @pytest.mark.parametrize("edge", [16, 28, 32, 33])
@@ -72,3 +76,50 @@ def test_squeeze_and_excite_costs_what_it_says():
     plain = sum(p.numel() for p in ImageNet(3, 10, NetSettings()).parameters())
     gated = sum(p.numel() for p in ImageNet(3, 10, NetSettings(squeeze_excite=16)).parameters())
     assert gated - plain == sum(2 * 16 * w + 16 + w for w in (64, 256, 256))
+
+
+def gradients_of(network, x, labels, precision):
+    """Return the gradient of each weight, and the statistics of the norms after the step."""
+    network = copy.deepcopy(network).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        out = network(x).float()
+    F.cross_entropy(out, labels).backward()
+    statistics = {name: value for name, value in network.named_buffers() if "running" in name}
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}, statistics
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        NetSettings(widths=(32, 64), depths=(2, 2), pools=("after", "after")),
+        NetSettings(widths=(32, 64), depths=(1, 3), pools=("before", "none"), directions=8, around=True),
+        NetSettings(widths=(64, 32), depths=(2, 2), pools=("after", "after"), squeeze_excite=8),
+    ],
+)
+def test_a_step_by_loops_of_ours_is_as_near_to_float32_as_one_by_torchs(settings, monkeypatch, one_thread):
+    torch.manual_seed(4)
+    network = ImageNet(3, 10, settings)
+    x = torch.randn(48, 3, 18, 18).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (48,))
+    network.stem.fit(x)
+    exact, exact_statistics = gradients_of(network, x, labels, "float32")
+    ours, our_statistics = gradients_of(network, x, labels, "bfloat16")
+    monkeypatch.setattr(convolution, "tiles", None)
+    monkeypatch.setattr(norm_gelu, "passes", None)
+    theirs, their_statistics = gradients_of(network, x, labels, "bfloat16")
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours.keys() == exact.keys()
+    for mine, other, right in (
+        *((ours[name], theirs[name], exact[name]) for name in exact),
+        *((our_statistics[name], their_statistics[name], exact_statistics[name]) for name in exact_statistics),
+    ):
+        wrong, allowed = (mine - right).norm(), (other - right).norm()
+        assert wrong < 1.3 * allowed + 0.01 * right.norm()
+
+
+def test_what_is_compiled_before_a_first_step_draws_nothing(one_thread):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    assert make_ready() > 0
+    assert torch.equal(torch.rand(3), expected)

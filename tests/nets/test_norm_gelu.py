@@ -11,13 +11,7 @@ from fastrain.nets.norm_gelu import gelu, in_passes, norm_gelu
 SHAPES = [(True, (50, 64, 31, 30)), (False, (20, 32, 7, 9)), (True, (30, 16, 7, 7)), (True, (3, 16, 2, 2))]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Let one thread compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def maps(*shape: int) -> torch.Tensor:
