@@ -102,7 +102,7 @@ def test_every_format_has_its_line_among_the_sources_and_a_page_with_a_picture()
         assert pictures, page
 
 
-@pytest.mark.parametrize("name", ["archive", "rain", "speedrun"])
+@pytest.mark.parametrize("name", ["archive", "rain", "speedrun", "ablation"])
 def test_the_numbers_of_a_page_are_those_of_the_records(name, monkeypatch):
     import importlib.util
 
@@ -110,5 +110,5 @@ def test_the_numbers_of_a_page_are_those_of_the_records(name, monkeypatch):
     spec = importlib.util.spec_from_file_location(f"{name}_numbers", ROOT / f"scripts/{name}_numbers.py")
     numbers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(numbers)
-    page = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
+    page = numbers.PAGE.read_text(encoding="utf-8")
     assert numbers.filled(page) == page, f"run scripts/{name}_numbers.py"
