@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
     parser.add_argument("--recipe", default="cpu")
-    parser.add_argument("--rounds", dest="steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--to", type=Path)
     asked = parser.parse_args()
     keep_all_memory()
@@ -46,10 +46,10 @@ def main() -> None:
     data = open_dataset(asked.data)
     names = ("airbench94", asked.recipe)
     taken = {(name, way): _Steps(data, recipe_of(name), way) for name in names for way in ("torch", "ours")}
-    for _ in range(asked.steps + 1):
+    for _ in range(asked.rounds + 1):
         for steps in taken.values():
             steps.take()
-    record = {**machine(), "recipe": asked.recipe, "rounds": asked.steps}
+    record = {**machine(), "recipe": asked.recipe, "rounds": asked.rounds}
     # A rented machine is fast and slow by turns, for seconds or minutes: the least is of it at its fastest.
     for said, of in (("median", statistics.median), ("least", min)):
         whole = {key: steps.whole(of) for key, steps in taken.items()}

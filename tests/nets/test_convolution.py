@@ -87,7 +87,7 @@ def test_what_torch_multiplies_in_turns_with_it_stays_right(one_thread):
 
 @with_unit
 def test_a_frozen_layer_gets_no_gradient_and_what_is_not_asked_for_is_not_computed(monkeypatch, one_thread):
-    layer = Convolution(32, 32)
+    layer = Convolution(32, 32).bfloat16()
     layer.weight.requires_grad_(False)
     monkeypatch.setattr(convolution, "gradient_of_weights", lambda *_: pytest.fail("not asked for"))
     x = halves(24, 32, 5, 5).requires_grad_()
@@ -97,19 +97,55 @@ def test_a_frozen_layer_gets_no_gradient_and_what_is_not_asked_for_is_not_comput
     assert x.grad is not None
 
 
-def test_float32_and_odd_channels_and_few_images_and_several_threads_are_torchs(monkeypatch, one_thread):
-    weight = Convolution(8, 32).weight
-    x = torch.randn(24, 8, 4, 4)
-    monkeypatch.setattr(convolution, "tiles", SimpleNamespace(STEP=32, usable=lambda: True))
-    assert on_tiles(x.bfloat16(), weight)
-    assert not on_tiles(x, weight)
-    assert not on_tiles(x.bfloat16()[:20], weight)
-    assert not on_tiles(x.bfloat16(), Convolution(8, 40).weight)
-    torch.set_num_threads(2)
-    assert not on_tiles(x.bfloat16(), weight)
-    torch.set_num_threads(1)
-    layer = Convolution(8, 10)
-    assert torch.equal(layer(x), F.conv2d(x, layer.weight, padding=1))
+@with_unit
+def test_maps_of_any_layout_and_precision_are_taken_and_what_is_no_number_stays_none(one_thread):
+    torch.manual_seed(6)
+    layer = Convolution(32, 64)
+    x = torch.randn(40, 32, 8, 20)[:, :, :, ::2]  # float32, channels first, with gaps
+    x[3, 5, 2, 2] = torch.nan
+    x[4, 5, 2, 2] = torch.inf
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert on_tiles(x, layer.weight)
+        out = layer(x)
+        out.sum().backward()
+    expected = F.conv2d(x.bfloat16().double(), layer.weight.bfloat16().double(), padding=1)
+    assert torch.equal(out.isfinite(), expected.isfinite())
+    assert out.isnan().any()
+    right = expected.isfinite()
+    assert close(out[right], expected[right], 2**-8)
+    assert not layer.weight.grad[:, 5].isfinite().any()
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "autocast"),
+    [
+        (torch.zeros(24, 32, 4, 4), torch.zeros(32, 32, 3, 3), None),
+        (torch.zeros(24, 32, 4, 4).bfloat16(), torch.zeros(32, 32, 3, 3), None),
+        (torch.zeros(24, 32, 4, 4).double(), torch.zeros(32, 32, 3, 3), torch.bfloat16),
+        (torch.zeros(24, 32, 4, 4), torch.zeros(32, 32, 3, 3), torch.float16),
+        (torch.zeros(20, 32, 4, 4), torch.zeros(32, 32, 3, 3), torch.bfloat16),
+        (torch.zeros(24, 64, 4, 4), torch.zeros(32, 32, 3, 3), torch.bfloat16),
+        (torch.zeros(24, 32, 4, 4), torch.zeros(40, 32, 3, 3), torch.bfloat16),
+        (torch.zeros(32, 24, 4), torch.zeros(32, 32, 3, 3), torch.bfloat16),
+        (torch.zeros(24, 32, 4, 4, device="meta"), torch.zeros(32, 32, 3, 3), torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_what_tiles_do_not_know_is_torchs(x, weight, autocast, monkeypatch, one_thread):
+    monkeypatch.setattr(convolution, "tiles", SimpleNamespace(usable=lambda: True))
+    known = torch.zeros(24, 32, 4, 4), torch.zeros(32, 32, 3, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert on_tiles(*known)
+        torch.set_num_threads(2)
+        assert not on_tiles(*known)
+        torch.set_num_threads(1)
+    with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+        assert not on_tiles(x, weight)
+
+
+def test_channels_that_do_not_fit_are_refused_as_torch_refuses_them(one_thread):
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(RuntimeError, match="expected input"):
+        Convolution(64, 32)(halves(24, 32, 4, 4))
 
 
 def test_without_numba_it_is_torchs(monkeypatch, one_thread):
@@ -119,3 +155,9 @@ def test_without_numba_it_is_torchs(monkeypatch, one_thread):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not on_tiles(x, layer.weight)
         assert torch.equal(layer(x), F.conv2d(x, layer.weight.bfloat16(), padding=1))
+
+
+def test_a_processor_without_the_unit_is_told_before_its_instructions_end_the_process(monkeypatch):
+    monkeypatch.setattr(convolution, "tiles", SimpleNamespace(usable=lambda: False))
+    with pytest.raises(RuntimeError, match="no matrix unit"):
+        gradient_of_weights(halves(32, 32, 4, 4), halves(32, 32, 4, 4))

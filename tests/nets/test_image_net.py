@@ -96,6 +96,7 @@ def gradients_of(network, x, labels, precision):
         NetSettings(widths=(64, 32), depths=(2, 2), pools=("after", "after"), squeeze_excite=8),
     ],
 )
+@pytest.mark.skipif(norm_gelu.passes is None, reason="numba is not installed")
 def test_a_step_by_loops_of_ours_is_as_near_to_float32_as_one_by_torchs(settings, monkeypatch, one_thread):
     torch.manual_seed(4)
     network = ImageNet(3, 10, settings)
@@ -117,6 +118,7 @@ def test_a_step_by_loops_of_ours_is_as_near_to_float32_as_one_by_torchs(settings
         assert wrong < 1.3 * allowed + 0.01 * right.norm()
 
 
+@pytest.mark.skipif(norm_gelu.passes is None, reason="numba is not installed")
 def test_what_is_compiled_before_a_first_step_draws_nothing(one_thread):
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
+from fastrain.nets.plain import EDGE, STEP, TILE, plain
 
 try:
     from fastrain.nets import tiles
-except ImportError:  # numba comes with the radar half
+except (ImportError, RuntimeError):  # numba comes with the radar half, and wants a place to keep what it compiles
     tiles = None  # type: ignore[assignment]
 
 AT_ONCE = 14  # pixels whose tiles are to stay in the first cache: 28 KiB of left ones
 
 
 MANY = 200_000  # weights that do not stay in the second cache while a row of a map is written
-LEAST = 24  # images for which it is worth it: 32 are computed at a time
+LEAST = 24  # images for which it is worth it: 16 or 32 are computed at a time
 
 
 class Convolution(nn.Conv2d):
@@ -42,9 +43,13 @@ class Convolution(nn.Conv2d):
 
 def on_tiles(x: Tensor, weight: Tensor) -> bool:
     """Tell whether a convolution goes over tiles: of bfloat16, on one thread of a processor with a matrix unit."""
-    if tiles is None or x.device.type != "cpu" or weight.shape[0] % tiles.STEP or torch.compiler.is_compiling():
+    if tiles is None or not plain(x) or x.shape[1] != weight.shape[1] or weight.shape[0] % STEP:
         return False
-    if x.dtype != torch.bfloat16 and not torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu"):
+        known = (torch.bfloat16, torch.float32)
+        if torch.get_autocast_dtype("cpu") != torch.bfloat16 or x.dtype not in known or weight.dtype not in known:
+            return False
+    elif not x.dtype == weight.dtype == torch.bfloat16:
         return False
     return len(x) >= LEAST and torch.get_num_threads() == 1 and tiles.usable()
 
@@ -65,7 +70,7 @@ class _Convolution(torch.autograd.Function):
         gradient = _halves(gradient)
         of_maps = of_weights = None
         if ctx.needs_input_grad[0]:
-            if x.shape[1] % tiles.STEP == 0:
+            if x.shape[1] % STEP == 0:
                 of_maps = _convolve(gradient, packed_back(weight), x.shape[1])
             else:
                 of_maps = _convolved(gradient, weight.flip(2, 3).transpose(0, 1))
@@ -80,7 +85,7 @@ def _halves(x: Tensor) -> Tensor:
 
 def _convolved(x: Tensor, weight: Tensor) -> Tensor:
     """Return the convolution of maps; by torch where their pixels do not fill whole lines of the cache."""
-    if x.shape[1] % tiles.STEP == 0:
+    if x.shape[1] % STEP == 0:
         return convolve(x, weight)
     return F.conv2d(x, weight.to(torch.bfloat16), padding=1)
 
@@ -92,21 +97,24 @@ def convolve(x: Float[Tensor, "batch channel y x"], weight: Float[Tensor, "out c
         x: bfloat16, channels last; a multiple of 32 channels.
         weight: in any numbers; taken as bfloat16.
     """
-    wide = _filled(len(weight), tiles.EDGE)
+    wide = _filled(len(weight), EDGE)
     out = _convolve(x, packed(weight), wide)
     return out if wide == len(weight) else out[:, : len(weight)].contiguous(memory_format=torch.channels_last)
 
 
 def _convolve(x: Tensor, tiled: Tensor, wide: int) -> Tensor:
     """Return the convolution of maps by right tiles: (batch, wide, y, x)."""
+    _ask()
     maps, channels, height, width = x.shape
-    out = torch.empty((maps, wide, height, width), dtype=torch.bfloat16, memory_format=torch.channels_last)
+    out = torch.empty(
+        (maps, wide, height, width), dtype=torch.bfloat16, device="cpu", memory_format=torch.channels_last
+    )
     pixels = height * width
-    grouped = _zeros(pixels, tiles.EDGE, channels)
-    scratch, kept = _zeros(tiles.TILE), _zeros(tiles.STEP)
+    grouped = _zeros(pixels, EDGE, channels)
+    scratch, kept = _zeros(TILE), _zeros(STEP)
     at_once = 1 if tiled.numel() < MANY else height
-    for first in range(0, maps, tiles.EDGE):
-        now = min(tiles.EDGE, maps - first)
+    for first in range(0, maps, EDGE):
+        now = min(EDGE, maps - first)
         start = x.data_ptr() + 2 * channels * pixels * first
         tiles.regroup(start, grouped.data_ptr(), now, pixels, 2 * channels)
         to = out.data_ptr() + 2 * wide * pixels * first
@@ -124,21 +132,22 @@ def gradient_of_weights(
         x: what came in; bfloat16, channels last.
         gradient: of what went out; bfloat16, channels last, a multiple of 32 channels.
     """
+    _ask()
     maps, given, height, width = x.shape
-    channels, out, pixels = _filled(given, tiles.EDGE), gradient.shape[1], height * width
+    channels, out, pixels = _filled(given, EDGE), gradient.shape[1], height * width
     if channels > given:
         x = F.pad(x, (0, 0, 0, 0, 0, channels - given)).contiguous(memory_format=torch.channels_last)
-    rights, lefts = (_zeros(_times(count, tiles.EDGE), pixels, tiles.TILE // 2) for count in (channels, tiles.STEP))
-    shape = (_times(out, tiles.STEP), channels // tiles.EDGE, 3, 3, 2, tiles.EDGE, tiles.EDGE)
+    rights, lefts = (_zeros(_times(count, EDGE), pixels, TILE // 2) for count in (channels, STEP))
+    shape = (_times(out, STEP), channels // EDGE, 3, 3, 2, EDGE, EDGE)
     sums = _zeros(*shape, dtype=torch.float32)
-    zeros, kept = _zeros(tiles.EDGE), _zeros(tiles.STEP)
+    zeros, kept = _zeros(EDGE), _zeros(STEP)
     at_once = max(1, AT_ONCE // width)
-    for first in range(0, maps, tiles.STEP):
-        now = min(tiles.STEP, maps - first)
+    for first in range(0, maps, STEP):
+        now = min(STEP, maps - first)
         start = x.data_ptr() + 2 * channels * pixels * first
         tiles.rights(start, rights.data_ptr(), zeros.data_ptr(), now, pixels, channels)
         for block in range(len(sums)):
-            start = gradient.data_ptr() + 2 * out * pixels * first + 2 * tiles.STEP * block
+            start = gradient.data_ptr() + 2 * out * pixels * first + 2 * STEP * block
             tiles.lefts(start, lefts.data_ptr(), zeros.data_ptr(), now, pixels, out)
             places = (sums[block].data_ptr(), tiles.shape_of_tiles(), kept.data_ptr())
             tiles.add_gradient(lefts.data_ptr(), rights.data_ptr(), *places, height, width, channels, at_once)
@@ -149,7 +158,7 @@ def gradient_of_weights(
 def packed(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
     """Return weights as right tiles, bfloat16."""
     out, channels = weight.shape[:2]
-    rows = _zeros(_filled(out, tiles.STEP), 9 * channels)
+    rows = _zeros(_filled(out, STEP), 9 * channels)
     rows[:out] = weight.detach().permute(0, 2, 3, 1).reshape(out, -1)
     tiled = torch.empty_like(rows)
     tiles.pack(rows.data_ptr(), tiled.data_ptr(), *rows.shape)
@@ -164,6 +173,12 @@ def packed_back(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
     return tiled
 
 
+def _ask() -> None:
+    """Ask for the matrix unit, without which what follows would end the process."""
+    if not tiles.usable():
+        raise RuntimeError("This processor has no matrix unit for bfloat16.")
+
+
 def _times(count: int, of: int) -> int:
     """Return how many times something is needed to hold a number."""
     return -(-count // of)
@@ -175,4 +190,4 @@ def _filled(count: int, of: int) -> int:
 
 
 def _zeros(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    return torch.zeros(shape, dtype=dtype)
+    return torch.zeros(shape, dtype=dtype, device="cpu")

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
+from fastrain.nets.plain import LANES, plain
 
 try:
     from fastrain.nets import passes
-except ImportError:  # numba comes with the radar half
+except (ImportError, RuntimeError):  # numba comes with the radar half, and wants a place to keep what it compiles
     passes = None  # type: ignore[assignment]
-
-LANES = 16  # channels that are gone through together
 
 
 def norm_gelu(
@@ -30,10 +29,10 @@ def norm_gelu(
 
     Args:
         x: maps.
-        norm: whose running statistics are updated where it is in training, as its own forward does.
+        norm: whose running statistics are updated where it is in training, as by its own forward, which is not called.
         halve: take the largest of each 2×2 before that; a last odd row or column is left out.
     """
-    if not (in_passes(x, x.shape[1]) and _known(norm)):
+    if not (in_passes(x, x.shape[1]) and _known(norm, x, 2 if halve else 1)):
         return F.gelu(norm(F.max_pool2d(x, 2) if halve else x))
     if norm.training:
         out, mean, variance, count = _NormGelu.apply(x, norm.weight, norm.bias, norm.eps, halve)  # type: ignore[no-untyped-call]
@@ -59,15 +58,18 @@ def gelu(x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch channel 
 
 def in_passes(x: Tensor, length: int) -> bool:
     """Tell whether maps are gone through by loops of ours: bfloat16 on one thread of a CPU, so many at a stretch."""
-    if passes is None or x.dtype != torch.bfloat16 or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if passes is None or x.dtype != torch.bfloat16 or not plain(x) or not x.numel():
         return False
     return length % LANES == 0 and torch.get_num_threads() == 1
 
 
-def _known(norm: nn.BatchNorm2d) -> bool:
+def _known(norm: nn.BatchNorm2d, x: Tensor, shrinks: int) -> bool:
     """Tell whether a norm is of the kind that the passes know, and asked for what they give."""
-    plain = type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
-    return plain and (norm.training or not torch.is_grad_enabled())
+    usual = type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
+    if not usual or norm.weight.dtype != torch.float32 or x.shape[1] != norm.num_features:
+        return False
+    values = len(x) * (x.shape[2] // shrinks) * (x.shape[3] // shrinks)  # of each channel
+    return values > 1 and (norm.training or not torch.is_grad_enabled())
 
 
 class _Maps:
@@ -95,9 +97,12 @@ class _Maps:
         """Return the largest of each 2×2, and a byte each that says which of them it was."""
         images, channels, height, width = self.x.shape
         out = torch.empty(
-            (images, channels, height // 2, width // 2), dtype=torch.bfloat16, memory_format=torch.channels_last
+            (images, channels, height // 2, width // 2),
+            dtype=torch.bfloat16,
+            device="cpu",
+            memory_format=torch.channels_last,
         )
-        which = torch.empty(out.numel(), dtype=torch.uint8)
+        which = torch.empty(out.numel(), dtype=torch.uint8, device="cpu")
         passes.largest(self.at, out.data_ptr(), which.data_ptr(), images, height, width, channels)
         return _Maps(out), which
 
@@ -105,13 +110,13 @@ class _Maps:
         """Return the GELU of the maps, scaled and shifted by channel."""
         out = self.like()
         scale, shift = _singles(scale), _singles(shift)
-        passes.bend(self.at, scale.data_ptr(), shift.data_ptr(), out.at, self.pixels, len(scale))
+        passes.bend(self.at, scale.data_ptr(), shift.data_ptr(), out.at, self.pixels, self.x.shape[1])
         return out.x
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """Return the sums of the values and of their squares, of each channel, in float64."""
         channels = self.x.shape[1]
-        found = torch.zeros((2, -(-self.pixels // passes.PARTIAL), channels))
+        found = _filled(0.0, 2, -(-self.pixels // passes.PARTIAL), channels)
         passes.sums(self.at, found[0].data_ptr(), found[1].data_ptr(), self.pixels, channels)
         values, squares = found.double().sum(dim=1)
         return values, squares
@@ -119,7 +124,7 @@ class _Maps:
     def slope_sums(self, gradient: _Maps, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sums of the gradients before the GELU, and of them times the values, in float64."""
         channels = self.x.shape[1]
-        found = torch.zeros((2, -(-self.pixels // passes.PARTIAL), channels))
+        found = _filled(0.0, 2, -(-self.pixels // passes.PARTIAL), channels)
         ends = (found[0].data_ptr(), found[1].data_ptr(), self.pixels, channels)
         passes.slope_sums(self.at, gradient.at, scale.data_ptr(), shift.data_ptr(), *ends)
         slopes, products = found.double().sum(dim=1)
@@ -130,13 +135,17 @@ def _singles(values: Tensor) -> Tensor:
     return values.detach().float().contiguous()
 
 
+def _filled(value: float, *shape: int) -> Tensor:
+    return torch.full(shape, value, dtype=torch.float32, device="cpu")
+
+
 class _NormGelu(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, halve: bool
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         """Return the GELU, and mean, variance and number of the values of each channel."""
-        maps, which = _Maps(x).halved() if halve else (_Maps(x), torch.empty(0, dtype=torch.uint8))
+        maps, which = _Maps(x).halved() if halve else (_Maps(x), torch.empty(0, dtype=torch.uint8, device="cpu"))
         values, squares = maps.sums()
         mean = values / maps.pixels
         variance = (squares / maps.pixels - mean.square()).clamp(min=0)
@@ -168,7 +177,7 @@ class _NormGelu(torch.autograd.Function):
                 passes.back(maps.at, found.at, *by_channel, inward.data_ptr(), maps.pixels, x.shape[1])
             else:
                 images, channels, height, width = ctx.shape
-                inward = torch.empty(ctx.shape, dtype=torch.bfloat16, memory_format=torch.channels_last)
+                inward = torch.empty(ctx.shape, dtype=torch.bfloat16, device="cpu", memory_format=torch.channels_last)
                 ends = (which.data_ptr(), inward.data_ptr(), images, height, width, channels)
                 passes.back_to_largest(maps.at, found.at, *by_channel, *ends)
         return inward, of_weight.float(), slopes.float(), None, None
@@ -181,7 +190,7 @@ class _Gelu(torch.autograd.Function):
         maps = _Maps(x)
         ctx.save_for_backward(maps.x)
         out = maps.like()
-        ones, nothing = torch.ones(LANES), torch.zeros(LANES)
+        ones, nothing = _filled(1.0, LANES), _filled(0.0, LANES)
         passes.bend(maps.at, ones.data_ptr(), nothing.data_ptr(), out.at, x.numel() // LANES, LANES)
         return out.x
 
@@ -191,7 +200,7 @@ class _Gelu(torch.autograd.Function):
         """Return the gradient of the maps."""
         maps, found = _Maps(ctx.saved_tensors[0]), _Maps(gradient)
         out = maps.like()
-        ones, nothing = torch.ones(LANES), torch.zeros(LANES)
+        ones, nothing = _filled(1.0, LANES), _filled(0.0, LANES)
         by_channel = (ones.data_ptr(), *[nothing.data_ptr()] * 3)
         passes.back(maps.at, found.at, *by_channel, out.at, gradient.numel() // LANES, LANES)
         return out.x

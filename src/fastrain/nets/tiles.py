@@ -1,8 +1,8 @@
 """3×3 convolutions of many small bfloat16 maps on the matrix unit of a processor (AMX), said in its own instructions.
 
 Here a pixel of 16 or 32 images lies together: a product of matrices takes one pixel, shifted or not, of so many images
-at a time. So nothing is computed of what lies beyond a map's edge, which would be a third and more of 7×7 and 3×3 maps,
-and every factor begins at a line of the cache.
+at a time. So nothing is computed of what lies beyond a map's edge, a fifth of the products of 7×7 and two fifths of
+those of 3×3 maps, and every factor begins at a line of the cache.
 
 The unit has eight registers, tiles, of 1 KiB. Where a neighbour works on the same core, which on rented machines is the
 rule, a product takes four times as long when all eight are in use; with four of them, as here, twice as long (LOG.md).
@@ -15,36 +15,29 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Callable
 from functools import cache
-from typing import Any
 
-import llvmlite.binding
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, types, uintp
-from numba.extending import intrinsic
+from numba import uintp
 
-from fastrain.nets.vectors import (
-    BITS,
-    HALVES,
-    LANES,
-    SINGLES,
-    WORD,
-    ahead,
-    paired,
-    read,
-    rounded,
-    transposed,
-    write,
+from fastrain.nets.instructions import (
+    clear_sums,
+    configuration,
+    configure,
+    copy_line,
+    left_of_images,
+    load_sums,
+    multiply,
+    multiply_both,
+    pairs,
+    right_of_images,
+    right_tile,
+    rounded_to,
+    store_sums,
 )
-
-TILE = 1024  # bytes: 16 rows of 64
-EDGE = LANES  # rows of a tile, and 32-bit numbers of a row
-STEP = 32  # bfloat16 numbers of a row: how much of a sum one product takes
-
-llvmlite.binding.initialize_native_asmparser()
+from fastrain.nets.plain import EDGE, STEP, TILE
+from fastrain.nets.vectors import compiled
 
 
 @cache
@@ -52,7 +45,9 @@ def usable() -> bool:
     """Tell whether the processor has the unit and the system lets this process use it; asks for it if need be."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return False
-    if not getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)():
+    # A hypervisor may hide the one that multiplies bfloat16; torch 2.9 does not tell them apart.
+    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    if not known.get("amx_bf16", getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()):
         return False
     arch_prctl, ask, tile_data = 158, 0x1023, 18  # ARCH_REQ_XCOMP_PERM: Linux, Documentation/arch/x86/xstate.rst
     return bool(ctypes.CDLL(None).syscall(arch_prctl, ask, tile_data) == 0)
@@ -75,177 +70,7 @@ def shape_of_tiles() -> int:
     return int(_SHAPE.ctypes.data)
 
 
-# What numba and LLVM have no words for.
-
-
-def _instructions(text: str, operands: int, *numbers: int) -> Any:
-    """Return what emits instructions.
-
-    Args:
-        text: in AT&T's words; $0 and on are the operands, then the numbers, in registers of 64 bits.
-        operands: how many addresses are given.
-        numbers: that are always the same.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values = [*arguments, *(ir.Constant(WORD, number) for number in numbers)]
-        function = ir.FunctionType(ir.VoidType(), [WORD] * len(values))
-        builder.asm(function, text, ",".join(["r"] * len(values) + ["~{memory}"]), values, True)
-        return context.get_dummy_value()
-
-    return types.void(*[types.uintp] * operands), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _configure(typing, shape):  # type: ignore[no-untyped-def]
-    """Give the tiles a shape."""
-    return _instructions("ldtilecfg ($0)", 1)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _configuration(typing, shape):  # type: ignore[no-untyped-def]
-    """Write the tiles' shape: oneDNN remembers which one it gave them, and must find it again."""
-    return _instructions("sttilecfg ($0)", 1)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _clear(typing, unused):  # type: ignore[no-untyped-def]
-    """Set both sums to nothing."""
-    return _instructions("tilezero %tmm0\ntilezero %tmm1\n# $0", 1)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _load(typing, first, second, stride):  # type: ignore[no-untyped-def]
-    """Set both sums to what lies in memory."""
-    return _instructions("tileloadd ($0,$2,1), %tmm0\ntileloadd ($1,$2,1), %tmm1", 3)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _store(typing, first, second, stride):  # type: ignore[no-untyped-def]
-    """Write both sums."""
-    return _instructions("tilestored %tmm0, ($0,$2,1)\ntilestored %tmm1, ($1,$2,1)", 3)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _multiply(typing, left, stride, right):  # type: ignore[no-untyped-def]
-    """Add a left tile times each of two right ones, which lie one after the other, to both sums."""
-    return _instructions(
-        "tileloadd ($0,$1,1), %tmm2\n"
-        "tileloadd ($2,$3,1), %tmm3\n"
-        "tdpbf16ps %tmm3, %tmm2, %tmm0\n"
-        "tileloadd 1024($2,$3,1), %tmm3\n"
-        "tdpbf16ps %tmm3, %tmm2, %tmm1",
-        3,
-        64,
-    )
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _multiply_both(typing, left, other, right):  # type: ignore[no-untyped-def]
-    """Add each of two left tiles times a right one to its sum."""
-    return _instructions(
-        "tileloadd ($2,$3,1), %tmm2\n"
-        "tileloadd ($0,$3,1), %tmm3\n"
-        "tdpbf16ps %tmm2, %tmm3, %tmm0\n"
-        "tileloadd ($1,$3,1), %tmm3\n"
-        "tdpbf16ps %tmm2, %tmm3, %tmm1",
-        3,
-        64,
-    )
-
-
-def _of_images(builder: Any, arguments: Any) -> tuple[list[Any], Any]:
-    """Return pairs of 16 numbers of each two of 32 images, zeros for those beyond the last, and where they go."""
-    start, apart, images, zeros, to = arguments
-    numbers = []
-    for i in range(STEP):
-        there = builder.icmp_unsigned("<", ir.Constant(WORD, i), images)
-        place = builder.select(there, ahead(builder, start, i, apart), zeros)
-        numbers.append(read(builder, place, HALVES))
-    return [paired(builder, numbers[i], numbers[i + 1]) for i in range(0, STEP, 2)], to
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _right_of_images(typing, start, apart, images, zeros, to):  # type: ignore[no-untyped-def]
-    """Write 16 numbers of each of 32 images as a right tile."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, to = _of_images(builder, arguments)
-        for i, row in enumerate(rows):
-            write(builder, row, ahead(builder, to, 64 * i))
-        return context.get_dummy_value()
-
-    return types.void(*[types.uintp] * 5), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _left_of_images(typing, start, apart, images, zeros, to):  # type: ignore[no-untyped-def]
-    """Write 16 numbers of each of 32 images as a left tile: a row of 32 for each of the 16."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, to = _of_images(builder, arguments)
-        for i, row in enumerate(transposed(builder, rows)):
-            write(builder, row, ahead(builder, to, 64 * i))
-        return context.get_dummy_value()
-
-    return types.void(*[types.uintp] * 5), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _pairs(typing, first, second, to):  # type: ignore[no-untyped-def]
-    """Write 16 numbers of two rows as pairs: a row of a right tile."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        first, second, to = arguments
-        write(builder, paired(builder, *(read(builder, start, HALVES) for start in (first, second))), to)
-        return context.get_dummy_value()
-
-    return types.void(*[types.uintp] * 3), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _right_tile(typing, rows, stride, to):  # type: ignore[no-untyped-def]
-    """Write 16 rows of 32 numbers as a right tile: 16 rows of 16 pairs."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, stride, to = arguments
-        pairs = [read(builder, ahead(builder, rows, i, stride), BITS) for i in range(EDGE)]
-        for i, row in enumerate(transposed(builder, pairs)):
-            write(builder, row, ahead(builder, to, 64 * i))
-        return context.get_dummy_value()
-
-    return types.void(*[types.uintp] * 3), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _round(typing, singles, to):  # type: ignore[no-untyped-def]
-    """Write 16 float32 numbers as bfloat16."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        singles, to = arguments
-        write(builder, rounded(builder, read(builder, singles, SINGLES)), to)
-        return context.get_dummy_value()
-
-    return types.void(types.uintp, types.uintp), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _copy(typing, start, to):  # type: ignore[no-untyped-def]
-    """Copy 64 bytes."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, to = arguments
-        write(builder, read(builder, start, BITS), to)
-        return context.get_dummy_value()
-
-    return types.void(types.uintp, types.uintp), codegen
-
-
-def _compiled(function: Callable[..., None]) -> Any:
-    return njit(nogil=True, cache=True, error_model="numpy")(function)
-
-
-@_compiled
+@compiled
 def pack(rows, to, count, length):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Write the right tiles of weights: by 32 columns, then by 32 rows of the sum, two tiles one after the other.
 
@@ -260,11 +85,11 @@ def pack(rows, to, count, length):  # type: ignore[no-untyped-def]  # pragma: no
         for k in range(uintp(length) // uintp(STEP)):
             for half in range(uintp(2)):
                 column = uintp(block) * uintp(STEP) + uintp(half) * uintp(EDGE)
-                _right_tile(rows + column * stride + uintp(k) * uintp(64), stride, to)
+                right_tile(rows + column * stride + uintp(k) * uintp(64), stride, to)
                 to += uintp(TILE)
 
 
-@_compiled
+@compiled
 def pack_back(weights, to, channels_out, channels_in):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Write the right tiles of the way back to the maps: those of weights turned about, their channels swapped.
 
@@ -282,13 +107,13 @@ def pack_back(weights, to, channels_out, channels_in):  # type: ignore[no-untype
                 for half in range(uintp(2)):
                     at = start + uintp(half) * uintp(2 * EDGE)
                     for i in range(uintp(EDGE)):
-                        _pairs(at, at + filter_, to + uintp(i) * uintp(64))
+                        pairs(at, at + filter_, to + uintp(i) * uintp(64))
                         at += uintp(2) * filter_
                     to += uintp(TILE)
                 start += uintp(STEP) * filter_
 
 
-@_compiled
+@compiled
 def regroup(maps, to, images, pixels, size):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Copy maps so that a pixel of all images lies together.
 
@@ -303,11 +128,11 @@ def regroup(maps, to, images, pixels, size):  # type: ignore[no-untyped-def]  # 
         for pixel in range(uintp(pixels)):
             start = to + (uintp(pixel) * uintp(EDGE) + uintp(image)) * uintp(size)
             for line in range(uintp(size) // uintp(64)):
-                _copy(maps, start + uintp(line) * uintp(64))
+                copy_line(maps, start + uintp(line) * uintp(64))
                 maps += uintp(64)
 
 
-@_compiled
+@compiled
 def convolve(grouped, weights, out, scratch, shape, kept, images, height, width, channels_in, channels_out, at_once):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Write the 3×3 convolution of 16 maps, with zeros around them.
 
@@ -325,8 +150,8 @@ def convolve(grouped, weights, out, scratch, shape, kept, images, height, width,
         channels_out: how many, a multiple of 16.
         at_once: rows that are written for all channels before the next.
     """
-    _configuration(kept)
-    _configure(shape)
+    configuration(kept)
+    configure(shape)
     pixel, wide = uintp(2) * uintp(channels_in), uintp(2) * uintp(channels_out)
     steps = uintp(channels_in) // uintp(STEP)
     map_ = uintp(height) * uintp(width) * wide
@@ -339,7 +164,7 @@ def convolve(grouped, weights, out, scratch, shape, kept, images, height, width,
             to = out + begin * uintp(width) * wide + uintp(block) * uintp(64)
             for y in range(begin, end):
                 for x in range(uintp(width)):
-                    _clear(uintp(0))
+                    clear_sums(uintp(0))
                     for shift in range(uintp(9)):
                         # Without a sign, what lies before the first is beyond the last.
                         row = uintp(y) + uintp(shift) // uintp(3) - uintp(1)
@@ -348,21 +173,21 @@ def convolve(grouped, weights, out, scratch, shape, kept, images, height, width,
                             left = grouped + (row * uintp(width) + column) * uintp(EDGE) * pixel
                             right = panel + uintp(shift) * steps * uintp(2 * TILE)
                             for _ in range(steps):
-                                _multiply(left, pixel, right)
+                                multiply(left, pixel, right)
                                 left += uintp(64)
                                 right += uintp(2 * TILE)
-                    _store(scratch, scratch + uintp(64), uintp(128))
+                    store_sums(scratch, scratch + uintp(64), uintp(128))
                     for image in range(uintp(images)):
                         start = scratch + uintp(image) * uintp(128)
-                        _round(start, to + uintp(image) * map_)
+                        rounded_to(start, to + uintp(image) * map_)
                         if both:
-                            _round(start + uintp(64), to + uintp(image) * map_ + uintp(32))
+                            rounded_to(start + uintp(64), to + uintp(image) * map_ + uintp(32))
                     to += wide
         begin = end
-    _configure(kept)
+    configure(kept)
 
 
-@_compiled
+@compiled
 def lefts(maps, to, zeros, images, pixels, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Write 32 channels of 32 maps as left tiles.
 
@@ -377,13 +202,13 @@ def lefts(maps, to, zeros, images, pixels, channels):  # type: ignore[no-untyped
     pixel = uintp(2) * uintp(channels)
     other = uintp(pixels) * uintp(TILE)
     for _ in range(uintp(pixels)):
-        _left_of_images(maps, uintp(pixels) * pixel, uintp(images), zeros, to)
-        _left_of_images(maps + uintp(2 * EDGE), uintp(pixels) * pixel, uintp(images), zeros, to + other)
+        left_of_images(maps, uintp(pixels) * pixel, uintp(images), zeros, to)
+        left_of_images(maps + uintp(2 * EDGE), uintp(pixels) * pixel, uintp(images), zeros, to + other)
         maps += pixel
         to += uintp(TILE)
 
 
-@_compiled
+@compiled
 def rights(maps, to, zeros, images, pixels, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Write 32 maps as right tiles.
 
@@ -399,12 +224,12 @@ def rights(maps, to, zeros, images, pixels, channels):  # type: ignore[no-untype
     for block in range(uintp(channels) // uintp(EDGE)):
         start = maps + uintp(block) * uintp(2 * EDGE)
         for _ in range(uintp(pixels)):
-            _right_of_images(start, uintp(pixels) * pixel, uintp(images), zeros, to)
+            right_of_images(start, uintp(pixels) * pixel, uintp(images), zeros, to)
             start += pixel
             to += uintp(TILE)
 
 
-@_compiled
+@compiled
 def add_gradient(lefts, rights, sums, shape, kept, height, width, channels_in, at_once):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Add the gradient of a 3×3 convolution's weights over 32 maps, of 32 channels that went out.
 
@@ -419,8 +244,8 @@ def add_gradient(lefts, rights, sums, shape, kept, height, width, channels_in, a
         channels_in: how many, a multiple of 16.
         at_once: rows whose tiles stay in the cache while all shifts and channels are gone through.
     """
-    _configuration(kept)
-    _configure(shape)
+    configuration(kept)
+    configure(shape)
     pixels = uintp(height) * uintp(width)
     begin = uintp(0)
     while begin < uintp(height):
@@ -432,7 +257,7 @@ def add_gradient(lefts, rights, sums, shape, kept, height, width, channels_in, a
                 # The first column that has one to its left, and how many have one to the right.
                 first = uintp(1) if along == uintp(0) else uintp(0)
                 count = uintp(width) - (uintp(0) if along == uintp(1) else uintp(1))
-                _load(to, to + uintp(TILE), uintp(64))
+                load_sums(to, to + uintp(TILE), uintp(64))
                 for y in range(begin, end):
                     row = uintp(y) + down - uintp(1)
                     if row < uintp(height):
@@ -440,10 +265,10 @@ def add_gradient(lefts, rights, sums, shape, kept, height, width, channels_in, a
                         right = rights + uintp(block) * pixels * uintp(TILE)
                         right += (row * uintp(width) + first + along - uintp(1)) * uintp(TILE)
                         for _ in range(count):
-                            _multiply_both(left, left + pixels * uintp(TILE), right)
+                            multiply_both(left, left + pixels * uintp(TILE), right)
                             left += uintp(TILE)
                             right += uintp(TILE)
-                _store(to, to + uintp(TILE), uintp(64))
+                store_sums(to, to + uintp(TILE), uintp(64))
                 to += uintp(2 * TILE)
         begin = end
-    _configure(kept)
+    configure(kept)

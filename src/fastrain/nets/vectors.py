@@ -5,11 +5,16 @@ Numbers are bfloat16, the upper half of a float32, in memory; float32 where they
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
+from numba import njit
 
-LANES = 16
+from fastrain.nets.plain import LANES
+
 WORD = ir.IntType(64)
 HALVES = ir.VectorType(ir.IntType(16), LANES)
 BITS = ir.VectorType(ir.IntType(32), LANES)
@@ -74,3 +79,15 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
             for shift in (0, LANES // 2)
         ]
     return rows
+
+
+def compiled(function: Callable[..., None]) -> Any:
+    """Return a function compiled by numba, which keeps what it compiled."""
+    # Under a name that changes with the words: numba looks only at the file in which the function stands.
+    function.__qualname__ = f"{function.__qualname__}_{_WORDS:x}"
+    return njit(nogil=True, cache=True, error_model="numpy")(function)
+
+
+_WORDS = zlib.crc32(
+    b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("vectors", "instructions"))
+)

@@ -64,7 +64,8 @@ class Trained:
         seconds: of training and of judging with the views: the peers' rule, data on the device.
         cpu_seconds: of the same.
         views_seconds: of judging with the views alone.
-        compile_seconds: of compiling and a first step at each size, before the clock started; 0 where nothing is.
+        compile_seconds: of compiling, before the clock started: of our loops, and by torch, with a first step at each
+            size.
         epochs: how it went.
     """
 
@@ -141,7 +142,8 @@ def _train(
     running: nn.Module = network
     compile_seconds = make_ready() if device.type == "cpu" and precision == "bfloat16" else 0.0
     if recipe.compile:
-        running, compile_seconds = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss, precision)
+        running, took = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss, precision)
+        compile_seconds += took
     clock = _Clock(device)
     batches = batches_of(recipe, values, labels, steps, seed)
     most = max(100, FOR_WHITENING * 32 * 32 // int(values.shape[1] * values.shape[2]))
