@@ -342,7 +342,7 @@ def test_the_command_runs_on_a_bare_machine_and_prints_one_json_object(tmp_path)
     assert record["accuracy_views"]["spread"] == pytest.approx(np.std(accuracies, ddof=1))
     assert record["data"] == tmp_path.name and record["images"] == [500, 100]
     lines = [line for line in done.stderr.splitlines() if "│" in line]
-    assert len(lines) == 2 + 2 * 6  # the head, five epochs and the end of each seed
+    assert len(lines) == 2 + 2 * 9  # the head, eight epochs and the end of each seed
 
 
 @pytest.mark.parametrize(
