@@ -22,8 +22,6 @@ except (ImportError, RuntimeError):  # numba comes with the radar half, and want
     tiles = None  # type: ignore[assignment]
 
 AT_ONCE = 14  # pixels whose tiles are to stay in the first cache: 28 KiB of left ones
-
-
 MANY = 200_000  # weights that do not stay in the second cache while a row of a map is written
 LEAST = 24  # images for which it is worth it: 16 or 32 are computed at a time
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import llvmlite.binding
 from llvmlite import ir
-from numba import types
 from numba.extending import intrinsic
 
 from fastrain.nets.plain import EDGE, STEP
@@ -19,6 +18,7 @@ from fastrain.nets.vectors import (
     SINGLES,
     WORD,
     ahead,
+    emitted,
     paired,
     read,
     rounded,
@@ -38,13 +38,12 @@ def _instructions(text: str, operands: int, *numbers: int) -> Any:
         numbers: that are always the same.
     """
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def emit(builder: Any, *arguments: Any) -> None:
         values = [*arguments, *(ir.Constant(WORD, number) for number in numbers)]
         function = ir.FunctionType(ir.VoidType(), [WORD] * len(values))
         builder.asm(function, text, ",".join(["r"] * len(values) + ["~{memory}"]), values, True)
-        return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * operands), codegen
+    return emitted(emit, operands)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -60,9 +59,9 @@ def configuration(typing, shape):  # type: ignore[no-untyped-def]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def clear_sums(typing, unused):  # type: ignore[no-untyped-def]
+def clear_sums(typing):  # type: ignore[no-untyped-def]
     """Set both sums to nothing."""
-    return _instructions("tilezero %tmm0\ntilezero %tmm1\n# $0", 1)
+    return _instructions("tilezero %tmm0\ntilezero %tmm1", 0)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -105,88 +104,78 @@ def multiply_both(typing, left, other, right):  # type: ignore[no-untyped-def]
     )
 
 
-def _of_images(builder: Any, arguments: Any) -> tuple[list[Any], Any]:
-    """Return pairs of 16 numbers of each two of 32 images, zeros for those beyond the last, and where they go."""
-    start, apart, images, zeros, to = arguments
+def _of_images(builder: Any, start: Any, apart: Any, images: Any, zeros: Any) -> list[Any]:
+    """Return pairs of 16 numbers of each two of 32 images, zeros for those beyond the last."""
     numbers = []
     for i in range(STEP):
         there = builder.icmp_unsigned("<", ir.Constant(WORD, i), images)
         place = builder.select(there, ahead(builder, start, i, apart), zeros)
         numbers.append(read(builder, place, HALVES))
-    return [paired(builder, numbers[i], numbers[i + 1]) for i in range(0, STEP, 2)], to
+    return [paired(builder, numbers[i], numbers[i + 1]) for i in range(0, STEP, 2)]
+
+
+def _write_tile(builder: Any, rows: list[Any], to: Any) -> None:
+    """Write the rows of a tile."""
+    for i, row in enumerate(rows):
+        write(builder, row, ahead(builder, to, 64 * i))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def right_of_images(typing, start, apart, images, zeros, to):  # type: ignore[no-untyped-def]
     """Write 16 numbers of each of 32 images as a right tile."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, to = _of_images(builder, arguments)
-        for i, row in enumerate(rows):
-            write(builder, row, ahead(builder, to, 64 * i))
-        return context.get_dummy_value()
+    def emit(builder: Any, *places: Any) -> None:
+        _write_tile(builder, _of_images(builder, *places[:-1]), places[-1])
 
-    return types.void(*[types.uintp] * 5), codegen
+    return emitted(emit, 5)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def left_of_images(typing, start, apart, images, zeros, to):  # type: ignore[no-untyped-def]
     """Write 16 numbers of each of 32 images as a left tile: a row of 32 for each of the 16."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, to = _of_images(builder, arguments)
-        for i, row in enumerate(transposed(builder, rows)):
-            write(builder, row, ahead(builder, to, 64 * i))
-        return context.get_dummy_value()
+    def emit(builder: Any, *places: Any) -> None:
+        _write_tile(builder, transposed(builder, _of_images(builder, *places[:-1])), places[-1])
 
-    return types.void(*[types.uintp] * 5), codegen
+    return emitted(emit, 5)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def pairs(typing, first, second, to):  # type: ignore[no-untyped-def]
     """Write 16 numbers of two rows as pairs: a row of a right tile."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        first, second, to = arguments
+    def emit(builder: Any, first: Any, second: Any, to: Any) -> None:
         write(builder, paired(builder, *(read(builder, start, HALVES) for start in (first, second))), to)
-        return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * 3), codegen
+    return emitted(emit, 3)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def right_tile(typing, rows, stride, to):  # type: ignore[no-untyped-def]
     """Write 16 rows of 32 numbers as a right tile: 16 rows of 16 pairs."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, stride, to = arguments
+    def emit(builder: Any, rows: Any, stride: Any, to: Any) -> None:
         pairs = [read(builder, ahead(builder, rows, i, stride), BITS) for i in range(EDGE)]
-        for i, row in enumerate(transposed(builder, pairs)):
-            write(builder, row, ahead(builder, to, 64 * i))
-        return context.get_dummy_value()
+        _write_tile(builder, transposed(builder, pairs), to)
 
-    return types.void(*[types.uintp] * 3), codegen
+    return emitted(emit, 3)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def rounded_to(typing, singles, to):  # type: ignore[no-untyped-def]
     """Write 16 float32 numbers as bfloat16."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        singles, to = arguments
+    def emit(builder: Any, singles: Any, to: Any) -> None:
         write(builder, rounded(builder, read(builder, singles, SINGLES)), to)
-        return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uintp), codegen
+    return emitted(emit, 2)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def copy_line(typing, start, to):  # type: ignore[no-untyped-def]
     """Copy 64 bytes."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, to = arguments
+    def emit(builder: Any, start: Any, to: Any) -> None:
         write(builder, read(builder, start, BITS), to)
-        return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uintp), codegen
+    return emitted(emit, 2)

@@ -6,6 +6,7 @@ two convolutions is read twice and written once each way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -113,22 +114,20 @@ class _Maps:
         passes.bend(self.at, scale.data_ptr(), shift.data_ptr(), out.at, self.pixels, self.x.shape[1])
         return out.x
 
-    def sums(self) -> tuple[Tensor, Tensor]:
+    def sums(self) -> list[Tensor]:
         """Return the sums of the values and of their squares, of each channel, in float64."""
-        channels = self.x.shape[1]
-        found = _filled(0.0, 2, -(-self.pixels // passes.PARTIAL), channels)
-        passes.sums(self.at, found[0].data_ptr(), found[1].data_ptr(), self.pixels, channels)
-        values, squares = found.double().sum(dim=1)
-        return values, squares
+        return self._summed(passes.sums)
 
-    def slope_sums(self, gradient: _Maps, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    def slope_sums(self, gradient: _Maps, scale: Tensor, shift: Tensor) -> list[Tensor]:
         """Return the sums of the gradients before the GELU, and of them times the values, in float64."""
+        return self._summed(passes.slope_sums, gradient.at, scale.data_ptr(), shift.data_ptr())
+
+    def _summed(self, loop: Callable[..., None], *places: int) -> list[Tensor]:
+        """Return both sums of a loop over the maps and what lies at other places."""
         channels = self.x.shape[1]
         found = _filled(0.0, 2, -(-self.pixels // passes.PARTIAL), channels)
-        ends = (found[0].data_ptr(), found[1].data_ptr(), self.pixels, channels)
-        passes.slope_sums(self.at, gradient.at, scale.data_ptr(), shift.data_ptr(), *ends)
-        slopes, products = found.double().sum(dim=1)
-        return slopes, products
+        loop(self.at, *places, found[0].data_ptr(), found[1].data_ptr(), self.pixels, channels)
+        return list(found.double().sum(dim=1))
 
 
 def _singles(values: Tensor) -> Tensor:

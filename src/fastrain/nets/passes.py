@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import types, uintp
+from numba import uintp
 from numba.extending import intrinsic
 from numpy import ndarray
 from numpy.polynomial import chebyshev
 
 from fastrain.nets.plain import LANES
-from fastrain.nets.vectors import HALVES, SINGLES, compiled, constant, read, rounded, widened, write
+from fastrain.nets.vectors import HALVES, SINGLES, compiled, constant, emitted, read, rounded, widened, write
 
 # The normal distribution up to z, and the slope of z times it, less a half, are z times even functions: polynomials of
 # degree 10 in 2z²/25 − 1, fitted below: off by 5e-6 and 7e-5 at most. Beyond ±5 they are 0 and 1.
@@ -47,7 +47,6 @@ def _slope(z: ndarray) -> ndarray:
 
 BELOW, SLOPE = _fitted(_below), _fitted(_slope)
 
-
 PARTIAL = 128  # pixels that are summed in float32; their sums are added in float64
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
@@ -74,16 +73,17 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return _call(builder, "fma", a, b, c)
 
 
-def _add(builder: Any, value: Any, place: Any) -> None:
-    write(builder, builder.fadd(read(builder, place, SINGLES), value), place)
+def _add_both(builder: Any, value: Any, by: Any, of_values: Any, of_products: Any) -> None:
+    """Add values to one sum, and them times others to another."""
+    write(builder, builder.fadd(read(builder, of_values, SINGLES), value), of_values)
+    write(builder, _fma(builder, value, by, read(builder, of_products, SINGLES)), of_products)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _largest(typing, start, right, below, to, which):  # type: ignore[no-untyped-def]
     """Write the largest of 2×2 pixels and which of them it is, the first of several."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, right, below, to, which = arguments
+    def emit(builder: Any, start: Any, right: Any, below: Any, to: Any, which: Any) -> None:
         under = builder.add(start, below)
         best = read(builder, start, HALVES)
         place = ir.Constant(_BYTES, [0] * LANES)
@@ -97,41 +97,34 @@ def _largest(typing, start, right, below, to, which):  # type: ignore[no-untyped
             place = builder.select(more, ir.Constant(_BYTES, [number] * LANES), place)
         write(builder, best, to)
         write(builder, place, which)
-        return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * 5), codegen
+    return emitted(emit, 5)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _sum(typing, start, of_values, of_squares):  # type: ignore[no-untyped-def]
     """Add values and their squares."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, of_values, of_squares = arguments
+    def emit(builder: Any, start: Any, of_values: Any, of_squares: Any) -> None:
         value = widened(builder, read(builder, start, HALVES))
-        _add(builder, value, of_values)
-        squares = read(builder, of_squares, SINGLES)
-        write(builder, _fma(builder, value, value, squares), of_squares)
-        return context.get_dummy_value()
+        _add_both(builder, value, value, of_values, of_squares)
 
-    return types.void(*[types.uintp] * 3), codegen
+    return emitted(emit, 3)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _bend(typing, start, scale, shift, to):  # type: ignore[no-untyped-def]
     """Write the GELU of scaled and shifted values."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, scale, shift, to = arguments
+    def emit(builder: Any, start: Any, scale: Any, shift: Any, to: Any) -> None:
         value = widened(builder, read(builder, start, HALVES))
         z = _fma(builder, value, read(builder, scale, SINGLES), read(builder, shift, SINGLES))
         # The polynomial ends within 1e-8 of nothing, which is much of a million.
         low = builder.fcmp_ordered("<", z, constant(-REACH))
         share = builder.select(low, constant(0.0), _near(builder, z, BELOW))
         write(builder, rounded(builder, builder.fmul(z, share)), to)
-        return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * 4), codegen
+    return emitted(emit, 4)
 
 
 def _slope_at(builder: Any, start: Any, gradient: Any, scale: Any, shift: Any) -> tuple[Any, Any]:
@@ -145,20 +138,16 @@ def _slope_at(builder: Any, start: Any, gradient: Any, scale: Any, shift: Any) -
 def _slope_sum(typing, start, gradient, scale, shift, of_slopes, of_products):  # type: ignore[no-untyped-def]
     """Add the gradients before the GELU, and them times the values."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        *places, of_slopes, of_products = arguments
-        value, slope = _slope_at(builder, *places)
-        _add(builder, slope, of_slopes)
-        products = read(builder, of_products, SINGLES)
-        write(builder, _fma(builder, slope, value, products), of_products)
-        return context.get_dummy_value()
+    def emit(builder: Any, *places: Any) -> None:
+        value, slope = _slope_at(builder, *places[:4])
+        _add_both(builder, slope, value, *places[4:])
 
-    return types.void(*[types.uintp] * 6), codegen
+    return emitted(emit, 6)
 
 
-def _before_norm(builder: Any, places: Any, scale: Any, along: Any, offset: Any) -> Any:
+def _before_norm(builder: Any, start: Any, gradient: Any, scale: Any, shift: Any, along: Any, offset: Any) -> Any:
     """Return the gradient before the norm, as bfloat16."""
-    value, slope = _slope_at(builder, *places)
+    value, slope = _slope_at(builder, start, gradient, scale, shift)
     out = _fma(builder, value, read(builder, along, SINGLES), read(builder, offset, SINGLES))
     return rounded(builder, _fma(builder, slope, read(builder, scale, SINGLES), out))
 
@@ -167,40 +156,36 @@ def _before_norm(builder: Any, places: Any, scale: Any, along: Any, offset: Any)
 def _back(typing, start, gradient, scale, shift, along, offset, to):  # type: ignore[no-untyped-def]
     """Write the gradient before the norm."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, gradient, scale, shift, along, offset, to = arguments
-        write(builder, _before_norm(builder, (start, gradient, scale, shift), scale, along, offset), to)
-        return context.get_dummy_value()
+    def emit(builder: Any, *places: Any) -> None:
+        write(builder, _before_norm(builder, *places[:6]), places[6])
 
-    return types.void(*[types.uintp] * 7), codegen
+    return emitted(emit, 7)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _back_to_largest(typing, start, gradient, scale, shift, along, offset, to, which, right, below):  # type: ignore[no-untyped-def]
     """Write the gradient before the norm to the largest of 2×2 pixels, nothing to the others."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, gradient, scale, shift, along, offset, to, which, right, below = arguments
-        found = _before_norm(builder, (start, gradient, scale, shift), scale, along, offset)
+    def emit(builder: Any, *places: Any) -> None:
+        found = _before_norm(builder, *places[:6])
+        to, which, right, below = places[6:]
         place = read(builder, which, _BYTES)
         under = builder.add(to, below)
         for number, address in enumerate((to, builder.add(to, right), under, builder.add(under, right))):
             here = builder.icmp_unsigned("==", place, ir.Constant(_BYTES, [number] * LANES))
             write(builder, builder.select(here, found, ir.Constant(HALVES, [0] * LANES)), address)
-        return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * 10), codegen
+    return emitted(emit, 10)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _nothing(typing, to):  # type: ignore[no-untyped-def]
     """Write zeros."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        write(builder, ir.Constant(HALVES, [0] * LANES), arguments[0])
-        return context.get_dummy_value()
+    def emit(builder: Any, to: Any) -> None:
+        write(builder, ir.Constant(HALVES, [0] * LANES), to)
 
-    return types.void(types.uintp), codegen
+    return emitted(emit, 1)
 
 
 # Over whole maps: (image, y, x, channel) bfloat16 at an address, a multiple of 16 channels; per channel float32.

@@ -164,7 +164,7 @@ def convolve(grouped, weights, out, scratch, shape, kept, images, height, width,
             to = out + begin * uintp(width) * wide + uintp(block) * uintp(64)
             for y in range(begin, end):
                 for x in range(uintp(width)):
-                    clear_sums(uintp(0))
+                    clear_sums()
                     for shift in range(uintp(9)):
                         # Without a sign, what lies before the first is beyond the last.
                         row = uintp(y) + uintp(shift) // uintp(3) - uintp(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
+from numba import njit, types
 
 from fastrain.nets.plain import LANES
 
@@ -79,6 +79,21 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
             for shift in (0, LANES // 2)
         ]
     return rows
+
+
+def emitted(emit: Callable[..., None], operands: int) -> Any:
+    """Return what an intrinsic returns that takes addresses and numbers of 64 bits and gives nothing.
+
+    Args:
+        emit: is given the builder, and their values.
+        operands: how many there are.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit(builder, *arguments)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uintp] * operands), codegen
 
 
 def compiled(function: Callable[..., None]) -> Any:
