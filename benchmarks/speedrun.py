@@ -34,6 +34,10 @@ from fastrain.vision.train import batches_of, loss_of, settled_from, steering_of
 OURS = convolution.tiles, norm_gelu.passes
 
 
+def _none() -> None:
+    """No loops of ours: torch's."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
@@ -88,7 +92,7 @@ class _Steps:
 
     def take(self) -> None:
         """Take a step in each part of the run."""
-        convolution.tiles, norm_gelu.passes = OURS if self.way == "ours" else (None, None)
+        convolution.tiles, norm_gelu.passes = OURS if self.way == "ours" else (_none, _none)
         for spent, (start, _) in zip(self.spent, self.parts, strict=True):
             began = time.process_time()
             batch = self.batches.batch(start)

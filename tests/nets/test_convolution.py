@@ -10,7 +10,7 @@ from fastrain.nets import convolution
 from fastrain.nets.convolution import Convolution, gradient_of_weights, on_tiles
 
 with_unit = pytest.mark.skipif(
-    convolution.tiles is None or not convolution.tiles.usable(), reason="this processor has no matrix unit"
+    convolution.tiles() is None or not convolution.tiles().usable(), reason="this processor has no matrix unit"
 )
 SHAPES = [  # images, channels in, channels out, y, x
     (40, 32, 32, 7, 7),
@@ -132,7 +132,7 @@ def test_maps_of_any_layout_and_precision_are_taken_and_what_is_no_number_stays_
     ids=str,
 )
 def test_what_tiles_do_not_know_is_torchs(x, weight, autocast, monkeypatch, one_thread):
-    monkeypatch.setattr(convolution, "tiles", SimpleNamespace(usable=lambda: True))
+    monkeypatch.setattr(convolution, "tiles", lambda: SimpleNamespace(usable=lambda: True))
     known = torch.zeros(24, 32, 4, 4), torch.zeros(32, 32, 3, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert on_tiles(*known)
@@ -149,7 +149,7 @@ def test_channels_that_do_not_fit_are_refused_as_torch_refuses_them(one_thread):
 
 
 def test_without_numba_it_is_torchs(monkeypatch, one_thread):
-    monkeypatch.setattr(convolution, "tiles", None)
+    monkeypatch.setattr(convolution, "tiles", lambda: None)
     x = halves(24, 32, 4, 4)
     layer = Convolution(32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -158,6 +158,6 @@ def test_without_numba_it_is_torchs(monkeypatch, one_thread):
 
 
 def test_a_processor_without_the_unit_is_told_before_its_instructions_end_the_process(monkeypatch):
-    monkeypatch.setattr(convolution, "tiles", SimpleNamespace(usable=lambda: False))
+    monkeypatch.setattr(convolution, "tiles", lambda: SimpleNamespace(usable=lambda: False))
     with pytest.raises(RuntimeError, match="no matrix unit"):
         gradient_of_weights(halves(32, 32, 4, 4), halves(32, 32, 4, 4))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -96,7 +98,7 @@ def gradients_of(network, x, labels, precision):
         NetSettings(widths=(64, 32), depths=(2, 2), pools=("after", "after"), squeeze_excite=8),
     ],
 )
-@pytest.mark.skipif(norm_gelu.passes is None, reason="numba is not installed")
+@pytest.mark.skipif(norm_gelu.passes() is None, reason="numba is not installed")
 def test_a_step_by_loops_of_ours_is_as_near_to_float32_as_one_by_torchs(settings, monkeypatch, one_thread):
     torch.manual_seed(4)
     network = ImageNet(3, 10, settings)
@@ -105,8 +107,8 @@ def test_a_step_by_loops_of_ours_is_as_near_to_float32_as_one_by_torchs(settings
     network.stem.fit(x)
     exact, exact_statistics = gradients_of(network, x, labels, "float32")
     ours, our_statistics = gradients_of(network, x, labels, "bfloat16")
-    monkeypatch.setattr(convolution, "tiles", None)
-    monkeypatch.setattr(norm_gelu, "passes", None)
+    monkeypatch.setattr(convolution, "tiles", lambda: None)
+    monkeypatch.setattr(norm_gelu, "passes", lambda: None)
     theirs, their_statistics = gradients_of(network, x, labels, "bfloat16")
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
     assert ours.keys() == exact.keys()
@@ -118,10 +120,16 @@ def test_a_step_by_loops_of_ours_is_as_near_to_float32_as_one_by_torchs(settings
         assert wrong < 1.3 * allowed + 0.01 * right.norm()
 
 
-@pytest.mark.skipif(norm_gelu.passes is None, reason="numba is not installed")
+@pytest.mark.skipif(norm_gelu.passes() is None, reason="numba is not installed")
 def test_what_is_compiled_before_a_first_step_draws_nothing(one_thread):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
     assert make_ready() > 0
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_numba_is_not_loaded_before_a_map_asks_for_it():
+    asked = "import sys, fastrain.vision.train, fastrain.vision.predict; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -22,7 +22,7 @@ from fastrain.nets.image_net import ImageNet, NetSettings
 from fastrain.vision.datasets import Dataset, Split, open_dataset
 from fastrain.vision.judge import UNSURE, logits
 from fastrain.vision.recipes import RECIPES, Recipe, SgdRates, recipe_of
-from fastrain.vision.train import steering_of, train
+from fastrain.vision.train import stages_of, steering_of, train
 
 CPU = torch.device("cpu")
 
@@ -81,6 +81,22 @@ compiled = module.train(dataset(), replace(recipe, compile=True), seed=0, device
 for a, b in zip(plain.epochs, compiled.epochs, strict=True):
     assert abs(a.loss - b.loss) < 0.1, (a, b)
 """
+
+
+@pytest.mark.parametrize(
+    ("stem", "first", "expected"),
+    [
+        (2.0, 1.0, [(True, True), (False, True)]),
+        (2.0, 0.8, [(True, True), (False, True), (False, False)]),
+        (3.0, 0.5, [(True, True), (True, False), (False, False)]),
+        (2.0, 0.5, [(True, True), (False, False)]),
+        (0.0, 1.0, [(False, True)]),
+        (9.0, 1.0, [(True, True)]),
+    ],
+)
+def test_every_mixture_of_what_learns_is_compiled_before_the_clock(stem, first, expected):
+    recipe = replace(recipe_of("airbench94"), epochs=4.0, stem_bias_epochs=stem, first_group_until=first)
+    assert stages_of(recipe) == expected
 
 
 def test_a_compiled_run_learns_the_same_with_its_compiling_off_the_clock():

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets.plain import EDGE, STEP, TILE, plain
-
-try:
-    from fastrain.nets import tiles
-except (ImportError, RuntimeError):  # numba comes with the radar half, and wants a place to keep what it compiles
-    tiles = None  # type: ignore[assignment]
+from fastrain.nets.plain import EDGE, STEP, TILE, loops, plain
 
 AT_ONCE = 14  # pixels whose tiles are to stay in the first cache: 28 KiB of left ones
 MANY = 200_000  # weights that do not stay in the second cache while a row of a map is written
 LEAST = 24  # images for which it is worth it: 16 or 32 are computed at a time
+
+
+def tiles() -> Any:
+    """Return the loops over tiles, or None; see `loops`."""
+    return loops("tiles")
 
 
 class Convolution(nn.Conv2d):
@@ -41,7 +41,7 @@ class Convolution(nn.Conv2d):
 
 def on_tiles(x: Tensor, weight: Tensor) -> bool:
     """Tell whether a convolution goes over tiles: of bfloat16, on one thread of a processor with a matrix unit."""
-    if tiles is None or not plain(x) or x.shape[1] != weight.shape[1] or weight.shape[0] % STEP:
+    if not plain(x) or x.shape[1] != weight.shape[1] or weight.shape[0] % STEP:
         return False
     if torch.is_autocast_enabled("cpu"):
         known = (torch.bfloat16, torch.float32)
@@ -49,7 +49,7 @@ def on_tiles(x: Tensor, weight: Tensor) -> bool:
             return False
     elif not x.dtype == weight.dtype == torch.bfloat16:
         return False
-    return len(x) >= LEAST and torch.get_num_threads() == 1 and tiles.usable()
+    return len(x) >= LEAST and torch.get_num_threads() == 1 and tiles() is not None and tiles().usable()
 
 
 class _Convolution(torch.autograd.Function):
@@ -114,10 +114,10 @@ def _convolve(x: Tensor, tiled: Tensor, wide: int) -> Tensor:
     for first in range(0, maps, EDGE):
         now = min(EDGE, maps - first)
         start = x.data_ptr() + 2 * channels * pixels * first
-        tiles.regroup(start, grouped.data_ptr(), now, pixels, 2 * channels)
+        tiles().regroup(start, grouped.data_ptr(), now, pixels, 2 * channels)
         to = out.data_ptr() + 2 * wide * pixels * first
-        places = (scratch.data_ptr(), tiles.shape_of_tiles(), kept.data_ptr())
-        tiles.convolve(grouped.data_ptr(), tiled.data_ptr(), to, *places, now, height, width, channels, wide, at_once)
+        places = (scratch.data_ptr(), tiles().shape_of_tiles(), kept.data_ptr())
+        tiles().convolve(grouped.data_ptr(), tiled.data_ptr(), to, *places, now, height, width, channels, wide, at_once)
     return out
 
 
@@ -143,12 +143,12 @@ def gradient_of_weights(
     for first in range(0, maps, STEP):
         now = min(STEP, maps - first)
         start = x.data_ptr() + 2 * channels * pixels * first
-        tiles.rights(start, rights.data_ptr(), zeros.data_ptr(), now, pixels, channels)
+        tiles().rights(start, rights.data_ptr(), zeros.data_ptr(), now, pixels, channels)
         for block in range(len(sums)):
             start = gradient.data_ptr() + 2 * out * pixels * first + 2 * STEP * block
-            tiles.lefts(start, lefts.data_ptr(), zeros.data_ptr(), now, pixels, out)
-            places = (sums[block].data_ptr(), tiles.shape_of_tiles(), kept.data_ptr())
-            tiles.add_gradient(lefts.data_ptr(), rights.data_ptr(), *places, height, width, channels, at_once)
+            tiles().lefts(start, lefts.data_ptr(), zeros.data_ptr(), now, pixels, out)
+            places = (sums[block].data_ptr(), tiles().shape_of_tiles(), kept.data_ptr())
+            tiles().add_gradient(lefts.data_ptr(), rights.data_ptr(), *places, height, width, channels, at_once)
     # (32 out, 16 in, y, x, half; 16 out, 16 in) → (out, y, x, in), which is how weights lie, channels last
     return sums.permute(0, 4, 5, 2, 3, 1, 6).reshape(out, 3, 3, channels).permute(0, 3, 1, 2)[:, :given]
 
@@ -159,7 +159,7 @@ def packed(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
     rows = _zeros(_filled(out, STEP), 9 * channels)
     rows[:out] = weight.detach().permute(0, 2, 3, 1).reshape(out, -1)
     tiled = torch.empty_like(rows)
-    tiles.pack(rows.data_ptr(), tiled.data_ptr(), *rows.shape)
+    tiles().pack(rows.data_ptr(), tiled.data_ptr(), *rows.shape)
     return tiled
 
 
@@ -167,13 +167,13 @@ def packed_back(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
     """Return weights as right tiles of the way back, bfloat16; multiples of 32 channels."""
     rows = weight.detach().permute(0, 2, 3, 1).to(torch.bfloat16).contiguous()
     tiled = torch.empty_like(rows)
-    tiles.pack_back(rows.data_ptr(), tiled.data_ptr(), *weight.shape[:2])
+    tiles().pack_back(rows.data_ptr(), tiled.data_ptr(), *weight.shape[:2])
     return tiled
 
 
 def _ask() -> None:
     """Ask for the matrix unit, without which what follows would end the process."""
-    if not tiles.usable():
+    if tiles() is None or not tiles().usable():
         raise RuntimeError("This processor has no matrix unit for bfloat16.")
 
 

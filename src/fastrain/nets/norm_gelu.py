@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets.plain import LANES, plain
+from fastrain.nets.plain import LANES, loops, plain
 
-try:
-    from fastrain.nets import passes
-except (ImportError, RuntimeError):  # numba comes with the radar half, and wants a place to keep what it compiles
-    passes = None  # type: ignore[assignment]
+
+def passes() -> Any:
+    """Return the loops over maps, or None; see `loops`."""
+    return loops("passes")
 
 
 def norm_gelu(
@@ -59,9 +59,9 @@ def gelu(x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch channel 
 
 def in_passes(x: Tensor, length: int) -> bool:
     """Tell whether maps are gone through by loops of ours: bfloat16 on one thread of a CPU, so many at a stretch."""
-    if passes is None or x.dtype != torch.bfloat16 or not plain(x) or not x.numel():
+    if x.dtype != torch.bfloat16 or not plain(x) or not x.numel():
         return False
-    return length % LANES == 0 and torch.get_num_threads() == 1
+    return length % LANES == 0 and torch.get_num_threads() == 1 and passes() is not None
 
 
 def _known(norm: nn.BatchNorm2d, x: Tensor, shrinks: int) -> bool:
@@ -104,28 +104,28 @@ class _Maps:
             memory_format=torch.channels_last,
         )
         which = torch.empty(out.numel(), dtype=torch.uint8, device="cpu")
-        passes.largest(self.at, out.data_ptr(), which.data_ptr(), images, height, width, channels)
+        passes().largest(self.at, out.data_ptr(), which.data_ptr(), images, height, width, channels)
         return _Maps(out), which
 
     def bent(self, scale: Tensor, shift: Tensor) -> Tensor:
         """Return the GELU of the maps, scaled and shifted by channel."""
         out = self.like()
         scale, shift = _singles(scale), _singles(shift)
-        passes.bend(self.at, scale.data_ptr(), shift.data_ptr(), out.at, self.pixels, self.x.shape[1])
+        passes().bend(self.at, scale.data_ptr(), shift.data_ptr(), out.at, self.pixels, self.x.shape[1])
         return out.x
 
     def sums(self) -> list[Tensor]:
         """Return the sums of the values and of their squares, of each channel, in float64."""
-        return self._summed(passes.sums)
+        return self._summed(passes().sums)
 
     def slope_sums(self, gradient: _Maps, scale: Tensor, shift: Tensor) -> list[Tensor]:
         """Return the sums of the gradients before the GELU, and of them times the values, in float64."""
-        return self._summed(passes.slope_sums, gradient.at, scale.data_ptr(), shift.data_ptr())
+        return self._summed(passes().slope_sums, gradient.at, scale.data_ptr(), shift.data_ptr())
 
     def _summed(self, loop: Callable[..., None], *places: int) -> list[Tensor]:
         """Return both sums of a loop over the maps and what lies at other places."""
         channels = self.x.shape[1]
-        found = _filled(0.0, 2, -(-self.pixels // passes.PARTIAL), channels)
+        found = _filled(0.0, 2, -(-self.pixels // passes().PARTIAL), channels)
         loop(self.at, *places, found[0].data_ptr(), found[1].data_ptr(), self.pixels, channels)
         return list(found.double().sum(dim=1))
 
@@ -173,12 +173,12 @@ class _NormGelu(torch.autograd.Function):
             by_channel = [one.data_ptr() for one in (scale, shift, along, offset)]
             if ctx.shape is None:
                 inward = torch.empty_like(x)
-                passes.back(maps.at, found.at, *by_channel, inward.data_ptr(), maps.pixels, x.shape[1])
+                passes().back(maps.at, found.at, *by_channel, inward.data_ptr(), maps.pixels, x.shape[1])
             else:
                 images, channels, height, width = ctx.shape
                 inward = torch.empty(ctx.shape, dtype=torch.bfloat16, device="cpu", memory_format=torch.channels_last)
                 ends = (which.data_ptr(), inward.data_ptr(), images, height, width, channels)
-                passes.back_to_largest(maps.at, found.at, *by_channel, *ends)
+                passes().back_to_largest(maps.at, found.at, *by_channel, *ends)
         return inward, of_weight.float(), slopes.float(), None, None
 
 
@@ -190,7 +190,7 @@ class _Gelu(torch.autograd.Function):
         ctx.save_for_backward(maps.x)
         out = maps.like()
         ones, nothing = _filled(1.0, LANES), _filled(0.0, LANES)
-        passes.bend(maps.at, ones.data_ptr(), nothing.data_ptr(), out.at, x.numel() // LANES, LANES)
+        passes().bend(maps.at, ones.data_ptr(), nothing.data_ptr(), out.at, x.numel() // LANES, LANES)
         return out.x
 
     @staticmethod
@@ -201,5 +201,5 @@ class _Gelu(torch.autograd.Function):
         out = maps.like()
         ones, nothing = _filled(1.0, LANES), _filled(0.0, LANES)
         by_channel = (ones.data_ptr(), *[nothing.data_ptr()] * 3)
-        passes.back(maps.at, found.at, *by_channel, out.at, gradient.numel() // LANES, LANES)
+        passes().back(maps.at, found.at, *by_channel, out.at, gradient.numel() // LANES, LANES)
         return out.x

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
 import torch
 from torch import Tensor, nn
 
@@ -16,3 +20,15 @@ def plain(x: Tensor) -> bool:
     if x.ndim != 4 or x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter):
         return False
     return not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+
+
+@cache
+def loops(name: str) -> ModuleType | None:
+    """Return a module of this package that numba compiles, loaded when first asked for, as that takes half a second.
+
+    None where it cannot be had: numba comes with the radar half, and wants a place to keep what it compiles.
+    """
+    try:
+        return import_module(f"fastrain.nets.{name}")
+    except (ImportError, RuntimeError):
+        return None

@@ -200,6 +200,16 @@ def _train(
 BACKEND = "inductor"  # of torch.compile
 
 
+def stages_of(recipe: Recipe) -> list[tuple[bool, bool]]:
+    """Return whether stem's bias and first group learn, in each part of a run in turn.
+
+    What is not differentiated is another program, so each has to be compiled before the clock starts.
+    """
+    stem_until, first_until = min(1.0, recipe.stem_bias_epochs / recipe.epochs), recipe.first_group_until
+    starts = sorted({0.0, stem_until, first_until} - {1.0})
+    return [(at < stem_until, at < first_until) for at in starts if at < 1]
+
+
 def _compiled(
     network: ImageNet,
     recipe: Recipe,
@@ -224,10 +234,7 @@ def _compiled(
     bias = network.stem.bias
     network.train()
     first = _first_group(network)
-    # With the stem's bias at first, then without it, then without the first group: what is not differentiated is
-    # another program.
-    stages = [(True, True), (False, True), *([(False, False)] if recipe.first_group_until < 1 else [])]
-    for stem_learns, first_learns in stages:
+    for stem_learns, first_learns in stages_of(recipe):
         bias.requires_grad_(stem_learns)
         for weight in first:
             weight.requires_grad_(first_learns)
