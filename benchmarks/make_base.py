@@ -32,6 +32,7 @@ from fastrain.core.time import show_time
 from fastrain.core.version import version
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.adapt import Adapter
+from fastrain.rain.area import Carried
 from fastrain.rain.chances import Calibration, pooled_temperature
 from fastrain.rain.hindcast import Network, Reference, baseline, judged_outcome
 from fastrain.rain.inputs import TRUTHS, Truth, happened, make_inputs
@@ -247,6 +248,7 @@ class Unseen:
         issue: slot.
         event: that it is of.
         straight, learned: both summands of the logits.
+        carried: what advection carries.
         truth: thresholds reached, −1 where not judged.
         others: chances of the baselines.
     """
@@ -255,6 +257,7 @@ class Unseen:
     event: Event
     straight: np.ndarray
     learned: np.ndarray
+    carried: Carried
     truth: np.ndarray
     others: dict[str, np.ndarray]
 
@@ -274,7 +277,8 @@ def forecasts(event: Event, network: RainNet) -> list[Unseen]:
             for name in ("persistence", "advection", "lagrangian")
         }
         truth = judged_outcome(event.frames, int(issue), outcome, moved)
-        out.append(Unseen(int(issue), event, straight, learned, truth, others))
+        carried = Carried.of(event.frames, int(issue), moved, event.radar)
+        out.append(Unseen(int(issue), event, straight, learned, carried, truth, others))
     return out
 
 
@@ -303,7 +307,7 @@ def deciders(unseen: list[list[Unseen]], share: float, temperature: float) -> di
         adapter = Adapter(radar.layout.periods, radar.minutes, len(THRESHOLDS), radar.cell_km)
         network = Network(lambda _: NotImplemented, Calibration(temperature), adapter)
         for one in event:
-            parts = one.straight, share * one.learned
+            parts = network.held((one.straight, share * one.learned), one.carried, radar)
             chances = {"network": network.chances(parts, one.issue), **one.others}
             network.remember(one.issue, parts, one.truth)
             for name, chance in chances.items():

@@ -11,7 +11,8 @@ windows and cells: persistence, advection, smoothed advection (`lagrangian`, how
 training radars), the same calibrated by logistic regression on the training radars (`straight`), pysteps' Lagrangian
 probability with the motion of its Lucas-Kanade, 1 km of smoothing a minute (`pysteps`), and, with --steps, STEPS of 20
 members on a few issue times, with its Brier score as it is and without the penalty of its finite ensemble. Folds are
-recorded singly; a killed benchmark goes on.
+recorded singly; a killed benchmark goes on. The networks stay in --work, so that a change in how chances are made
+of them is scored in minutes; delete them there (`fold, *.pt`) when training itself has changed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,15 @@ import torch
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError
 from fastrain.core.memory import keep_all_memory, peak_bytes
-from fastrain.rain.adapt import PRIOR, Adapter
+from fastrain.nets.rain_net import RainNet
+from fastrain.rain.adapt import EVERY, PRIOR, Adapter
+from fastrain.rain.area import Carried
 from fastrain.rain.chances import Calibration
-from fastrain.rain.hindcast import SPREADS, Reference, baseline, judged_outcome, lagrangian
+from fastrain.rain.hindcast import SPREADS, Network, Reference, baseline, judged_outcome, lagrangian
 from fastrain.rain.inputs import happened, make_inputs
 from fastrain.rain.joint import HISTORY, Event, events_of, fit_joint, varied_layout
 from fastrain.rain.peers import MEMBERS, SPREAD, history_and_motion, peer
-from fastrain.rain.run import predict_parts
+from fastrain.rain.run import make_network, predict_parts
 from fastrain.samples.layout import Layout
 from fastrain.sources.synthetic import KIND
 from fastrain.verification.tally import Tally
@@ -117,7 +121,7 @@ def main() -> None:
     for left_out in [group for group in radars if group != MADE]:
         if left_out in folds or (asked.only and left_out not in asked.only.split(",")):
             continue
-        folds[left_out] = fold(left_out, radars, asked.width, int(asked.cells), asked.work if asked.steps else None)
+        folds[left_out] = fold(left_out, radars, asked.width, int(asked.cells), asked.work, steps=asked.steps)
         said = {
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "settings": settings,
@@ -224,12 +228,32 @@ def asked_for(event: Event, truth: str) -> Event:
     return replace(event, radar=radar, layout=layout)
 
 
-def fold(left_out: str, radars: dict[str, list[Event]], width: int, cells: int, steps: Path | None) -> dict[str, Any]:
+def learned_without(
+    left_out: str, radars: dict[str, list[Event]], width: int, cells: int, work: Path
+) -> tuple[RainNet, RainNet, float, float]:
+    """Return the network that all radars but one taught, the straight line it began from, and the CPU and wall time."""
+    path = work / f"fold, {left_out}, {width}, {cells}.pt"
+    if not path.exists():
+        learned_from = [events for group, events in radars.items() if group != left_out]
+        began, spent = time.monotonic(), time.process_time()
+        fitted = fit_joint(learned_from, width=width, cells=cells, seed=0, progress=_progress(left_out))
+        took = time.process_time() - spent, time.monotonic() - began
+        unfinished = path.with_suffix(".unfinished")
+        torch.save((*(one.state_dict() for one in fitted), *took), unfinished)
+        unfinished.replace(path)
+    *states, spent, seconds = torch.load(path)
+    network, line = (make_network(len(THRESHOLDS), width).eval() for _ in states)
+    for one, state in zip((network, line), states, strict=True):
+        one.load_state_dict(state)
+    return network, line, spent, seconds
+
+
+def fold(
+    left_out: str, radars: dict[str, list[Event]], width: int, cells: int, work: Path, *, steps: bool
+) -> dict[str, Any]:
     """Train on all radars but one, and score on that."""
-    began, spent = time.monotonic(), time.process_time()
-    learned_from = [events for group, events in radars.items() if group != left_out]
-    network, straight = fit_joint(learned_from, width=width, cells=cells, seed=0, progress=_progress(left_out))
-    trained, seconds = time.process_time() - spent, time.monotonic() - began
+    began = time.monotonic()
+    network, straight, trained, seconds = learned_without(left_out, radars, width, cells, work)
     rows: list[dict[str, Any]] = []
     spreads = {}
     for truth in KINDS:
@@ -237,7 +261,9 @@ def fold(left_out: str, radars: dict[str, list[Event]], width: int, cells: int, 
         spreads[truth] = smoothing(others)
         for km in SCORED_TILES if truth == "mean" else (4,):
             for event in scored_on(radars, left_out, km):
-                found = score(asked_for(event, truth), network, straight, spreads[truth], steps if km == 4 else None)
+                found = score(
+                    asked_for(event, truth), network, straight, spreads[truth], work if steps and km == 4 else None
+                )
                 rows += [{**row, "cell_km": km} for row in found]
     return {
         "rows": rows,
@@ -294,12 +320,16 @@ def score(event: Event, network: Any, line: Any, spread: float, steps: Path | No
     even = Calibration()
     issues = event.issues(SCORED)
     with_steps = set(event.issues(STEPS_ISSUES).tolist()) if steps and moments else set()
-    adapter, looser = (
-        Adapter(radar.layout.periods, radar.minutes, len(THRESHOLDS), radar.cell_km, prior=prior)
-        for prior in (PRIOR, LOOSER)
-    )
+    of_network = partial(predict_parts, network)
+    learning = {
+        name: Network(
+            of_network, even, Adapter(radar.layout.periods, radar.minutes, len(THRESHOLDS), radar.cell_km, prior=prior)
+        )
+        for name, prior in (("adapted", PRIOR), ("looser", LOOSER))
+    }
     # Those between are what the adapted chances learn from.
-    between = {int(issue) for issue in event.issues() if issue % adapter.every == 0}
+    every = max(1, round(EVERY / radar.minutes))
+    between = {int(issue) for issue in event.issues() if issue % every == 0}
     for issue in sorted({*issues.tolist(), *with_steps, *between}):
         inputs, moved = make_inputs(event.frames, int(issue), radar)
         straight, learned = predict_parts(network, inputs)
@@ -309,14 +339,14 @@ def score(event: Event, network: Any, line: Any, spread: float, steps: Path | No
         due = judged_outcome(event.frames, int(issue), outcome, moved)
         judged = due >= 0
         reached = outcome[:, None] > np.arange(len(THRESHOLDS))[None, :, None, None]
-        for one in (adapter, looser):
-            one.add(issue, straight, learned, due)
+        held = learning["adapted"].held((straight, learned), Carried.of(event.frames, issue, moved, radar), radar)
+        for one in learning.values():
+            one.remember(issue, held, due)
         if issue not in issues and issue not in with_steps:
             continue
         chances = {
             "network": even.chances(straight + learned),
-            "adapted": even.chances(adapter.logits(straight, learned, adapter.weights(issue))),
-            "looser": even.chances(looser.logits(straight, learned, looser.weights(issue))),
+            **{name: one.chances(held, issue) for name, one in learning.items()},
             "straight": even.chances(before),
         }
         for name in OWN[4:]:

@@ -12,6 +12,7 @@ from numpy import ndarray
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError
 from fastrain.rain.adapt import Adapter
+from fastrain.rain.area import Carried, shifts
 from fastrain.rain.chances import Calibration
 from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, happened, make_inputs, move, rain_rates
 from fastrain.rain.peers import PEERS, peer
@@ -92,19 +93,28 @@ class Network:
         )
         return cls(run.parts, run.calibration, adapter)
 
+    def summands(self, inputs: Inputs, carried: Carried, radar: Radar) -> tuple[ndarray, ndarray]:
+        """Return both summands of a window's logits; of a radar that it never saw, tempered and with areas held."""
+        return self.held(self.parts(inputs), carried, radar)
+
+    def held(self, parts: tuple[ndarray, ndarray], carried: Carried, radar: Radar) -> tuple[ndarray, ndarray]:
+        """Return the summands that `summands` gives, from those that the network says."""
+        if self.adapter is None:
+            return parts
+        straight, learned = (part / self.calibration.temperature for part in parts)
+        return straight + shifts(straight + learned, carried, radar)[:, :, None, None], learned
+
     def chances(self, parts: tuple[ndarray, ndarray], now: int) -> Float[ndarray, "period threshold y x"]:
         """Return the chances of a window that is issued at a slot, from its two summands."""
         straight, learned = parts
         if self.adapter is None:
             return self.calibration.chances(straight + learned)
-        heat = self.calibration.temperature
-        return Calibration().chances(self.adapter.logits(straight / heat, learned / heat, self.adapter.weights(now)))
+        return Calibration().chances(self.adapter.logits(straight, learned, self.adapter.weights(now)))
 
     def remember(self, issue: int, parts: tuple[ndarray, ndarray], outcome: Int8[ndarray, "period y x"]) -> None:
         """Keep a forecast with what came, for later ones to learn from once it is due; see `Adapter.add`."""
         if self.adapter is not None:
-            straight, learned = (part / self.calibration.temperature for part in parts)
-            self.adapter.add(issue, straight, learned, outcome)
+            self.adapter.add(issue, *parts, outcome)
 
 
 def hindcasts(
@@ -138,7 +148,7 @@ def hindcasts(
         judged = due >= 0
         chances = {}
         if network is not None:
-            parts = network.parts(inputs)
+            parts = network.summands(inputs, Carried.of(frames, int(issue), moved, radar), radar)
             chances["network"] = network.chances(parts, int(issue))
         for name in against:
             if name in PEERS:
@@ -186,7 +196,8 @@ def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: 
             )
             inputs, moved = make_inputs(frames, issue, short)
             outcome = happened(frames, issue, short)
-            network.remember(issue, network.parts(inputs), judged_outcome(frames, issue, outcome, moved))
+            parts = network.summands(inputs, Carried.of(frames, issue, moved, short), short)
+            network.remember(issue, parts, judged_outcome(frames, issue, outcome, moved))
 
 
 def judged_outcome(frames: Frames, issue: int, outcome: ndarray, moved: Moved) -> Int8[ndarray, "period y x"]:
