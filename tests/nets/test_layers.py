@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fastrain.nets.blocks import add_convolved
 from fastrain.nets.rain_net import RainNet
 from fastrain.nets.squeeze_excite import SqueezeExcite
 from fastrain.nets.whitening import Whitening, whitening_filters
@@ -91,8 +92,10 @@ def test_shrinking_keeps_a_share_of_what_was_learned():
 
 
 @pytest.mark.parametrize("compression", [16, None])
-def test_one_map_alone_is_forecast_as_it_is_among_others(compression):
-    """One map takes the way of folded norms, several the way of training."""
+@pytest.mark.parametrize("size", [(21, 18), (20, 19), (22, 24), (23, 27), (9, 8), (2, 3)])
+@pytest.mark.parametrize("learning", [False, True])
+def test_one_map_alone_is_forecast_as_it_is_among_others(compression, size, learning):
+    """One map takes the way of folded norms and coarse filters, several the way of training."""
     torch.manual_seed(0)
     network = RainNet(5, guesses=2, thresholds=3, conditions=4, width=8, compression=compression)
     for module in network.modules():
@@ -102,9 +105,23 @@ def test_one_map_alone_is_forecast_as_it_is_among_others(compression):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_var.abs_().add_(0.5)
     network.eval()
-    x, guess, known = torch.randn(3, 5, 21, 18), torch.randn(3, 3, 2, 21, 18), torch.randn(3, 4)
-    among = network(x, guess, known)
+    x, guess, known = torch.randn(3, 5, *size), torch.randn(3, 3, 2, *size), torch.randn(3, 4)
+    with torch.set_grad_enabled(learning):
+        among = network(x, guess, known)
+        each = [network(x[i : i + 1], guess[i : i + 1], known[i : i + 1]) for i in range(3)]
     assert among.std() > 0.1
-    for i in range(3):
-        alone = network(x[i : i + 1], guess[i : i + 1], known[i : i + 1])
+    for i, alone in enumerate(each):
         torch.testing.assert_close(alone, among[i : i + 1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(8, 10), (7, 10), (8, 9), (7, 9), (1, 1), (2, 1)])
+def test_a_filter_over_an_enlarged_map_is_four_over_the_coarse_one(size):
+    torch.manual_seed(1)
+    coarse, weight, into = (
+        torch.randn(1, 4, -(-size[0] // 2), -(-size[1] // 2)),
+        torch.randn(3, 4, 3, 3),
+        torch.ones(1, 3, *size),
+    )
+    expected = 1 + F.conv2d(F.interpolate(coarse, size=size, mode="nearest"), weight, padding=1)
+    add_convolved(into, coarse, weight)
+    torch.testing.assert_close(into, expected, atol=1e-5, rtol=1e-5)

@@ -83,8 +83,8 @@ class RainNet(nn.Module):
         fine = self.fine(F.gelu(self.stem(x)), known)
         middle = self.middle(_down(fine), known)
         coarse = self.coarse(_down(middle), known)
-        middle = self.middle_up(torch.cat([middle, _up(coarse, middle)], dim=1), known)
-        fine = self.fine_up(torch.cat([fine, _up(middle, fine)], dim=1), known)
+        middle = self.middle_up.joined(middle, coarse, known)
+        fine = self.fine_up.joined(fine, middle, known)
         if self.block > 1:
             # The row and column that the stem took come back as copies; a block is what its most telling cell is.
             fine = F.max_pool2d(F.pad(fine, (0, 1, 0, 1), mode="replicate"), self.block)
@@ -102,7 +102,3 @@ class RainNet(nn.Module):
 
 def _down(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2, ceil_mode=True)
-
-
-def _up(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
