@@ -68,6 +68,7 @@ def speedrun(
     recipe: Recipe,
     *,
     seeds: int,
+    first: int = 0,
     device: torch.device,
     threads: int | None = None,
     look: bool = False,
@@ -80,7 +81,8 @@ def speedrun(
     Args:
         data: see `Dataset`.
         recipe: see `Recipe`.
-        seeds: how many, from 0.
+        seeds: how many.
+        first: of them.
         device: that trains.
         threads: of a CPU; one if None, which another process on a core cannot hold up.
         look: judge the test images after every epoch too; its time is not counted.
@@ -92,7 +94,7 @@ def speedrun(
     torch.set_num_threads(threads or 1)
     torch.backends.cudnn.benchmark = True
     outcomes = []
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         begin(seed)
         trained = train(data, recipe, seed=seed, device=device, look=look, progress=progress)
         done(trained)

@@ -1,0 +1,203 @@
+"""The speedrun on a GPU, in one call of a few minutes: is it right, how fast is it, and how fast could it be?
+
+    python benchmarks/gpu.py DATA [--seeds 10] [--device cuda] [--epochs-share 1.0] [--peer SCRIPT] [--to RECORD]
+
+First the gradients of a step on the device are held against those of a CPU in float32: nothing is timed that is not
+right. Then the recipes `airbench94` and `gpu`, the latter also compiled, are run in turns, seed by seed, so that what
+befalls the card befalls all. Beside them the floor: the work of a run over the card's measured rate of matrix products,
+and the bytes that must pass its memory over its measured bandwidth. A peer's own script may be named; it is run in the
+same call and its last lines are kept. It is not part of this repository.
+
+A rented card is paid by the minute: everything is written after each round, and `--epochs-share 0.05 --device cpu` on a
+folder of a few hundred images tries the whole script where there is no card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from machine import machine
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastrain.core.errors import RunError, first_line
+from fastrain.engine.batches import moments, normalised
+from fastrain.engine.precision import Precision, computing, fast_precision
+from fastrain.nets.image_net import ImageNet
+from fastrain.vision.datasets import Dataset, open_dataset
+from fastrain.vision.recipes import Recipe, recipe_of
+from fastrain.vision.speedrun import device_of, speedrun
+
+GRADIENTS_OF = 500  # images
+LARGEST = {"float32": 0.01, "bfloat16": 0.5}  # departure of a gradient, as a share of its length: a CPU rounds by 0.24
+PASSES = 3  # over a layer's maps in a step: there, back to the maps, back to the weights
+HALF = 2  # bytes of a bfloat16
+GIB = 2**30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--epochs-share", type=float, default=1.0, help="of each recipe's epochs: to try the script")
+    parser.add_argument("--peer", type=Path, help="another's script, run in the same call")
+    parser.add_argument("--to", type=Path)
+    asked = parser.parse_args()
+    device = device_of(asked.device)
+    data = open_dataset(asked.data)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    record: dict[str, Any] = {**machine(), "device": name, "precision": fast_precision(device.type)}
+
+    def keep(**found: Any) -> None:
+        record.update(found)
+        print(json.dumps(found, indent=1), flush=True)
+        if asked.to:
+            asked.to.write_text(json.dumps(record, indent=1) + "\n")
+
+    keep(gradients=gradients_off(data, recipe_of("gpu"), device))
+    recipes = {
+        "airbench94": recipe_of("airbench94"),
+        "gpu": recipe_of("gpu"),
+        "gpu, compiled": replace(recipe_of("gpu"), compile=True),
+    }
+    recipes = {said: replace(recipe, epochs=recipe.epochs * asked.epochs_share) for said, recipe in recipes.items()}
+    keep(floor={said: floor(data, recipe, device) for said, recipe in recipes.items()})
+    outcomes: dict[str, list[Any]] = {said: [] for said in recipes}
+    failed: dict[str, str] = {}
+    for seed in range(asked.seeds):
+        for said, recipe in recipes.items():
+            try:
+                outcomes[said] += [asdict(one) for one in speedrun(data, recipe, seeds=1, first=seed, device=device)]
+            except RunError as error:  # the others go on: the card is paid for
+                failed.setdefault(said, f"seed {seed}: {first_line(error)}")
+        keep(runs={said: summed(found) for said, found in outcomes.items() if found}, failed=failed)
+    if asked.peer:
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, asked.peer], capture_output=True, text=True, check=False)
+        lines = (done.stdout + done.stderr).splitlines()[-20:]
+        keep(peer={"script": asked.peer.name, "seconds": round(time.perf_counter() - began, 2), "said": lines})
+
+
+def gradients_off(data: Dataset, recipe: Recipe, device: torch.device) -> dict[str, float]:
+    """Return how far the gradient of a step is from that of a CPU in float32, as a share of its length.
+
+    Ends the program where it is more than can be.
+    """
+    torch.manual_seed(0)
+    values = torch.from_numpy(data.train.images[:GRADIENTS_OF])
+    labels = torch.from_numpy(data.train.labels[:GRADIENTS_OF])
+    x = normalised(values, *moments(values))
+    network = ImageNet(x.shape[1], len(data.classes), recipe.net)
+    network.stem.fit(x, recipe.net.whitening_floor)
+    kept = {key: value.clone() for key, value in network.state_dict().items()}
+
+    def found(where: torch.device, precision: Precision) -> dict[str, Tensor]:
+        network.load_state_dict(kept)
+        network.to(where).zero_grad()
+        with computing(where, precision):
+            out = network(x.to(where).contiguous(memory_format=torch.channels_last)).float()
+        F.cross_entropy(out, labels.to(where)).backward()
+        return {key: p.grad.float().cpu() for key, p in network.named_parameters() if p.grad is not None}
+
+    right = found(torch.device("cpu"), "float32")
+    off: dict[str, float] = {}
+    for precision in ("float32", fast_precision(device.type)):
+        here = found(device, precision)
+        # Of all weights together: some alone have next to none, which rounding drowns.
+        wrong, length = (
+            torch.cat([v.flatten() for v in of]).norm()
+            for of in ([here[k] - right[k] for k in right], list(right.values()))
+        )
+        off[precision] = round(float(wrong / length), 4)
+        if off[precision] > LARGEST[precision]:
+            sys.exit(
+                f"{device}, {precision}: gradients are off by {off[precision]:.1%} of their length; nothing timed."
+            )
+    return off
+
+
+def floor(data: Dataset, recipe: Recipe, device: torch.device) -> dict[str, float]:
+    """Return the work and the bytes of a run, the card's rates, and the seconds that neither can be beaten in."""
+    height, width, channels = data.train.images.shape[1:]
+    network = ImageNet(channels, len(data.classes), recipe.net)
+    x = torch.randn(8, channels, height, width)
+    maps = 0
+
+    def count(_: nn.Module, given: tuple[Tensor, ...], gone: Tensor) -> None:
+        nonlocal maps
+        maps += given[0].numel() + gone.numel()
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    with FlopCounterMode(display=False) as counted:
+        network(x).sum().backward()
+    for hook in hooks:
+        hook.remove()
+    images = ceil(recipe.epochs * (len(data.train.labels) // recipe.batch)) * recipe.batch
+    work = counted.get_total_flops() / len(x) * images
+    moved = PASSES * HALF * maps / len(x) * images
+    rate, bandwidth = matrix_rate(device), memory_rate(device)
+    return {
+        "petaflop": round(work / 1e15, 4),
+        "gigabytes": round(moved / 1e9, 1),
+        "teraflops_a_second": round(rate / 1e12, 2),
+        "gigabytes_a_second": round(bandwidth / 1e9, 1),
+        "seconds": round(max(work / rate, moved / bandwidth), 3),
+    }
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Return the floating-point operations a second of large matrix products, in the device's own numbers."""
+    edge = 8192 if device.type == "cuda" else 1024
+    kind = torch.bfloat16 if fast_precision(device.type) == "bfloat16" else torch.float32
+    a, b = (torch.randn(edge, edge, device=device, dtype=kind) for _ in range(2))
+    return 2 * edge**3 / least_seconds(device, lambda: a @ b)
+
+
+def memory_rate(device: torch.device) -> float:
+    """Return the bytes a second that a copy reads and writes."""
+    size = 2 * GIB if device.type == "cuda" else GIB // 8
+    a = torch.zeros(size, dtype=torch.uint8, device=device)
+    b = torch.empty_like(a)
+    return 2 * size / least_seconds(device, lambda: b.copy_(a))
+
+
+def least_seconds(device: torch.device, act: Any, rounds: int = 12) -> float:
+    """Return the least seconds that something takes."""
+
+    def settled() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    taken = []
+    for _ in range(rounds):
+        began = settled()
+        act()
+        taken.append(settled() - began)
+    return min(taken)
+
+
+def summed(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and spread over the seeds so far, and each seed's figures."""
+    said: dict[str, Any] = {}
+    for field in ("accuracy", "accuracy_views", "seconds"):
+        values = [one[field] for one in outcomes]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        said[field] = {"mean": round(statistics.mean(values), 5), "spread": spread and round(spread, 5)}
+    return {**said, "seeds": outcomes}
+
+
+if __name__ == "__main__":
+    main()
