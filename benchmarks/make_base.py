@@ -203,8 +203,9 @@ stronger; of MRMS 70 minutes only, so that the second and third half hour rest o
 {facts["network"]["share_kept"]:.0%} of what was learned beyond the first guesses, and its logits are divided by
 {facts["calibration"]["temperature"]:g}: both chosen on each real radar while that was left out.
 
-A forecast with it also looks at what it would have said in the last four hours, as far as that has come due, and
-corrects its chances by what came (`fastrain.rain.adapt`); so do the scores below, issue time by issue time.
+A forecast with it holds its chances near the area of rain that is on its way (`fastrain.rain.area`). It also looks at
+what it would have said in the last four hours, as far as that has come due, and corrects its chances by what came
+(`fastrain.rain.adapt`). So do the scores below, issue time by issue time.
 
 ## Limits
 
