@@ -56,8 +56,9 @@ was trained on the other six and on synthetic radar ({settings["cells"] / 1e6:g}
 {max(spent):.0f} CPU seconds), and forecast the one left out as the run `base` does, learning from what came due before
 each issue and held near the area of rain on its way. Nothing else was tuned on it; only how strongly the last hours
 correct and the area holds was chosen, each of a few strengths, with all seven in view. `base`
-itself was trained on the three whose licence allows it; how good that one is, on the others, stands on [its card](../src/fastrain/rain/base/README.md). Seven spells of weather are few: the table says what may be
-expected, it is no law.
+itself was trained on the three whose licence allows it; how good that one is, on the others, stands on
+[its card](../src/fastrain/rain/base/README.md).
+Seven spells of weather are few: the table says what may be expected, it is no law.
 
 ![Brier score over that of smoothed advection, by radar]({Path(PICTURE).relative_to("docs")})
 
