@@ -8,8 +8,9 @@ befalls the card befalls all. Beside them the floor: the work of a run over the 
 and the bytes that must pass its memory over its measured bandwidth. A peer's own script may be named; it is run in the
 same call and its last lines are kept. It is not part of this repository.
 
-A rented card is paid by the minute: everything is written after each round, and `--epochs-share 0.05 --device cpu` on a
-folder of a few hundred images tries the whole script where there is no card.
+A rented card is paid by the minute: everything is written after each round, and `--epochs-share 0.1 --device cpu` on a
+few thousand images tries the whole script where there is no card. It needs the image half alone (torch, numpy, pyarrow,
+pillow, typer, rich) and runs from a copy of the repository: `PYTHONPATH=src python benchmarks/gpu.py DATA`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ def machine() -> dict[str, str]:
     """Return the date, the commit, the processor, in which numbers it computes, and torch's version."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    commit = asked.stdout.strip() or "unknown"  # a copy on another machine has no history
     return {
         "date": str(date.today()),
         "commit": commit,
