@@ -16,8 +16,11 @@ def machine() -> dict[str, str]:
     """Return the date, the commit, the processor, in which numbers it computes, and torch's version."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    commit = asked.stdout.strip() or "unknown"  # a copy on another machine has no history
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        commit = asked.stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # a copy on another machine has no history, nor git
+        commit = "unknown"
     return {
         "date": str(date.today()),
         "commit": commit,

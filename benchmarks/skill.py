@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -232,9 +233,11 @@ def learned_without(
     left_out: str, radars: dict[str, list[Event]], width: int, cells: int, work: Path
 ) -> tuple[RainNet, RainNet, float, float]:
     """Return the network that all radars but one taught, the straight line it began from, and the CPU and wall time."""
-    path = work / f"fold, {left_out}, {width}, {cells}.pt"
+    learned_from = [events for group, events in radars.items() if group != left_out]
+    names = "\n".join(f"{event.name}, {event.coarseness}" for events in learned_from for event in events)
+    of = hashlib.sha256(names.encode()).hexdigest()[:8]
+    path = work / f"fold, {left_out}, {width}, {cells}, {of}.pt"
     if not path.exists():
-        learned_from = [events for group, events in radars.items() if group != left_out]
         began, spent = time.monotonic(), time.process_time()
         fitted = fit_joint(learned_from, width=width, cells=cells, seed=0, progress=_progress(left_out))
         took = time.process_time() - spent, time.monotonic() - began

@@ -10,7 +10,7 @@ import torch
 
 from fastrain.core.levels import LevelTable
 from fastrain.rain.adapt import Adapter
-from fastrain.rain.area import FEWEST, LEAST_SHARE, LONGEST, Carried, shifts
+from fastrain.rain.area import FEWEST, HALF_TRUSTED, LEAST_SHARE, LONGEST, Carried, shifts
 from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import Network
 from fastrain.rain.inputs import Inputs, Moved, Radar
@@ -42,7 +42,8 @@ def test_the_mean_chance_lies_between_the_networks_and_the_carried_share():
     logits, carried = drawn()
     found = shifts(logits, carried, RADAR)
     held = mean_chances(logits + found[:, :, None, None], carried.cells)
-    for p, trust in enumerate(TRUST):
+    for p, most in enumerate(TRUST):
+        trust = most * carried.share[p, 0] / (carried.share[p, 0] + HALF_TRUSTED)
         below = np.ones(int(carried.cells[p].sum()))
         for k in range(3):
             # What the network itself would say, given what is held below.
@@ -76,6 +77,19 @@ def test_what_cannot_be_is_no_longer_than_a_shift_may_be():
     nothing = Carried(np.ones((4, 20, 20), bool), np.zeros((4, 3)))
     found = shifts(sure, nothing, RADAR)
     assert np.isfinite(found).all() and np.abs(found).max() <= LONGEST
+
+
+def test_a_dry_map_is_left_alone_and_a_nearly_dry_one_nearly():
+    logits, carried = drawn(4)
+    dry = Carried(carried.cells, np.zeros((4, 3)))
+    assert not shifts(logits, dry, RADAR).any()
+    # What the network hardly believes itself is not raised where nothing is carried.
+    low = np.full_like(logits, -7.0)
+    assert (shifts(low, Carried(carried.cells, np.array([[0.02, 0.0, 0.0]] * 4)), RADAR)[:, 1:] <= 0).all()
+    nearly = np.array([[0.001, 0.0, 0.0]] * 4)
+    wetter = np.array([[0.1, 0.0, 0.0]] * 4)
+    little, much = (np.abs(shifts(logits, Carried(carried.cells, one), RADAR)[:, 1]) for one in (nearly, wetter))
+    assert (little < 0.6 * much).all()  # `much` would be longer, but for how long a shift may be
 
 
 def test_what_is_carried_is_the_share_of_known_cells_seen_now():

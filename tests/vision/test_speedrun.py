@@ -99,7 +99,20 @@ for a, b in zip(plain.epochs, compiled.epochs, strict=True):
 )
 def test_every_mixture_of_what_learns_is_compiled_before_the_clock(stem, first, expected):
     recipe = replace(recipe_of("airbench94"), epochs=4.0, stem_bias_epochs=stem, first_group_until=first)
-    assert stages_of(recipe) == expected
+    assert stages_of(recipe, 100, 25) == expected
+
+
+@pytest.mark.parametrize("per_epoch", [25, 97])
+def test_what_rounding_leaves_of_the_last_step_is_compiled_too(per_epoch):
+    recipe = replace(recipe_of("airbench94"), epochs=2.5, stem_bias_epochs=2.5, first_group_until=0.25)
+    steps = ceil(2.5 * per_epoch)
+    network = ImageNet(3, 10, recipe.net)
+    steering = steering_of(network, recipe, steps, per_epoch)
+    seen = set()
+    for step in range(steps):
+        steering.prepare(step)
+        seen.add((network.stem.bias.requires_grad, network.groups[0].convolutions[0].weight.requires_grad))
+    assert seen == set(stages_of(recipe, steps, per_epoch))
 
 
 def test_a_compiled_run_learns_the_same_with_its_compiling_off_the_clock():

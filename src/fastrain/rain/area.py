@@ -4,7 +4,8 @@ A network that never saw a radar may say of a whole map that twice as much of it
 often a high one, which few cells of few storms have taught it. What advection carries knows no chance of a cell, but it
 does know how much there is. So the logits of each threshold are shifted, the same over all the map, until the mean
 chance lies between the network's own and the carried share; the later, the nearer to the latter, for the network is
-right about the first minutes, and errors of area grow as it is asked for more (LOG.md).
+right about the first minutes, and errors of area grow as it is asked for more (LOG.md). Where hardly any of the map is
+wet, what there is says little of what will come, and chances stay as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from fastrain.samples.truth import observed_now
 
 HALFWAY = 60.0  # minutes of lead after which both say as much
 MOST = 0.75  # that what is carried says
-LEAST_SHARE = 1e-4  # of the cells: less area than this says nothing
+LEAST_SHARE = 1e-4  # of the cells: added to both shares, as neither is ever quite nothing
+HALF_TRUSTED = 0.01  # of the cells that are wet, by what is carried, where it is believed half as much
 FEWEST = 100  # cells that a share is of
 LONGEST = 2.0  # of a shift
 STEPS = 8  # of Newton's method
@@ -66,7 +68,8 @@ def shifts(
         cells = torch.from_numpy(carried.cells[p])
         if int(cells.sum()) < FEWEST:
             continue
-        trust = min(MOST, middle(period) * radar.minutes / (2 * HALFWAY))
+        wet = float(carried.share[p, 0])
+        trust = min(MOST, middle(period) * radar.minutes / (2 * HALFWAY)) * wet / (wet + HALF_TRUSTED)
         below = torch.ones(int(cells.sum()))
         for k, share in enumerate(carried.share[p]):
             z = torch.from_numpy(logits[p, k])[cells].float()
@@ -83,7 +86,7 @@ def _shift(z: torch.Tensor, below: torch.Tensor, wanted: float) -> float:
     Newton's method on the mean's logarithm, which bends little; a shift is never longer than `LONGEST`.
     """
     shift = 0.0
-    goal = np.log(max(wanted, LEAST_SHARE / 100))
+    goal = np.log(max(wanted, 1e-12))
     for _ in range(STEPS):
         chance = torch.sigmoid(z + shift)
         mean = max(1e-12, float((below * chance).mean()))

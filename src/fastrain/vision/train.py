@@ -142,7 +142,14 @@ def _train(
     running: nn.Module = network
     compile_seconds = make_ready() if device.type == "cpu" and precision == "bfloat16" else 0.0
     if recipe.compile:
-        running, took = _compiled(network, recipe, (recipe.batch, *values.shape[1:]), loss, precision)
+        running, took = _compiled(
+            network,
+            recipe,
+            (recipe.batch, *values.shape[1:]),
+            loss,
+            precision,
+            stages_of(recipe, steps, per_epoch),
+        )
         compile_seconds += took
     clock = _Clock(device)
     batches = batches_of(recipe, values, labels, steps, seed)
@@ -200,14 +207,15 @@ def _train(
 BACKEND = "inductor"  # of torch.compile
 
 
-def stages_of(recipe: Recipe) -> list[tuple[bool, bool]]:
+def stages_of(recipe: Recipe, steps: int, per_epoch: int) -> list[tuple[bool, bool]]:
     """Return whether stem's bias and first group learn, in each part of a run in turn.
 
     What is not differentiated is another program, so each has to be compiled before the clock starts.
     """
-    stem_until, first_until = min(1.0, recipe.stem_bias_epochs / recipe.epochs), recipe.first_group_until
-    starts = sorted({0.0, stem_until, first_until} - {1.0})
-    return [(at < stem_until, at < first_until) for at in starts if at < 1]
+    stem_until = round(recipe.stem_bias_epochs * per_epoch)
+    first_until = settled_from(recipe, steps) if recipe.first_group_until < 1 else steps
+    starts = sorted({0, stem_until, first_until})
+    return [(step < stem_until, step < first_until) for step in starts if step < steps]
 
 
 def _compiled(
@@ -216,6 +224,7 @@ def _compiled(
     shape: tuple[int, ...],
     loss: Callable[[nn.Module, Batch], Tensor],
     precision: Precision,
+    stages: list[tuple[bool, bool]],
 ) -> tuple[nn.Module, float]:
     """Return a network compiled for every size of batch of a run, its weights untouched, and the seconds it took.
 
@@ -225,6 +234,7 @@ def _compiled(
         shape: of a batch of images: (image, y, x, channel).
         loss: of a network on a batch.
         precision: that it computes in.
+        stages: see `stages_of`.
     """
     began = time.perf_counter()
     running = cast(nn.Module, torch.compile(network, backend=BACKEND, dynamic=False))
@@ -234,7 +244,7 @@ def _compiled(
     bias = network.stem.bias
     network.train()
     first = _first_group(network)
-    for stem_learns, first_learns in stages_of(recipe):
+    for stem_learns, first_learns in stages:
         bias.requires_grad_(stem_learns)
         for weight in first:
             weight.requires_grad_(first_learns)
