@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
-from fastrain.vision.speedrun import device_of, speedrun
+from fastrain.vision.speedrun import Outcome, device_name, device_of, record_of, speedrun
 from fastrain.vision.train import BACKEND
 
 GRADIENTS_OF = 500  # images
@@ -61,8 +60,7 @@ def main() -> None:
     asked = parser.parse_args()
     device = device_of(asked.device)
     data = open_dataset(asked.data)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    record: dict[str, Any] = {**machine(), "device": name, "precision": fast_precision(device.type)}
+    record: dict[str, Any] = {**machine(), "device": device_name(device), "precision": fast_precision(device.type)}
 
     def keep(**found: Any) -> None:
         record.update(found)
@@ -77,7 +75,7 @@ def main() -> None:
     recipes["gpu, compiled"] = replace(recipes["gpu"], compile=True)
     recipes = {said: replace(recipe, epochs=recipe.epochs * asked.epochs_share) for said, recipe in recipes.items()}
     keep(floor={said: floor(data, recipe, device) for said, recipe in recipes.items()})
-    outcomes: dict[str, list[Any]] = {said: [] for said in recipes}
+    outcomes: dict[str, tuple[Outcome, ...]] = dict.fromkeys(recipes, ())
     failed: dict[str, str] = {}
     # What starts the device and tries its algorithms is nobody's time.
     short = replace(recipes["gpu"], epochs=min(1.0, recipes["gpu"].epochs))
@@ -85,10 +83,12 @@ def main() -> None:
     for seed in range(asked.seeds):
         for said, recipe in recipes.items():
             try:
-                outcomes[said] += [asdict(one) for one in speedrun(data, recipe, seeds=1, first=seed, device=device)]
+                outcomes[said] += speedrun(data, recipe, seeds=1, first=seed, device=device)
             except (FastrainError, RuntimeError) as error:  # the others go on: the card is paid for
                 failed.setdefault(said, f"seed {seed}: {type(error).__name__}: {first_line(error)}")
-        keep(runs={said: summed(found) for said, found in outcomes.items() if found}, failed=failed)
+        ended = {said: found for said, found in outcomes.items() if found}
+        runs = {said: record_of(data, said, recipes[said], found, device) for said, found in ended.items()}
+        keep(runs=runs, failed=failed)
     if asked.peer:
         began = time.perf_counter()
         try:
@@ -206,16 +206,6 @@ def least_seconds(device: torch.device, act: Any, rounds: int = 12) -> float:
         act()
         taken.append(settled() - began)
     return min(taken)
-
-
-def summed(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return mean and spread over the seeds so far, and each seed's figures."""
-    said: dict[str, Any] = {}
-    for field in ("accuracy", "accuracy_views", "seconds"):
-        values = [one[field] for one in outcomes]
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        said[field] = {"mean": round(statistics.mean(values), 5), "spread": spread and round(spread, 5)}
-    return {**said, "seeds": outcomes}
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError
 from fastrain.core.memory import keep_all_memory, peak_bytes
 from fastrain.nets.rain_net import RainNet
-from fastrain.rain.adapt import EVERY, PRIOR, Adapter
+from fastrain.rain.adapt import PRIOR, Adapter
 from fastrain.rain.area import Carried
 from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import SPREADS, Network, Reference, baseline, judged_outcome, lagrangian
@@ -323,16 +323,14 @@ def score(event: Event, network: Any, line: Any, spread: float, steps: Path | No
     even = Calibration()
     issues = event.issues(SCORED)
     with_steps = set(event.issues(STEPS_ISSUES).tolist()) if steps and moments else set()
-    of_network = partial(predict_parts, network)
-    learning = {
-        name: Network(
-            of_network, even, Adapter(radar.layout.periods, radar.minutes, len(THRESHOLDS), radar.cell_km, prior=prior)
-        )
+    adapters = {
+        name: Adapter(radar.layout.periods, radar.minutes, len(THRESHOLDS), radar.cell_km, prior=prior)
         for name, prior in (("adapted", PRIOR), ("looser", LOOSER))
     }
+    of_network = partial(predict_parts, network)
+    learning = {name: Network(of_network, even, adapter) for name, adapter in adapters.items()}
     # Those between are what the adapted chances learn from.
-    every = max(1, round(EVERY / radar.minutes))
-    between = {int(issue) for issue in event.issues() if issue % every == 0}
+    between = {int(issue) for issue in event.issues() if issue % adapters["adapted"].every == 0}
     for issue in sorted({*issues.tolist(), *with_steps, *between}):
         inputs, moved = make_inputs(event.frames, int(issue), radar)
         straight, learned = predict_parts(network, inputs)

@@ -29,7 +29,7 @@ from fastrain.nets import convolution, norm_gelu
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
-from fastrain.vision.train import batches_of, loss_of, settled_from, steering_of
+from fastrain.vision.train import batches_of, loss_of, settled_from, steering_of, stem_settled_from
 
 OURS = convolution.tiles, norm_gelu.passes
 
@@ -83,7 +83,7 @@ class _Steps:
             normalised(values[:5000], self.batches.mean, self.batches.spread), recipe.net.whitening_floor
         )
         self.steering = steering_of(self.network, recipe, self.steps, self.per_epoch, fast_precision("cpu"))
-        stem_until = round(recipe.stem_bias_epochs * self.per_epoch)
+        stem_until = stem_settled_from(recipe, self.per_epoch)
         mixed_from = ceil(recipe.augmentation.cutmix_from * self.steps) if recipe.augmentation.cutmix else 0
         starts = [ceil(share * self.steps) for share, _ in recipe.edges]
         cuts = sorted({0, min(stem_until, self.steps), settled_from(recipe, self.steps), mixed_from, *starts})

@@ -33,6 +33,13 @@ def drawn(seed=0, edge=40):
     return logits, Carried(cells, share)
 
 
+def seen_whole():
+    """Return a frame, at slot 7, of dry cells, all of whose pixels are observed."""
+    return Frames(
+        np.array([7]), *np.zeros((2, 1, 4, 5), np.uint8), np.full((1, 4, 5), 16, np.uint8), np.full((4, 5), 16)
+    )
+
+
 def mean_chances(logits, cells):
     chances = Calibration().chances(logits)
     return np.stack([chance[:, seen].mean(axis=1) for chance, seen in zip(chances, cells, strict=True)])
@@ -99,9 +106,7 @@ def test_what_is_carried_is_the_share_of_known_cells_seen_now():
     highest[1, 3, 3] = 1.0
     known = torch.ones(2, 4, 5, dtype=torch.bool)
     known[0, 1, 0] = False
-    frames = Frames(
-        np.array([7]), *np.zeros((2, 1, 4, 5), np.uint8), np.full((1, 4, 5), 16, np.uint8), np.full((4, 5), 16)
-    )
+    frames = seen_whole()
     frames.observed[0, 3, 4] = 11  # not three quarters of its pixels
     carried = Carried.of(frames, 7, Moved(highest, known, torch.zeros(0)), RADAR)
     assert carried.cells.sum(axis=(1, 2)).tolist() == [18, 19]
@@ -113,9 +118,10 @@ def test_a_run_of_its_own_radar_is_left_as_it_was_calibrated():
     parts = logits, np.zeros_like(logits)
     inputs = Inputs(*torch.zeros(3, 1))
     own = Network(lambda _: parts, Calibration(2.0))
-    assert own.summands(inputs, carried, RADAR) is parts
+    frames, moved = seen_whole(), Moved(*torch.zeros(3, 1, 1, 1))
+    assert own.summands(frames, 7, inputs, moved, RADAR) is parts
     shipped = Network(lambda _: parts, Calibration(2.0), Adapter(PERIODS, 5.0, 3, 4.0))
-    straight, learned = shipped.summands(inputs, carried, RADAR)
+    straight, learned = shipped.held(parts, carried, RADAR)
     np.testing.assert_allclose(
         straight - logits / 2, shifts(logits / 2, carried, RADAR)[:, :, None, None] + 0 * logits, atol=1e-5
     )

@@ -59,10 +59,10 @@ class Block(nn.Module):
         self, x: Float[Tensor, "batch channel y x"], known: Float[Tensor, "batch conditions"]
     ) -> Float[Tensor, "batch out y x"]:
         """Return the block's map."""
-        scale, shift = self._known(known)
         if not self.training and len(x) == 1:
-            weight, bias = self.first.folded(1 + scale.flatten(), shift.flatten())
+            weight, bias = self._first(known)
             return self._bent(self.around(x), F.conv2d(x, weight, bias, padding=1))
+        scale, shift = self._known(known)
         inner = F.gelu(self.first(x) * (1 + scale) + shift)
         return F.gelu(self.around(x) + self.excite(self.second(inner)))
 
@@ -75,8 +75,8 @@ class Block(nn.Module):
         """Return the block's map of fine maps with coarse ones, of half their rows and columns, behind them."""
         if self.training or len(fine) > 1 or torch.is_grad_enabled() or not isinstance(self.around, nn.Conv2d):
             return self(torch.cat([fine, enlarged(coarse, fine)], dim=1), known)  # type: ignore[no-any-return]
-        scale, shift = self._known(known)
-        weight, bias = self.first.folded(1 + scale.flatten(), shift.flatten())
+        # What follows adds in place, which has no gradient.
+        weight, bias = self._first(known)
         around, count = self.around.weight, fine.shape[1]
         inner = F.conv2d(fine, weight[:, :count], bias, padding=1)
         add_convolved(inner, coarse, weight[:, count:])
@@ -88,6 +88,11 @@ class Block(nn.Module):
         """Return by what the first map is scaled, beside 1, and shifted: (batch, channel, 1, 1) each."""
         scale, shift = self.condition(known)[:, :, None, None].chunk(2, dim=1)
         return scale, shift
+
+    def _first(self, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the first convolution of one map, its norm and what is known folded into it."""
+        scale, shift = self._known(known)
+        return self.first.folded(1 + scale.flatten(), shift.flatten())
 
     def _bent(self, around: Tensor, inner: Tensor) -> Tensor:
         """Return the map in fewer passes over it, which a third of a forecast's time went into."""

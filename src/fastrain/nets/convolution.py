@@ -26,6 +26,11 @@ def tiles() -> Any:
     return loops("tiles")
 
 
+def usable() -> bool:
+    """Tell whether there are such loops, and a matrix unit for them."""
+    return tiles() is not None and tiles().usable()
+
+
 class Convolution(nn.Conv2d):
     """A 3×3 convolution without bias, zeros around the map."""
 
@@ -49,7 +54,7 @@ def on_tiles(x: Tensor, weight: Tensor) -> bool:
             return False
     elif not x.dtype == weight.dtype == torch.bfloat16:
         return False
-    return len(x) >= LEAST and torch.get_num_threads() == 1 and tiles() is not None and tiles().usable()
+    return len(x) >= LEAST and torch.get_num_threads() == 1 and usable()
 
 
 class _Convolution(torch.autograd.Function):
@@ -173,7 +178,7 @@ def packed_back(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
 
 def _ask() -> None:
     """Ask for the matrix unit, without which what follows would end the process."""
-    if tiles() is None or not tiles().usable():
+    if not usable():
         raise RuntimeError("This processor has no matrix unit for bfloat16.")
 
 

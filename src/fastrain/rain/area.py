@@ -17,10 +17,9 @@ import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from fastrain.rain.inputs import Moved, Radar
+from fastrain.rain.inputs import Moved, Radar, passing, within_reach
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import middle
-from fastrain.samples.truth import observed_now
 
 HALFWAY = 60.0  # minutes of lead after which both say as much
 MOST = 0.75  # that what is carried says
@@ -46,9 +45,8 @@ class Carried:
     @classmethod
     def of(cls, frames: Frames, issue: int, moved: Moved, radar: Radar) -> Carried:
         """Return it of the window issued at a slot."""
-        cells = moved.known.numpy() & observed_now(frames, issue)
-        least = np.array(radar.thresholds)[:, None, None] * (1 - 1e-6)
-        reached = (moved.highest.numpy()[:, None] >= least) & cells[:, None]
+        cells = within_reach(frames, issue, moved)
+        reached = passing(moved, radar) & cells[:, None]
         count = np.maximum(1, cells.sum(axis=(1, 2)))
         return cls(cells, reached.sum(axis=(2, 3)) / count[:, None])
 

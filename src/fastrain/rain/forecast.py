@@ -18,7 +18,6 @@ from fastrain.core.errors import GapError, NotObserved, PlaceError
 from fastrain.core.grid import Grid
 from fastrain.core.memory import keep_freed_memory
 from fastrain.core.time import show_time, utc_of
-from fastrain.rain.area import Carried
 from fastrain.rain.hindcast import Network, learn_from_past
 from fastrain.rain.inputs import Radar, make_inputs
 from fastrain.rain.run import GRID, Run
@@ -204,7 +203,7 @@ def _map_of_chances(run: Run, archive: Archive, radar: Radar, slot: int) -> Floa
     inputs, moved = make_inputs(frames, slot, radar)
     network = Network.of(run, radar)
     learn_from_past(network, archive, coarseness, radar, slot)
-    chance = network.chances(network.summands(inputs, Carried.of(frames, slot, moved, radar), radar), slot)
+    chance = network.chances(network.summands(frames, slot, inputs, moved, radar), slot)
     chance[:, :, ~observed_now(frames, slot)] = np.nan
     return chance
 

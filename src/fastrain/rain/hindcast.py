@@ -14,13 +14,24 @@ from fastrain.core.errors import SettingError
 from fastrain.rain.adapt import Adapter
 from fastrain.rain.area import Carried, shifts
 from fastrain.rain.chances import Calibration
-from fastrain.rain.inputs import Inputs, Moved, Radar, exceedance_chance, happened, make_inputs, move, rain_rates
+from fastrain.rain.inputs import (
+    Inputs,
+    Moved,
+    Radar,
+    exceedance_chance,
+    happened,
+    make_inputs,
+    move,
+    passing,
+    rain_rates,
+    within_reach,
+)
 from fastrain.rain.peers import PEERS, peer
 from fastrain.rain.run import Run
 from fastrain.samples.frames import Frames, load_frames, stretches
 from fastrain.samples.layout import middle
 from fastrain.samples.split import evenly
-from fastrain.samples.truth import OBSERVED_SHARE, observed_now
+from fastrain.samples.truth import OBSERVED_SHARE
 
 BASELINES = ("climatology", "persistence", "advection", "lagrangian")
 TRIED = 100  # windows, at most, that smoothed advection learns its smoothing from
@@ -93,14 +104,15 @@ class Network:
         )
         return cls(run.parts, run.calibration, adapter)
 
-    def summands(self, inputs: Inputs, carried: Carried, radar: Radar) -> tuple[ndarray, ndarray]:
+    def summands(
+        self, frames: Frames, issue: int, inputs: Inputs, moved: Moved, radar: Radar
+    ) -> tuple[ndarray, ndarray]:
         """Return both summands of a window's logits; of a radar that it never saw, tempered and with areas held."""
-        return self.held(self.parts(inputs), carried, radar)
+        parts = self.parts(inputs)
+        return parts if self.adapter is None else self.held(parts, Carried.of(frames, issue, moved, radar), radar)
 
     def held(self, parts: tuple[ndarray, ndarray], carried: Carried, radar: Radar) -> tuple[ndarray, ndarray]:
-        """Return the summands that `summands` gives, from those that the network says."""
-        if self.adapter is None:
-            return parts
+        """Return what the network says of a radar that it never saw tempered and with areas held."""
         straight, learned = (part / self.calibration.temperature for part in parts)
         return straight + shifts(straight + learned, carried, radar)[:, :, None, None], learned
 
@@ -148,7 +160,7 @@ def hindcasts(
         judged = due >= 0
         chances = {}
         if network is not None:
-            parts = network.summands(inputs, Carried.of(frames, int(issue), moved, radar), radar)
+            parts = network.summands(frames, int(issue), inputs, moved, radar)
             chances["network"] = network.chances(parts, int(issue))
         for name in against:
             if name in PEERS:
@@ -196,14 +208,13 @@ def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: 
             )
             inputs, moved = make_inputs(frames, issue, short)
             outcome = happened(frames, issue, short)
-            parts = network.summands(inputs, Carried.of(frames, issue, moved, short), short)
+            parts = network.summands(frames, issue, inputs, moved, short)
             network.remember(issue, parts, judged_outcome(frames, issue, outcome, moved))
 
 
 def judged_outcome(frames: Frames, issue: int, outcome: ndarray, moved: Moved) -> Int8[ndarray, "period y x"]:
     """Return the outcomes where there is truth, the radar sees the cell at issue and advection reaches it, else −1."""
-    judged = observed_now(frames, issue)[None] & moved.known.numpy()
-    return np.where(judged, outcome, -1).astype(np.int8)
+    return np.where(within_reach(frames, issue, moved), outcome, -1).astype(np.int8)
 
 
 def baseline(
@@ -216,8 +227,7 @@ def baseline(
     if name == "persistence":
         return np.broadcast_to(reached_now(frames, issue, radar)[None].astype(float), shape)
     if name == "advection":
-        carried = moved.highest.numpy()[:, None]
-        return (carried >= np.array(radar.thresholds)[None, :, None, None] * (1 - 1e-6)).astype(float)
+        return passing(moved, radar).astype(float)
     return lagrangian(moved, radar, reference.spread)
 
 

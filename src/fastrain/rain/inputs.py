@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8
+from jaxtyping import Bool, Float, Int8
 from numpy import ndarray
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from fastrain.rain.baselines import MOTION_FRAMES, motion_of
 from fastrain.rain.memory import Memory, remember
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import FrameLayout, middle
-from fastrain.samples.truth import outcomes
+from fastrain.samples.truth import observed_now, outcomes
 
 Truth = Literal["maximum", "mean"]
 TRUTHS: tuple[Truth, ...] = ("maximum", "mean")
@@ -229,6 +229,17 @@ def carry(highest: Tensor, observed: Tensor, travelled: Tensor, layout: FrameLay
         fields.append(torch.where(known, field, 0.0).amax(dim=0)[0])
         knowns.append(known.float().mean(dim=0)[0] >= 0.75)
     return Moved(torch.stack(fields), torch.stack(knowns), travelled)
+
+
+def passing(moved: Moved, radar: Radar) -> Bool[ndarray, "period threshold y x"]:
+    """Return where what passes in each period reaches each threshold, by the carried frame alone."""
+    least = np.array(radar.thresholds)[None, :, None, None] * (1 - 1e-6)
+    return np.asarray(moved.highest.numpy()[:, None] >= least)
+
+
+def within_reach(frames: Frames, issue: int, moved: Moved) -> Bool[ndarray, "period y x"]:
+    """Return where the radar sees the cell at issue and what advection carries there is known."""
+    return np.asarray(observed_now(frames, issue) & moved.known.numpy())
 
 
 def exceedance_chance(

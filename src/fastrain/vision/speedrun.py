@@ -123,7 +123,7 @@ def record_of(
         "images": [len(data.train.labels), len(data.test.labels)],
         "recipe": name,
         "settings": asdict(recipe),
-        "device": _device_name(device),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "precision": fast_precision(device.type),
         "commit": _commit(),
@@ -147,7 +147,8 @@ def _spread(values: list[float]) -> dict[str, float | int | None]:
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or of the processor with its cores."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     try:

@@ -212,8 +212,7 @@ def stages_of(recipe: Recipe, steps: int, per_epoch: int) -> list[tuple[bool, bo
 
     What is not differentiated is another program, so each has to be compiled before the clock starts.
     """
-    stem_until = round(recipe.stem_bias_epochs * per_epoch)
-    first_until = settled_from(recipe, steps) if recipe.first_group_until < 1 else steps
+    stem_until, first_until = stem_settled_from(recipe, per_epoch), settled_from(recipe, steps)
     starts = sorted({0, stem_until, first_until})
     return [(step < stem_until, step < first_until) for step in starts if step < steps]
 
@@ -323,7 +322,7 @@ def steering_of(
 ) -> Steering:
     """Return the optimisers of a recipe, with the rates that each of their groups follows."""
     stem = [network.stem.bias]
-    stem_steps = round(recipe.stem_bias_epochs * per_epoch)
+    stem_steps = stem_settled_from(recipe, per_epoch)
     rest = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("stem.")]
     if isinstance(recipe.rates, MuonRates):
         parts = _muon(network, recipe.rates, recipe.batch, stem, stem_steps, rest, steps, precision)
@@ -332,6 +331,11 @@ def steering_of(
     if recipe.first_group_until >= 1:
         return Steering(parts)
     return Steering(parts, (_first_group(network), settled_from(recipe, steps)))
+
+
+def stem_settled_from(recipe: Recipe, per_epoch: int) -> int:
+    """Return the step from which the stem's bias is not trained any more."""
+    return round(recipe.stem_bias_epochs * per_epoch)
 
 
 def settled_from(recipe: Recipe, steps: int) -> int:
