@@ -210,3 +210,25 @@ def test_a_truncated_archive_is_said_in_a_line(tmp_path):
     with pytest.raises(ArchiveError) as caught:
         content(tmp_path / "a")
     assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_comes_late_is_waited_for_when_python_ends(tmp_path):
+    """A thread that Python did not start, giving an answer to an event loop while the program ends."""
+    late = """
+import _thread, asyncio, time
+import fastrain.archive.repository
+
+loop = asyncio.new_event_loop()
+wake = loop._write_to_self
+
+def slowly():
+    wake()
+    time.sleep(0.5)  # the interpreter's lock is given up, as while a socket is written
+    print("home", flush=True)
+
+loop._write_to_self = slowly
+_thread.start_new_thread(loop.call_soon_threadsafe, (print, "answer"))
+time.sleep(0.1)
+"""
+    done = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "home\n"), done.stderr

@@ -7,11 +7,14 @@ holder dies. An object store (`s3://`) refuses the second of two commits by itse
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import itertools
 import os
 import re
 import shutil
+import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -33,6 +36,31 @@ TIDY_EVERY = 128  # commits, on the average
 icechunk.set_logs_filter("off")  # it warns at every opening of what our lock guards; its errors reach us as errors
 
 _ADDRESS = re.compile(r"(s3):/{1,2}([^/]+)(?:/(.*))?")
+
+
+@atexit.register
+def _wait_for_answers() -> None:
+    """Let Icechunk's threads out of Python before Python is taken apart.
+
+    Each hands what it read to the event loop (`call_soon_threadsafe`), gives up the interpreter's lock while it wakes
+    the loop, and wants it back. If the answer was the program's last, Python may be ending by then, ends the thread,
+    and the thread, Rust's, aborts the process: one export in 50 on a busy machine, all its work done, with status 134.
+    (PyO3/pyo3-async-runtimes #40; Python 3.14 lets such threads hang instead.)
+    """
+    until = time.monotonic() + 5
+    while time.monotonic() < until and _answering():
+        time.sleep(0.001)
+
+
+def _answering() -> bool:
+    """Tell whether a thread that Python did not start is about to hand an answer to an event loop."""
+    own = {thread.ident for thread in threading.enumerate()}
+    frames = [frame for ident, frame in sys._current_frames().items() if ident not in own]
+    while frames:
+        if any(frame.f_code.co_name == "call_soon_threadsafe" for frame in frames):
+            return True
+        frames = [frame.f_back for frame in frames if frame.f_back]
+    return False
 
 
 def remote(path: Path) -> tuple[str, str] | None:

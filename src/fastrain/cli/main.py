@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
@@ -66,7 +67,10 @@ app.add_typer(vision.app)
 def run() -> None:
     """Run the program and exit with its status."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk or a closed pipe gets its line
     except FastrainError as error:
         # Of several processes that train together each says what it met with, and which one it is.
         _fail(str(error) if is_first() else f"process {process_number()}: {error}", error.exit_status)
@@ -92,7 +96,8 @@ def run() -> None:
 
 def _fail(line: str, status: int) -> NoReturn:
     say(f"fastrain: {' '.join(line.split())}")
-    sys.stdout.flush()
+    with suppress(OSError):  # it may be what failed
+        sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: the storage's threads may still be at a write that failed (disk full), and abort the interpreter
     # while it shuts down, which would turn this status into 134.
