@@ -25,13 +25,13 @@ from machine import machine
 from fastrain.core.memory import keep_all_memory
 from fastrain.engine.batches import normalised
 from fastrain.engine.precision import computing, fast_precision
-from fastrain.nets import convolution, norm_gelu
+from fastrain.nets import convolution, filtering, norm_gelu
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
 from fastrain.vision.train import batches_of, loss_of, settled_from, steering_of, stem_settled_from
 
-OURS = convolution.tiles, norm_gelu.passes
+OURS = convolution.tiles, norm_gelu.passes, filtering.winograd
 
 
 def _none() -> None:
@@ -92,7 +92,8 @@ class _Steps:
 
     def take(self) -> None:
         """Take a step in each part of the run."""
-        convolution.tiles, norm_gelu.passes = OURS if self.way == "ours" else (_none, _none)
+        ours = OURS if self.way == "ours" else [_none] * len(OURS)
+        convolution.tiles, norm_gelu.passes, filtering.winograd = ours
         for spent, (start, _) in zip(self.spent, self.parts, strict=True):
             began = time.process_time()
             batch = self.batches.batch(start)

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
+from fastrain.nets.convolution import Convolution, convolved
+from fastrain.nets.norm_gelu import gelu
 from fastrain.nets.squeeze_excite import SqueezeExcite
 
 
@@ -15,7 +17,7 @@ class ConvNorm(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, momentum: float = 0.1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="zeros", bias=False)
+        self.conv = Convolution(channels_in, channels_out)
         self.norm = nn.BatchNorm2d(channels_out, momentum=momentum)
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch out y x"]:
@@ -61,10 +63,10 @@ class Block(nn.Module):
         """Return the block's map."""
         if not self.training and len(x) == 1:
             weight, bias = self._first(known)
-            return self._bent(self.around(x), F.conv2d(x, weight, bias, padding=1))
+            return self._bent(self.around(x), convolved(x, weight, bias))
         scale, shift = self._known(known)
-        inner = F.gelu(self.first(x) * (1 + scale) + shift)
-        return F.gelu(self.around(x) + self.excite(self.second(inner)))
+        inner = gelu(self.first(x) * (1 + scale) + shift)
+        return gelu(self.around(x) + self.excite(self.second(inner)))
 
     def joined(
         self,
@@ -78,7 +80,7 @@ class Block(nn.Module):
         # What follows adds in place, which has no gradient.
         weight, bias = self._first(known)
         around, count = self.around.weight, fine.shape[1]
-        inner = F.conv2d(fine, weight[:, :count], bias, padding=1)
+        inner = convolved(fine, weight[:, :count], bias)
         add_convolved(inner, coarse, weight[:, count:])
         beside = F.conv2d(fine, around[:, :count])
         beside += enlarged(F.conv2d(coarse, around[:, count:]), fine)
@@ -97,7 +99,7 @@ class Block(nn.Module):
     def _bent(self, around: Tensor, inner: Tensor) -> Tensor:
         """Return the map in fewer passes over it, which a third of a forecast's time went into."""
         weight, bias = self.second.folded()
-        return F.gelu(around + self.excite(F.conv2d(F.gelu(inner), weight, bias, padding=1)))
+        return gelu(around + self.excite(convolved(gelu(inner), weight, bias)))
 
 
 def enlarged(coarse: Tensor, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The largest of each 2×2, batch norm and GELU: in few passes over bfloat16 maps on a CPU, by torch elsewhere.
+"""The largest of each 2×2, batch norm and GELU: in few passes over maps on a CPU, by torch elsewhere.
 
 Torch takes one to three passes over all maps for each, there and back, and rounds in between; here what lies between
 two convolutions is read twice and written once each way.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
 from fastrain.nets.plain import LANES, loops, plain
+
+_LIKE = {torch.bfloat16: np.uint16(2), torch.float32: np.uint32(4)}
 
 
 def passes() -> Any:
@@ -58,8 +61,8 @@ def gelu(x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch channel 
 
 
 def in_passes(x: Tensor, length: int) -> bool:
-    """Tell whether maps are gone through by loops of ours: bfloat16 on one thread of a CPU, so many at a stretch."""
-    if x.dtype != torch.bfloat16 or not plain(x) or not x.numel():
+    """Tell whether maps are gone through by loops of ours: on one thread of a CPU, so many at a stretch."""
+    if x.dtype not in _LIKE or not plain(x) or not x.numel():
         return False
     return length % LANES == 0 and torch.get_num_threads() == 1 and passes() is not None
 
@@ -77,12 +80,14 @@ class _Maps:
     """Maps, channels last, that loops go over.
 
     Attributes:
-        x: (batch, channel, y, x) bfloat16.
+        x: (batch, channel, y, x).
+        like: what tells loops in which numbers they are.
         pixels: how many in all.
     """
 
     def __init__(self, x: Tensor) -> None:
         self.x = x.detach().contiguous(memory_format=torch.channels_last)
+        self.like = _LIKE[x.dtype]
         self.pixels = len(x) * x.shape[2] * x.shape[3]
 
     @property
@@ -90,7 +95,7 @@ class _Maps:
         """The address of the first."""
         return int(self.x.data_ptr())
 
-    def like(self) -> _Maps:
+    def more(self) -> _Maps:
         """Return maps of the same shape, of any values."""
         return _Maps(torch.empty_like(self.x))
 
@@ -99,19 +104,19 @@ class _Maps:
         images, channels, height, width = self.x.shape
         out = torch.empty(
             (images, channels, height // 2, width // 2),
-            dtype=torch.bfloat16,
+            dtype=self.x.dtype,
             device="cpu",
             memory_format=torch.channels_last,
         )
         which = torch.empty(out.numel(), dtype=torch.uint8, device="cpu")
-        passes().largest(self.at, out.data_ptr(), which.data_ptr(), images, height, width, channels)
+        passes().largest(self.like, self.at, out.data_ptr(), which.data_ptr(), images, height, width, channels)
         return _Maps(out), which
 
     def bent(self, scale: Tensor, shift: Tensor) -> Tensor:
         """Return the GELU of the maps, scaled and shifted by channel."""
-        out = self.like()
+        out = self.more()
         scale, shift = _singles(scale), _singles(shift)
-        passes().bend(self.at, scale.data_ptr(), shift.data_ptr(), out.at, self.pixels, self.x.shape[1])
+        passes().bend(self.like, self.at, scale.data_ptr(), shift.data_ptr(), out.at, self.pixels, self.x.shape[1])
         return out.x
 
     def sums(self) -> list[Tensor]:
@@ -126,7 +131,7 @@ class _Maps:
         """Return both sums of a loop over the maps and what lies at other places."""
         channels = self.x.shape[1]
         found = _filled(0.0, 2, -(-self.pixels // passes().PARTIAL), channels)
-        loop(self.at, *places, found[0].data_ptr(), found[1].data_ptr(), self.pixels, channels)
+        loop(self.like, self.at, *places, found[0].data_ptr(), found[1].data_ptr(), self.pixels, channels)
         return list(found.double().sum(dim=1))
 
 
@@ -173,12 +178,12 @@ class _NormGelu(torch.autograd.Function):
             by_channel = [one.data_ptr() for one in (scale, shift, along, offset)]
             if ctx.shape is None:
                 inward = torch.empty_like(x)
-                passes().back(maps.at, found.at, *by_channel, inward.data_ptr(), maps.pixels, x.shape[1])
+                passes().back(maps.like, maps.at, found.at, *by_channel, inward.data_ptr(), maps.pixels, x.shape[1])
             else:
                 images, channels, height, width = ctx.shape
-                inward = torch.empty(ctx.shape, dtype=torch.bfloat16, device="cpu", memory_format=torch.channels_last)
+                inward = torch.empty(ctx.shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
                 ends = (which.data_ptr(), inward.data_ptr(), images, height, width, channels)
-                passes().back_to_largest(maps.at, found.at, *by_channel, *ends)
+                passes().back_to_largest(maps.like, maps.at, found.at, *by_channel, *ends)
         return inward, of_weight.float(), slopes.float(), None, None
 
 
@@ -188,9 +193,9 @@ class _Gelu(torch.autograd.Function):
         """Return the GELU."""
         maps = _Maps(x)
         ctx.save_for_backward(maps.x)
-        out = maps.like()
+        out = maps.more()
         ones, nothing = _filled(1.0, LANES), _filled(0.0, LANES)
-        passes().bend(maps.at, ones.data_ptr(), nothing.data_ptr(), out.at, x.numel() // LANES, LANES)
+        passes().bend(maps.like, maps.at, ones.data_ptr(), nothing.data_ptr(), out.at, x.numel() // LANES, LANES)
         return out.x
 
     @staticmethod
@@ -198,8 +203,8 @@ class _Gelu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Return the gradient of the maps."""
         maps, found = _Maps(ctx.saved_tensors[0]), _Maps(gradient)
-        out = maps.like()
+        out = maps.more()
         ones, nothing = _filled(1.0, LANES), _filled(0.0, LANES)
         by_channel = (ones.data_ptr(), *[nothing.data_ptr()] * 3)
-        passes().back(maps.at, found.at, *by_channel, out.at, gradient.numel() // LANES, LANES)
+        passes().back(maps.like, maps.at, found.at, *by_channel, out.at, gradient.numel() // LANES, LANES)
         return out.x

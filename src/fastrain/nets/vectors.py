@@ -1,6 +1,6 @@
 """Words for LLVM's vectors of 16 numbers, which one instruction of a processor with AVX-512 takes, elsewhere more.
 
-Numbers are bfloat16, the upper half of a float32, in memory; float32 where they are computed with.
+In memory numbers are float32, or bfloat16, the upper half of one; they are computed with as float32.
 """
 
 from __future__ import annotations
@@ -40,9 +40,21 @@ def ahead(builder: Any, base: Any, count: int, stride: Any = None) -> Any:
     return builder.add(base, step if stride is None else builder.mul(stride, step))
 
 
-def constant(value: float) -> Any:
+def constant(value: float, lanes: int = LANES) -> Any:
     """Return a float32 in all lanes."""
-    return ir.Constant(SINGLES, [value] * LANES)
+    return ir.Constant(ir.VectorType(ir.FloatType(), lanes), [value] * lanes)
+
+
+def call(builder: Any, name: str, *values: Any) -> Any:
+    """Return what LLVM's own function of vectors of float32 makes of them."""
+    kind = values[0].type
+    function = ir.FunctionType(kind, [kind] * len(values))
+    return builder.call(builder.module.declare_intrinsic(f"llvm.{name}.v{kind.count}f32", (), function), values)
+
+
+def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a times b plus c."""
+    return call(builder, "fma", a, b, c)
 
 
 def _all(value: int) -> Any:
@@ -50,12 +62,16 @@ def _all(value: int) -> Any:
 
 
 def widened(builder: Any, halves: Any) -> Any:
-    """Return bfloat16 numbers as float32."""
+    """Return numbers as float32."""
+    if halves.type == SINGLES:
+        return halves
     return builder.bitcast(builder.shl(builder.zext(halves, BITS), _all(16)), SINGLES)
 
 
-def rounded(builder: Any, singles: Any) -> Any:
-    """Return the bfloat16 nearest to each float32, the even one of two."""
+def rounded(builder: Any, singles: Any, kind: Any = HALVES) -> Any:
+    """Return the bfloat16 nearest to each float32, the even one of two, if that is the kind asked for."""
+    if kind == SINGLES:
+        return singles
     bits = builder.bitcast(singles, BITS)
     odd = builder.and_(builder.lshr(bits, _all(16)), _all(1))
     up = builder.add(builder.add(bits, _all(0x7FFF)), odd)
@@ -81,19 +97,25 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def emitted(emit: Callable[..., None], operands: int) -> Any:
+def kind_of(like: Any) -> Any:
+    """Return the vector of the numbers that numba's type of their bytes stands for: uint16 bfloat16, uint32 float32."""
+    return HALVES if like == types.uint16 else SINGLES
+
+
+def emitted(emit: Callable[..., None], operands: int, *like: Any) -> Any:
     """Return what an intrinsic returns that takes addresses and numbers of 64 bits and gives nothing.
 
     Args:
         emit: is given the builder, and their values.
         operands: how many there are.
+        like: types of what comes before them and only says in which numbers to compute.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit(builder, *arguments)
+        emit(builder, *arguments[len(like) :])
         return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * operands), codegen
+    return types.void(*like, *[types.uintp] * operands), codegen
 
 
 def compiled(function: Callable[..., None]) -> Any:
