@@ -121,11 +121,12 @@ def test_a_step_by_loops_of_ours_is_as_near_to_float32_as_one_by_torchs(settings
 
 
 @pytest.mark.skipif(norm_gelu.passes() is None, reason="numba is not installed")
-def test_what_is_compiled_before_a_first_step_draws_nothing(one_thread):
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_what_is_compiled_before_a_first_step_draws_nothing(one_thread, kind):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    assert make_ready() > 0
+    assert make_ready(kind) > 0
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -54,8 +54,10 @@ import sys, time
 from dataclasses import replace
 import torch
 import fastrain.vision.train as module
+from fastrain.nets import filtering, norm_gelu
 from fastrain.vision.recipes import recipe_of
 from test_speedrun import CPU, dataset, small
+filtering.winograd = norm_gelu.passes = lambda: None  # what is compiled is torch's, to which this is compared
 sizes, called = set(), set()
 
 def backend(program, example):  # stands for the compiler, which takes minutes on a CPU
@@ -69,7 +71,7 @@ torch.set_num_threads(1)
 edges = ((0.0, 0.75), (0.5, 1.0))
 recipe = replace(small(recipe_of("airbench94")), epochs=4.0, edges=edges, first_group_until=0.8)
 plain = module.train(dataset(), recipe, seed=0, device=CPU, precision="float32")
-assert plain.compile_seconds == 0 and not sizes
+assert not sizes
 compiled = module.train(dataset(), replace(recipe, compile=True), seed=0, device=CPU, precision="float32")
 # Two sizes, with and without the stem's bias, and without the first group.
 assert compiled.compile_seconds > 0.2 * 6, compiled.compile_seconds

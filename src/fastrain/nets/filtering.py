@@ -23,6 +23,7 @@ from fastrain.nets.plain import loops, plain
 
 AT_ONCE = 96  # tiles that are multiplied together: what they are transformed to stays in the second and third cache
 LEAST = 24  # tiles for which transforming weights is worth it
+LARGE = 2**14  # tiles of a forecast's map for which loading numba is: half a second and 60 MB
 _LINE = 64  # bytes of a line of the cache
 
 # By which three weights in a row become the six numbers that six cells are multiplied by.
@@ -46,19 +47,20 @@ def winograd() -> Any:
     return loops("winograd")
 
 
-def filtered(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether a convolution goes by minimal filtering: float32 on a CPU, channels in eights."""
+def filtered(x: Tensor, weight: Tensor, *, training: bool) -> bool:
+    """Tell whether a convolution goes by minimal filtering: float32 on a CPU, channels in eights, enough tiles."""
     if not plain(x) or x.dtype != torch.float32 or weight.dtype != torch.float32 or x.shape[1] != weight.shape[1]:
         return False
     if torch.is_autocast_enabled("cpu") or weight.shape[1] % 8 or not _vectors(len(weight)):
         return False
-    return len(x) * _tiles(x) >= LEAST and winograd() is not None and _multiplies()
+    least = LEAST if training else LARGE
+    return len(x) * _tiles(x) >= least and winograd() is not None and _multiplies()
 
 
 def convolve(
     x: Float[Tensor, "batch channel y x"], weight: Float[Tensor, "out channel 3 3"], bias: Tensor | None = None
 ) -> Float[Tensor, "batch out y x"]:
-    """Return the 3×3 convolution of maps for which `filtered` says so, zeros around them; it has a gradient."""
+    """Return the 3×3 convolution of maps that may be `filtered`, zeros around them; it has a gradient."""
     out = cast(Tensor, _Convolution.apply(x, weight))  # type: ignore[no-untyped-call]
     if bias is None:
         return out

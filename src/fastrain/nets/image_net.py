@@ -200,11 +200,16 @@ def _start(weight: Tensor, dirac: Dirac | None, *, first: bool) -> None:
         weight.sub_(off).div_(now).mul_(spread).add_(mean)
 
 
-def make_ready() -> float:
-    """Compile, or load, what a first step on one thread of a CPU would; return the seconds that took."""
+def make_ready(kind: torch.dtype) -> float:
+    """Compile, or load, what a first step on one thread of a CPU would; return the seconds that took.
+
+    Args:
+        kind: of the numbers that are computed with, bfloat16 or float32.
+    """
     began = time.perf_counter()
-    x = torch.zeros((32, 32, 4, 4), dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+    x = torch.zeros((32, 32, 4, 4), dtype=kind).contiguous(memory_format=torch.channels_last)
+    half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind == torch.bfloat16)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), half:
         group = Group(32, 32, 2, "after", NetSettings())
         group(gelu(x.requires_grad_())).sum().backward()
     return time.perf_counter() - began

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
-from fastrain.nets.blocks import Block
-from fastrain.nets.norm_gelu import gelu
+from fastrain.nets.blocks import Block, gelu
 from fastrain.nets.straight_line import straight_line
 from fastrain.nets.whitening import Whitening
 
@@ -81,7 +80,7 @@ class RainNet(nn.Module):
     ) -> tuple[Float[Tensor, "batch threshold rows columns"], Float[Tensor, "batch threshold rows columns"]]:
         """Return the two summands of the logits: the straight line through the guesses, and what is learned."""
         x = x.contiguous(memory_format=torch.channels_last)
-        fine = self.fine(gelu(self.stem(x)), known)
+        fine = self.fine(gelu(self.stem(x), training=self.training), known)
         middle = self.middle(_down(fine), known)
         coarse = self.coarse(_down(middle), known)
         middle = self.middle_up.joined(middle, coarse, known)

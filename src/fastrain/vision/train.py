@@ -22,7 +22,7 @@ from fastrain.engine.averaging import MovingAverage
 from fastrain.engine.batches import Batch, Batches, normalised
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import SGD, Muon, Optimiser, Schedule, Steering
-from fastrain.engine.precision import Precision, computing, fast_precision
+from fastrain.engine.precision import Precision, computing, fast_precision, number_of
 from fastrain.engine.schedule import falling, triangle
 from fastrain.nets.image_net import ImageNet, make_ready
 from fastrain.vision.datasets import Dataset, Split
@@ -140,7 +140,7 @@ def _train(
         )
     loss = partial(loss_of, smoothing=recipe.smoothing, scale=recipe.loss_scale)
     running: nn.Module = network
-    compile_seconds = make_ready() if device.type == "cpu" and precision == "bfloat16" else 0.0
+    compile_seconds = make_ready(number_of(precision)) if device.type == "cpu" else 0.0
     if recipe.compile:
         running, took = _compiled(
             network,
