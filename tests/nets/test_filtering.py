@@ -45,10 +45,10 @@ def test_it_gives_the_convolution_and_its_gradients_in_double_precision(shape, t
     weight = torch.randn(channels_out, channels_in, 3, 3, requires_grad=True)
     bias = torch.randn(channels_out, requires_grad=True)
     gradient = torch.randn(images, channels_out, height, width)
-    assert filtered(x, weight, training=True)
+    assert filtered(x, weight, worth=True)
     for what in (x, x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()):
         weight.grad = bias.grad = None
-        out = convolved(what, weight, bias, training=True)
+        out = convolved(what, weight, bias, worth=True)
         out.backward(gradient)
         exact = [one.detach().double().requires_grad_() for one in (x, weight, bias)]
         expected = F.conv2d(*exact, padding=1)
@@ -66,28 +66,28 @@ def test_what_lay_in_its_room_before_changes_nothing(threads):
     gradient = torch.randn(7, 24, 10, 7)
 
     def found() -> tuple[torch.Tensor, torch.Tensor]:
-        out = convolved(x, weight, training=True)
+        out = convolved(x, weight, worth=True)
         return out, torch.autograd.grad(out, weight, gradient)[0]
 
     before = found()
     none = torch.full((20, 24, 16, 16), torch.nan)
-    assert convolved(none, weight, training=True).isnan().all()
+    assert convolved(none, weight, worth=True).isnan().all()
     assert all(torch.equal(a, b) for a, b in zip(before, found(), strict=True))
 
 
 def test_forecasts_of_small_maps_do_not_load_numba():
     x, weight = torch.randn(1, 8, 500, 500), torch.randn(16, 8, 3, 3)
-    assert not filtered(x, weight, training=False)
-    assert filtered(x.expand(2, -1, -1, -1), weight, training=False)
+    assert not filtered(x, weight, worth=False)
+    assert filtered(x.expand(2, -1, -1, -1), weight, worth=False)
 
 
 def test_without_a_gradient_nothing_of_the_input_is_changed():
     x, weight, bias = torch.randn(2, 24, 20, 20), torch.randn(24, 24, 3, 3), torch.randn(24)
     held = x.clone()
     with torch.no_grad():
-        out = convolved(x, weight, bias, training=True)
+        out = convolved(x, weight, bias, worth=True)
     assert torch.equal(x, held)
-    assert torch.equal(out, convolved(x, weight, bias.requires_grad_(), training=True))
+    assert torch.equal(out, convolved(x, weight, bias.requires_grad_(), worth=True))
 
 
 @pytest.mark.parametrize(
@@ -101,24 +101,24 @@ def test_without_a_gradient_nothing_of_the_input_is_changed():
     ],
 )
 def test_what_it_does_not_know_is_torchs(x, weight):
-    assert not filtered(x, weight, training=True)
-    assert convolved(x, weight, training=True).shape == (len(x), len(weight), *x.shape[2:])
+    assert not filtered(x, weight, worth=True)
+    assert convolved(x, weight, worth=True).shape == (len(x), len(weight), *x.shape[2:])
 
 
 def test_bfloat16_is_torchs():
     x, layer = torch.randn(9, 24, 8, 8), Convolution(24, 24)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not filtered(x, layer.weight, training=True)
+        assert not filtered(x, layer.weight, worth=True)
         assert layer(x).dtype == torch.bfloat16
-    assert filtered(x, layer.weight, training=True)
+    assert filtered(x, layer.weight, worth=True)
 
 
 def test_without_numba_or_without_its_instruction_it_is_torchs(monkeypatch):
     x, layer = torch.randn(9, 24, 8, 8), ConvNorm(24, 24)
     mine = layer(x)
     monkeypatch.setattr(filtering, "_multiplies", lambda: False)
-    assert not filtered(x, layer.conv.weight, training=True)
+    assert not filtered(x, layer.conv.weight, worth=True)
     assert torch.allclose(layer(x), mine, atol=1e-4)
     monkeypatch.undo()
     monkeypatch.setattr(filtering, "winograd", lambda: None)
-    assert not filtered(x, layer.conv.weight, training=True)
+    assert not filtered(x, layer.conv.weight, worth=True)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
 from fastrain.nets.convolution import Convolution, convolved
-from fastrain.nets.filtering import LARGE
 from fastrain.nets.norm_gelu import gelu as in_one_pass
 from fastrain.nets.squeeze_excite import SqueezeExcite
 
@@ -59,33 +58,41 @@ class Block(nn.Module):
         nn.init.constant_(self.second.norm.weight, 0.5)
 
     def forward(
-        self, x: Float[Tensor, "batch channel y x"], known: Float[Tensor, "batch conditions"]
+        self, x: Float[Tensor, "batch channel y x"], known: Float[Tensor, "batch conditions"], *, worth: bool = False
     ) -> Float[Tensor, "batch out y x"]:
-        """Return the block's map."""
+        """Return the block's map.
+
+        Args:
+            x: maps.
+            known: conditions of each.
+            worth: see `convolved`; in training it always is.
+        """
         if not self.training and len(x) == 1:
             weight, bias = self._first(known)
-            return self._bent(self.around(x), convolved(x, weight, bias))
+            return self._bent(self.around(x), convolved(x, weight, bias, worth=worth), worth=worth)
         scale, shift = self._known(known)
-        inner = gelu(self.first(x) * (1 + scale) + shift, training=self.training)
-        return gelu(self.around(x) + self.excite(self.second(inner)), training=self.training)
+        inner = gelu(self.first(x) * (1 + scale) + shift, worth=worth or self.training)
+        return gelu(self.around(x) + self.excite(self.second(inner)), worth=worth or self.training)
 
     def joined(
         self,
         fine: Float[Tensor, "batch channel y x"],
         coarse: Float[Tensor, "batch more rows columns"],
         known: Float[Tensor, "batch conditions"],
+        *,
+        worth: bool = False,
     ) -> Float[Tensor, "batch out y x"]:
         """Return the block's map of fine maps with coarse ones, of half their rows and columns, behind them."""
         if self.training or len(fine) > 1 or torch.is_grad_enabled() or not isinstance(self.around, nn.Conv2d):
-            return self(torch.cat([fine, enlarged(coarse, fine)], dim=1), known)  # type: ignore[no-any-return]
+            return self(torch.cat([fine, enlarged(coarse, fine)], dim=1), known, worth=worth)  # type: ignore[no-any-return]
         # What follows adds in place, which has no gradient.
         weight, bias = self._first(known)
         around, count = self.around.weight, fine.shape[1]
-        inner = convolved(fine, weight[:, :count], bias)
+        inner = convolved(fine, weight[:, :count], bias, worth=worth)
         add_convolved(inner, coarse, weight[:, count:])
         beside = F.conv2d(fine, around[:, :count])
         beside += enlarged(F.conv2d(coarse, around[:, count:]), fine)
-        return self._bent(beside, inner)
+        return self._bent(beside, inner, worth=worth)
 
     def _known(self, known: Tensor) -> tuple[Tensor, Tensor]:
         """Return by what the first map is scaled, beside 1, and shifted: (batch, channel, 1, 1) each."""
@@ -97,16 +104,16 @@ class Block(nn.Module):
         scale, shift = self._known(known)
         return self.first.folded(1 + scale.flatten(), shift.flatten())
 
-    def _bent(self, around: Tensor, inner: Tensor) -> Tensor:
+    def _bent(self, around: Tensor, inner: Tensor, *, worth: bool) -> Tensor:
         """Return the map in fewer passes over it, which a third of a forecast's time went into."""
         weight, bias = self.second.folded()
-        return gelu(around + self.excite(convolved(gelu(inner), weight, bias)))
+        inner = convolved(gelu(inner, worth=worth), weight, bias, worth=worth)
+        return gelu(around + self.excite(inner), worth=worth)
 
 
-def gelu(x: Float[Tensor, "batch channel y x"], *, training: bool = False) -> Float[Tensor, "batch channel y x"]:
-    """Return the GELU of maps; in float32 in one pass, where numba is there for the convolutions, too."""
-    worth = x.dtype == torch.float32 and (training or len(x) * x.shape[-2] * x.shape[-1] >= 16 * LARGE)
-    return in_one_pass(x) if worth else F.gelu(x)
+def gelu(x: Float[Tensor, "batch channel y x"], *, worth: bool) -> Float[Tensor, "batch channel y x"]:
+    """Return the GELU of maps; in float32 in one pass where that is worth it, see `convolved`."""
+    return in_one_pass(x) if worth and x.dtype == torch.float32 else F.gelu(x)
 
 
 def enlarged(coarse: Tensor, like: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch out y x"]:
         """Return the convolution."""
-        return convolved(x, self.weight, training=self.training)
+        return convolved(x, self.weight, worth=self.training)
 
 
 def convolved(
@@ -48,7 +48,7 @@ def convolved(
     weight: Float[Tensor, "out channels_in 3 3"],
     bias: Tensor | None = None,
     *,
-    training: bool = False,
+    worth: bool = False,
 ) -> Float[Tensor, "batch out y x"]:
     """Return the 3×3 convolution of maps, zeros around them, by what is fastest here.
 
@@ -56,12 +56,12 @@ def convolved(
         x: maps.
         weight: filters.
         bias: is added.
-        training: whether many more will follow, so that it is worth loading what makes them fast. Not whether there
-            will be a gradient: maps that are computed again on the way back have to be the same ones.
+        worth: whether so many more are to come that it is worth loading what makes them fast, as in training. Not
+            whether there will be a gradient: maps that are computed again on the way back have to be the same ones.
     """
     if bias is None and on_tiles(x, weight):
         return cast(Tensor, _Convolution.apply(x, weight))  # type: ignore[no-untyped-call]
-    if filtering.filtered(x, weight, training=training):
+    if filtering.filtered(x, weight, worth=worth):
         return filtering.convolve(x, weight, bias)
     return F.conv2d(x, weight, bias, padding=1)
 

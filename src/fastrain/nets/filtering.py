@@ -23,7 +23,7 @@ from fastrain.nets.plain import loops, plain
 
 AT_ONCE = 96  # tiles that are multiplied together: what they are transformed to stays in the second and third cache
 LEAST = 24  # tiles for which transforming weights is worth it
-LARGE = 2**14  # tiles of a forecast's map for which loading numba is: half a second and 60 MB
+LARGE = 2**14  # tiles for which loading numba is, half a second and 75 MB, whatever is to come
 _LINE = 64  # bytes of a line of the cache
 
 # By which three weights in a row become the six numbers that six cells are multiplied by.
@@ -47,13 +47,19 @@ def winograd() -> Any:
     return loops("winograd")
 
 
-def filtered(x: Tensor, weight: Tensor, *, training: bool) -> bool:
-    """Tell whether a convolution goes by minimal filtering: float32 on a CPU, channels in eights, enough tiles."""
+def filtered(x: Tensor, weight: Tensor, *, worth: bool) -> bool:
+    """Tell whether a convolution goes by minimal filtering: float32 on a CPU, channels in eights, enough tiles.
+
+    Args:
+        x: maps.
+        weight: filters.
+        worth: whether loading numba is worth it, as there are many more to come.
+    """
     if not plain(x) or x.dtype != torch.float32 or weight.dtype != torch.float32 or x.shape[1] != weight.shape[1]:
         return False
     if torch.is_autocast_enabled("cpu") or weight.shape[1] % 8 or not _vectors(len(weight)):
         return False
-    least = LEAST if training else LARGE
+    least = LEAST if worth else LARGE
     return len(x) * _tiles(x) >= least and winograd() is not None and _multiplies()
 
 

@@ -17,6 +17,8 @@ from fastrain.nets.blocks import Block, gelu
 from fastrain.nets.straight_line import straight_line
 from fastrain.nets.whitening import Whitening
 
+LARGE = 48_000  # cells of a forecast for which numba is worth loading: half a second, which 18 leads win back (LOG.md)
+
 
 class RainNet(nn.Module):
     """Logits of the conditional chances of each cell.
@@ -80,11 +82,12 @@ class RainNet(nn.Module):
     ) -> tuple[Float[Tensor, "batch threshold rows columns"], Float[Tensor, "batch threshold rows columns"]]:
         """Return the two summands of the logits: the straight line through the guesses, and what is learned."""
         x = x.contiguous(memory_format=torch.channels_last)
-        fine = self.fine(gelu(self.stem(x), training=self.training), known)
-        middle = self.middle(_down(fine), known)
-        coarse = self.coarse(_down(middle), known)
-        middle = self.middle_up.joined(middle, coarse, known)
-        fine = self.fine_up.joined(fine, middle, known)
+        worth = self.training or len(x) * x.shape[2] * x.shape[3] >= LARGE
+        fine = self.fine(gelu(self.stem(x), worth=worth), known, worth=worth)
+        middle = self.middle(_down(fine), known, worth=worth)
+        coarse = self.coarse(_down(middle), known, worth=worth)
+        middle = self.middle_up.joined(middle, coarse, known, worth=worth)
+        fine = self.fine_up.joined(fine, middle, known, worth=worth)
         if self.block > 1:
             # The row and column that the stem took come back as copies; a block is what its most telling cell is.
             fine = F.max_pool2d(F.pad(fine, (0, 1, 0, 1), mode="replicate"), self.block)
