@@ -215,7 +215,7 @@ def test_a_truncated_archive_is_said_in_a_line(tmp_path):
 def test_an_answer_that_comes_late_is_waited_for_when_python_ends(tmp_path):
     """A thread that Python did not start, giving an answer to an event loop while the program ends."""
     late = """
-import _thread, asyncio, time
+import _thread, asyncio, threading, time
 import fastrain.archive.repository
 
 loop = asyncio.new_event_loop()
@@ -227,7 +227,12 @@ def slowly():
     print("home", flush=True)
 
 loop._write_to_self = slowly
-_thread.start_new_thread(loop.call_soon_threadsafe, (print, "answer"))
+
+def answer():
+    threading.current_thread()  # by which Python takes it for one of its own
+    loop.call_soon_threadsafe(print, "answer")
+
+_thread.start_new_thread(answer, ())
 time.sleep(0.1)
 """
     done = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, timeout=60, check=False)

@@ -1,13 +1,19 @@
 """Convolutions by minimal filtering say what torch's say in double precision, and so do their gradients."""
 
+import copy
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fastrain.nets import filtering
 from fastrain.nets.blocks import ConvNorm
-from fastrain.nets.convolution import Convolution, convolved
-from fastrain.nets.filtering import filtered
+from fastrain.nets.convolution import Convolution
+from fastrain.nets.filtering import convolve, convolved, filtered
+from fastrain.nets.plain import LARGE, forecasting, worth_it
+from fastrain.nets.rain_net import RainNet
 
 pytestmark = pytest.mark.skipif(filtering.winograd() is None, reason="numba is not installed")
 
@@ -45,10 +51,10 @@ def test_it_gives_the_convolution_and_its_gradients_in_double_precision(shape, t
     weight = torch.randn(channels_out, channels_in, 3, 3, requires_grad=True)
     bias = torch.randn(channels_out, requires_grad=True)
     gradient = torch.randn(images, channels_out, height, width)
-    assert filtered(x, weight, worth=True)
+    assert filtered(x, weight)
     for what in (x, x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()):
         weight.grad = bias.grad = None
-        out = convolved(what, weight, bias, worth=True)
+        out = convolve(what, weight, bias)
         out.backward(gradient)
         exact = [one.detach().double().requires_grad_() for one in (x, weight, bias)]
         expected = F.conv2d(*exact, padding=1)
@@ -66,28 +72,94 @@ def test_what_lay_in_its_room_before_changes_nothing(threads):
     gradient = torch.randn(7, 24, 10, 7)
 
     def found() -> tuple[torch.Tensor, torch.Tensor]:
-        out = convolved(x, weight, worth=True)
+        out = convolve(x, weight)
         return out, torch.autograd.grad(out, weight, gradient)[0]
 
     before = found()
     none = torch.full((20, 24, 16, 16), torch.nan)
-    assert convolved(none, weight, worth=True).isnan().all()
+    assert convolve(none, weight).isnan().all()
     assert all(torch.equal(a, b) for a, b in zip(before, found(), strict=True))
 
 
 def test_forecasts_of_small_maps_do_not_load_numba():
-    x, weight = torch.randn(1, 8, 500, 500), torch.randn(16, 8, 3, 3)
-    assert not filtered(x, weight, worth=False)
-    assert filtered(x.expand(2, -1, -1, -1), weight, worth=False)
+    asked = """
+import sys
+import torch
+from fastrain.nets.image_net import ImageNet
+from fastrain.nets.rain_net import RainNet
+
+rain = RainNet(8, guesses=2, thresholds=3, conditions=6, width=24).eval()
+rain(torch.zeros(1, 8, 200, 200), torch.zeros(1, 3, 2, 200, 200), torch.zeros(1, 6))
+ImageNet(3, 10).eval()(torch.zeros(60, 3, 32, 32))
+print("numba" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_forecasts_of_large_maps_go_by_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(filtering, "convolve", lambda x, *_: asked.append(x.shape) or torch.zeros(1))
+    x, weight = torch.randn(1, 24, 40, 40), torch.randn(24, 24, 3, 3)
+    convolved(x, weight, training=False)
+    assert not asked
+    with forecasting(LARGE):
+        with forecasting(1):  # within many, few are among many
+            convolved(x, weight, training=False)
+        assert len(asked) == 1
+    assert not worth_it(training=False)
+    with forecasting(LARGE - 1):
+        convolved(x, weight, training=False)
+    convolved(x, weight, training=True)
+    assert len(asked) == 2
+
+
+def test_a_rain_network_says_the_same_by_it_as_by_torch(monkeypatch):
+    torch.manual_seed(2)
+    network = RainNet(8, guesses=2, thresholds=3, conditions=6, width=24)
+    torch.nn.init.normal_(network.head.weight)
+    inputs = torch.randn(2, 8, 57, 66), torch.randn(2, 3, 2, 57, 66), torch.randn(2, 6)
+    network.stem.fit(inputs[0], 1e-3)
+    network(*inputs).square().mean().backward()  # some statistics
+    network.zero_grad()
+    found = []
+    for loops in (filtering.winograd, lambda: None):
+        monkeypatch.setattr(filtering, "winograd", loops)
+        one = copy.deepcopy(network).eval()
+        with torch.no_grad(), forecasting(LARGE):
+            for maps in (slice(None), slice(1)):  # some at a time, and one, whose norms are folded
+                found.append(one(*(given[maps] for given in inputs)))
+        one.train()(*inputs).square().mean().backward()
+        found.append(one.fine.first.conv.weight.grad)
+    for mine, theirs in zip(found[:3], found[3:], strict=True):
+        assert off(mine, theirs.double()) < 1e-4
+
+
+def test_a_way_back_within_autocast_is_that_of_the_way_there():
+    x = torch.randn(3, 24, 20, 20, requires_grad=True)
+    weight = torch.randn(24, 24, 3, 3, requires_grad=True)
+    gradient = torch.randn(3, 24, 20, 20)
+    expected = torch.autograd.grad(convolve(x, weight), (x, weight), gradient)
+    out = convolve(x, weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(out, (x, weight), gradient)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_bias_alone_has_its_gradient():
+    x, weight = torch.randn(3, 24, 20, 20), torch.randn(24, 24, 3, 3)
+    bias = torch.randn(24, requires_grad=True)
+    convolve(x, weight, bias).sum().backward()
+    assert torch.allclose(bias.grad, torch.full((24,), 1200.0))
 
 
 def test_without_a_gradient_nothing_of_the_input_is_changed():
     x, weight, bias = torch.randn(2, 24, 20, 20), torch.randn(24, 24, 3, 3), torch.randn(24)
     held = x.clone()
     with torch.no_grad():
-        out = convolved(x, weight, bias, worth=True)
+        out = convolve(x, weight, bias)
     assert torch.equal(x, held)
-    assert torch.equal(out, convolved(x, weight, bias.requires_grad_(), worth=True))
+    assert torch.equal(out, convolve(x, weight, bias.requires_grad_()))
 
 
 @pytest.mark.parametrize(
@@ -98,27 +170,32 @@ def test_without_a_gradient_nothing_of_the_input_is_changed():
         (torch.zeros(2, 24, 8, 8), torch.zeros(24, 24, 3, 3)),  # few tiles
         (torch.zeros(9, 24, 8, 8, dtype=torch.double), torch.zeros(24, 24, 3, 3, dtype=torch.double)),
         (torch.zeros(9, 24, 8, 8, device="meta"), torch.zeros(24, 24, 3, 3, device="meta")),
+        (torch._neg_view(torch.zeros(9, 24, 8, 8)), torch.zeros(24, 24, 3, 3)),
     ],
 )
 def test_what_it_does_not_know_is_torchs(x, weight):
-    assert not filtered(x, weight, worth=True)
-    assert convolved(x, weight, worth=True).shape == (len(x), len(weight), *x.shape[2:])
+    assert not filtered(x, weight)
+    assert convolved(x, weight, training=True).shape == (len(x), len(weight), *x.shape[2:])
+
+
+def test_maps_of_no_channels_are_not_read():
+    assert not filtered(torch.zeros(9, 0, 8, 8), torch.zeros(24, 0, 3, 3))
 
 
 def test_bfloat16_is_torchs():
     x, layer = torch.randn(9, 24, 8, 8), Convolution(24, 24)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not filtered(x, layer.weight, worth=True)
+        assert not filtered(x, layer.weight)
         assert layer(x).dtype == torch.bfloat16
-    assert filtered(x, layer.weight, worth=True)
+    assert filtered(x, layer.weight)
 
 
 def test_without_numba_or_without_its_instruction_it_is_torchs(monkeypatch):
     x, layer = torch.randn(9, 24, 8, 8), ConvNorm(24, 24)
     mine = layer(x)
-    monkeypatch.setattr(filtering, "_multiplies", lambda: False)
-    assert not filtered(x, layer.conv.weight, worth=True)
+    monkeypatch.setattr(filtering, "multiplies_and_adds", lambda: False)
+    assert not filtered(x, layer.conv.weight)
     assert torch.allclose(layer(x), mine, atol=1e-4)
     monkeypatch.undo()
     monkeypatch.setattr(filtering, "winograd", lambda: None)
-    assert not filtered(x, layer.conv.weight, worth=True)
+    assert not filtered(x, layer.conv.weight)

@@ -7,6 +7,7 @@ from torch import nn
 
 from fastrain.nets import norm_gelu as module
 from fastrain.nets.norm_gelu import gelu, in_passes, norm_gelu
+from fastrain.nets.plain import LARGE, forecasting
 
 SHAPES = [(True, (50, 64, 31, 30)), (False, (20, 32, 7, 9)), (True, (30, 16, 7, 7)), (True, (3, 16, 2, 2))]
 
@@ -47,7 +48,7 @@ def test_the_passes_give_what_torch_gives_in_double_precision(halve, shape, kind
     theirs = theirs.double()
     x = maps(*shape, kind=kind).requires_grad_()
     exact = x.detach().double().requires_grad_()
-    assert in_passes(x, shape[1])
+    assert in_passes(x, shape[1], training=True)
     out = norm_gelu(x, mine, halve=halve)
     expected = F.gelu(theirs(F.max_pool2d(exact, 2) if halve else exact))
     gradient = torch.randn(expected.shape).to(kind)
@@ -61,7 +62,7 @@ def test_the_passes_give_what_torch_gives_in_double_precision(halve, shape, kind
     assert off(mine.running_mean, theirs.running_mean) < 1e-5
     assert off(mine.running_var, theirs.running_var) < 1e-4
     assert mine.num_batches_tracked == 1
-    with torch.no_grad():
+    with torch.no_grad(), forecasting(LARGE):
         assert (
             off(
                 norm_gelu(x, mine.eval(), halve=halve),
@@ -91,7 +92,7 @@ def test_in_float32_gelu_and_its_slope_are_off_by_a_few_millionths():
     x = torch.linspace(-12, 12, 24 * 1024).view(-1, 24, 2, 2)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     exact = x.detach().double().requires_grad_()
-    out, expected = gelu(x), F.gelu(exact)
+    out, expected = gelu(x, training=True), F.gelu(exact)
     out.sum().backward()
     expected.sum().backward()
     assert (out - expected).abs().max() < 3e-6
@@ -122,7 +123,7 @@ def test_what_is_no_number_stays_none(at, halve, kind):
     assert out[:, 3].isnan().all()
     assert norm.running_mean[3].isnan()
     assert not out[:, 4:].isnan().any()
-    assert gelu(x).isnan().sum() == 1
+    assert gelu(x, training=True).isnan().sum() == 1
 
 
 @pytest.mark.parametrize("ratio", [50, 200])
@@ -149,11 +150,19 @@ def test_another_standard_number_changes_nothing():
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
+def test_without_the_instruction_float32_is_torchs(monkeypatch):
+    x = maps(2, 16, 4, 4, kind=torch.float32)
+    assert in_passes(x, 16, training=True)
+    assert not in_passes(x, 16, training=False)
+    monkeypatch.setattr(module, "multiplies_and_adds", lambda: False)
+    assert not in_passes(x, 16, training=True)
+
+
 def test_what_the_passes_do_not_know_is_torchs_and_refused_as_torch_refuses_it(monkeypatch):
     x = maps(2, 16, 4, 4)
-    assert not in_passes(x.double(), 16)
-    assert not in_passes(x, 20)
-    assert not in_passes(x[:0], 16)
+    assert not in_passes(x.double(), 16, training=True)
+    assert not in_passes(x, 20, training=True)
+    assert not in_passes(x[:0], 16, training=True)
     norm = nn.BatchNorm2d(16, momentum=None)  # an average of all steps
     assert torch.equal(norm_gelu(x, norm, halve=True), F.gelu(nn.BatchNorm2d(16)(F.max_pool2d(x, 2))))
     with torch.no_grad(), pytest.raises(RuntimeError, match="16"):
@@ -167,5 +176,5 @@ def test_what_the_passes_do_not_know_is_torchs_and_refused_as_torch_refuses_it(m
     half = nn.BatchNorm2d(16).bfloat16()
     assert norm_gelu(x, half, halve=False).dtype == torch.bfloat16
     monkeypatch.setattr(module, "passes", lambda: None)
-    assert not in_passes(x, 16)
+    assert not in_passes(x, 16, training=True)
     assert torch.equal(gelu(x), F.gelu(x))

@@ -47,14 +47,15 @@ def _wait_for_answers() -> None:
     and the thread, Rust's, aborts the process: one export in 50 on a busy machine, all its work done, with status 134.
     (PyO3/pyo3-async-runtimes #40; Python 3.14 lets such threads hang instead.)
     """
-    until = time.monotonic() + 5
-    while time.monotonic() < until and _answering():
-        time.sleep(0.001)
+    until, quiet = time.monotonic() + 5, 0
+    while quiet < 2 and time.monotonic() < until:
+        time.sleep(0.002)  # one that only waits for the lock has nothing to be told by, and comes in now
+        quiet = 0 if _answering() else quiet + 1
 
 
 def _answering() -> bool:
     """Tell whether a thread that Python did not start is about to hand an answer to an event loop."""
-    own = {thread.ident for thread in threading.enumerate()}
+    own = {thread.ident for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)}
     frames = [frame for ident, frame in sys._current_frames().items() if ident not in own]
     while frames:
         if any(frame.f_code.co_name == "call_soon_threadsafe" for frame in frames):

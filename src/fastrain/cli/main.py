@@ -69,8 +69,10 @@ def run() -> None:
     try:
         try:
             app()
-        finally:
-            sys.stdout.flush()  # here, where a full disk or a closed pipe gets its line
+        except SystemExit as end:
+            if not end.code:
+                _flush()  # here, where a full disk or a closed pipe gets its line
+            raise
     except FastrainError as error:
         # Of several processes that train together each says what it met with, and which one it is.
         _fail(str(error) if is_first() else f"process {process_number()}: {error}", error.exit_status)
@@ -97,8 +99,13 @@ def run() -> None:
 def _fail(line: str, status: int) -> NoReturn:
     say(f"fastrain: {' '.join(line.split())}")
     with suppress(OSError):  # it may be what failed
-        sys.stdout.flush()
+        _flush()
     sys.stderr.flush()
     # Not sys.exit: the storage's threads may still be at a write that failed (disk full), and abort the interpreter
     # while it shuts down, which would turn this status into 134.
     os._exit(status)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # closed before we began
+        sys.stdout.flush()

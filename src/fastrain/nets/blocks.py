@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
-from fastrain.nets.convolution import Convolution, convolved
+from fastrain.nets.filtering import convolved
 from fastrain.nets.norm_gelu import gelu as in_one_pass
 from fastrain.nets.squeeze_excite import SqueezeExcite
 
@@ -17,12 +17,12 @@ class ConvNorm(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, momentum: float = 0.1) -> None:
         super().__init__()
-        self.conv = Convolution(channels_in, channels_out)
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="zeros", bias=False)
         self.norm = nn.BatchNorm2d(channels_out, momentum=momentum)
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch out y x"]:
         """Return the normalised convolution."""
-        return self.norm(self.conv(x))  # type: ignore[no-any-return]
+        return self.norm(convolved(x, self.conv.weight, training=self.training))  # type: ignore[no-any-return]
 
     def folded(self, scale: Tensor | float = 1.0, shift: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
         """Return weight and bias of the one convolution that this is, once training is over.
@@ -58,41 +58,33 @@ class Block(nn.Module):
         nn.init.constant_(self.second.norm.weight, 0.5)
 
     def forward(
-        self, x: Float[Tensor, "batch channel y x"], known: Float[Tensor, "batch conditions"], *, worth: bool = False
+        self, x: Float[Tensor, "batch channel y x"], known: Float[Tensor, "batch conditions"]
     ) -> Float[Tensor, "batch out y x"]:
-        """Return the block's map.
-
-        Args:
-            x: maps.
-            known: conditions of each.
-            worth: see `convolved`; in training it always is.
-        """
+        """Return the block's map."""
         if not self.training and len(x) == 1:
             weight, bias = self._first(known)
-            return self._bent(self.around(x), convolved(x, weight, bias, worth=worth), worth=worth)
+            return self._bent(self.around(x), convolved(x, weight, bias, training=False))
         scale, shift = self._known(known)
-        inner = gelu(self.first(x) * (1 + scale) + shift, worth=worth or self.training)
-        return gelu(self.around(x) + self.excite(self.second(inner)), worth=worth or self.training)
+        inner = gelu(self.first(x) * (1 + scale) + shift, training=self.training)
+        return gelu(self.around(x) + self.excite(self.second(inner)), training=self.training)
 
     def joined(
         self,
         fine: Float[Tensor, "batch channel y x"],
         coarse: Float[Tensor, "batch more rows columns"],
         known: Float[Tensor, "batch conditions"],
-        *,
-        worth: bool = False,
     ) -> Float[Tensor, "batch out y x"]:
         """Return the block's map of fine maps with coarse ones, of half their rows and columns, behind them."""
         if self.training or len(fine) > 1 or torch.is_grad_enabled() or not isinstance(self.around, nn.Conv2d):
-            return self(torch.cat([fine, enlarged(coarse, fine)], dim=1), known, worth=worth)  # type: ignore[no-any-return]
+            return self(torch.cat([fine, enlarged(coarse, fine)], dim=1), known)  # type: ignore[no-any-return]
         # What follows adds in place, which has no gradient.
         weight, bias = self._first(known)
         around, count = self.around.weight, fine.shape[1]
-        inner = convolved(fine, weight[:, :count], bias, worth=worth)
+        inner = convolved(fine, weight[:, :count], bias, training=False)
         add_convolved(inner, coarse, weight[:, count:])
         beside = F.conv2d(fine, around[:, :count])
         beside += enlarged(F.conv2d(coarse, around[:, count:]), fine)
-        return self._bent(beside, inner, worth=worth)
+        return self._bent(beside, inner)
 
     def _known(self, known: Tensor) -> tuple[Tensor, Tensor]:
         """Return by what the first map is scaled, beside 1, and shifted: (batch, channel, 1, 1) each."""
@@ -104,16 +96,16 @@ class Block(nn.Module):
         scale, shift = self._known(known)
         return self.first.folded(1 + scale.flatten(), shift.flatten())
 
-    def _bent(self, around: Tensor, inner: Tensor, *, worth: bool) -> Tensor:
+    def _bent(self, around: Tensor, inner: Tensor) -> Tensor:
         """Return the map in fewer passes over it, which a third of a forecast's time went into."""
         weight, bias = self.second.folded()
-        inner = convolved(gelu(inner, worth=worth), weight, bias, worth=worth)
-        return gelu(around + self.excite(inner), worth=worth)
+        inner = convolved(gelu(inner, training=False), weight, bias, training=False)
+        return gelu(around + self.excite(inner), training=False)
 
 
-def gelu(x: Float[Tensor, "batch channel y x"], *, worth: bool) -> Float[Tensor, "batch channel y x"]:
-    """Return the GELU of maps; in float32 in one pass where that is worth it, see `convolved`."""
-    return in_one_pass(x) if worth and x.dtype == torch.float32 else F.gelu(x)
+def gelu(x: Float[Tensor, "batch channel y x"], *, training: bool) -> Float[Tensor, "batch channel y x"]:
+    """Return the GELU of maps; in float32 in one pass where that is worth it, see `worth_it`."""
+    return in_one_pass(x, training=training) if x.dtype == torch.float32 else F.gelu(x)
 
 
 def enlarged(coarse: Tensor, like: Tensor) -> Tensor:

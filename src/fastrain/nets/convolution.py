@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets import filtering
+from fastrain.nets.filtering import convolved
 from fastrain.nets.plain import EDGE, STEP, TILE, loops, plain
 
 AT_ONCE = 14  # pixels whose tiles are to stay in the first cache: 28 KiB of left ones
@@ -40,30 +40,9 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch out y x"]:
         """Return the convolution."""
-        return convolved(x, self.weight, worth=self.training)
-
-
-def convolved(
-    x: Float[Tensor, "batch channel y x"],
-    weight: Float[Tensor, "out channels_in 3 3"],
-    bias: Tensor | None = None,
-    *,
-    worth: bool = False,
-) -> Float[Tensor, "batch out y x"]:
-    """Return the 3×3 convolution of maps, zeros around them, by what is fastest here.
-
-    Args:
-        x: maps.
-        weight: filters.
-        bias: is added.
-        worth: whether so many more are to come that it is worth loading what makes them fast, as in training. Not
-            whether there will be a gradient: maps that are computed again on the way back have to be the same ones.
-    """
-    if bias is None and on_tiles(x, weight):
-        return cast(Tensor, _Convolution.apply(x, weight))  # type: ignore[no-untyped-call]
-    if filtering.filtered(x, weight, worth=worth):
-        return filtering.convolve(x, weight, bias)
-    return F.conv2d(x, weight, bias, padding=1)
+        if on_tiles(x, self.weight):
+            return cast(Tensor, _Convolution.apply(x, self.weight))  # type: ignore[no-untyped-call]
+        return convolved(x, self.weight, training=self.training)
 
 
 def on_tiles(x: Tensor, weight: Tensor) -> bool:

@@ -7,23 +7,24 @@ limit there, so that what is left is to multiply less.
 from __future__ import annotations
 
 import math
-import platform
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, cast
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy import ndarray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets.plain import loops, plain
+from fastrain.nets.plain import loops, multiplies_and_adds, plain, worth_it
 
 AT_ONCE = 96  # tiles that are multiplied together: what they are transformed to stays in the second and third cache
 LEAST = 24  # tiles for which transforming weights is worth it
-LARGE = 2**14  # tiles for which loading numba is, half a second and 75 MB, whatever is to come
 _LINE = 64  # bytes of a line of the cache
 
 # By which three weights in a row become the six numbers that six cells are multiplied by.
@@ -39,6 +40,7 @@ _WEIGHTS = torch.tensor(
     dtype=torch.float32,
     device="cpu",
 )
+_SQUARES = torch.kron(_WEIGHTS, _WEIGHTS)  # the same for 3×3 weights and 6×6 cells
 _own = threading.local()
 
 
@@ -47,31 +49,50 @@ def winograd() -> Any:
     return loops("winograd")
 
 
-def filtered(x: Tensor, weight: Tensor, *, worth: bool) -> bool:
-    """Tell whether a convolution goes by minimal filtering: float32 on a CPU, channels in eights, enough tiles.
+def filtered(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether a convolution may go by minimal filtering: float32 on a CPU, channels in eights, enough tiles."""
+    if not plain(x) or x.dtype != torch.float32 or x.is_neg() or torch.is_autocast_enabled("cpu"):
+        return False
+    if weight.dtype != torch.float32 or weight.device.type != "cpu" or weight.shape[1] != x.shape[1]:
+        return False
+    if not x.shape[1] or x.shape[1] % 8 or not _vectors(len(weight)) or len(x) * _tiles(x) < LEAST:
+        return False
+    return multiplies_and_adds() and winograd() is not None
+
+
+def convolved(
+    x: Float[Tensor, "batch channel y x"],
+    weight: Float[Tensor, "out channels_in 3 3"],
+    bias: Tensor | None = None,
+    *,
+    training: bool,
+) -> Float[Tensor, "batch out y x"]:
+    """Return the 3×3 convolution of maps, zeros around them: by minimal filtering where it may and is worth it.
 
     Args:
         x: maps.
         weight: filters.
-        worth: whether loading numba is worth it, as there are many more to come.
+        bias: is added.
+        training: see `worth_it`.
     """
-    if not plain(x) or x.dtype != torch.float32 or weight.dtype != torch.float32 or x.shape[1] != weight.shape[1]:
-        return False
-    if torch.is_autocast_enabled("cpu") or weight.shape[1] % 8 or not _vectors(len(weight)):
-        return False
-    least = LEAST if worth else LARGE
-    return len(x) * _tiles(x) >= least and winograd() is not None and _multiplies()
+    if worth_it(training) and filtered(x, weight):
+        return convolve(x, weight, bias)
+    return F.conv2d(x, weight, bias, padding=1)
 
 
 def convolve(
     x: Float[Tensor, "batch channel y x"], weight: Float[Tensor, "out channel 3 3"], bias: Tensor | None = None
 ) -> Float[Tensor, "batch out y x"]:
-    """Return the 3×3 convolution of maps that may be `filtered`, zeros around them; it has a gradient."""
+    """Return the 3×3 convolution of maps that may be `filtered`, zeros around them; it has a gradient.
+
+    Each number is off by about a millionth of the largest ones of its tile; one that is none, or infinite, makes all of
+    its tile none.
+    """
     out = cast(Tensor, _Convolution.apply(x, weight))  # type: ignore[no-untyped-call]
     if bias is None:
         return out
     bias = bias[:, None, None]
-    return out + bias if out.requires_grad else out.add_(bias)
+    return out + bias if out.requires_grad or bias.requires_grad else out.add_(bias)
 
 
 class _Convolution(torch.autograd.Function):
@@ -94,7 +115,8 @@ class _Convolution(torch.autograd.Function):
             if _vectors(len(back)):
                 of_maps = _convolve(gradient, back)
             else:
-                of_maps = torch.nn.functional.conv2d(gradient, back, padding=1)
+                with torch.autocast("cpu", enabled=False):
+                    of_maps = F.conv2d(gradient, back, padding=1)
         if ctx.needs_input_grad[1]:
             of_weights = _gradient_of_weights(x, gradient)
         return of_maps, of_weights
@@ -161,10 +183,10 @@ def _convolve(x: Tensor, weight: Tensor) -> Tensor:
         strip, back = _strip(turns.across, channels, 2), _strip(turns.across, out, 0)
         for first in starts:
             rows = min(turns.per, turns.rows - first)
-            loop.transform(x.data_ptr(), strip.data_ptr(), left, first, rows, *turns.shape(channels), 1)
+            loop.transform(x.data_ptr(), strip.ctypes.data, left, first, rows, *turns.shape(channels), 1)
             sizes = (turns.filled(rows), turns.room, channels, out, _vectors(out))
             loop.multiply(left, weights.data_ptr(), right, *sizes, turns.spot(channels), turns.spot(out))
-            loop.transform_back(right, back.data_ptr(), made.data_ptr(), first, rows, *turns.shape(out))
+            loop.transform_back(right, back.ctypes.data, made.data_ptr(), first, rows, *turns.shape(out))
 
     turns.take(take)
     return made
@@ -175,22 +197,23 @@ def _gradient_of_weights(x: Tensor, gradient: Tensor) -> Tensor:
     turns, channels, out, loop = _Turns(x), x.shape[1], gradient.shape[1], winograd()
     panel = 8 * _vectors(out)
 
-    def take(starts: range) -> Tensor:
-        sums = torch.zeros(loop.SPOTS, out // panel * channels * panel, dtype=torch.float32, device="cpu")
+    def take(starts: range) -> ndarray:
+        sums = np.zeros((loop.SPOTS, out // panel * channels * panel), np.float32)
         left, right = turns.place("left", channels), turns.place("right", out)
         strip, other = _strip(turns.across, channels, 2), _strip(turns.across, out, 0)
         for first in starts:
             rows = min(turns.per, turns.rows - first)
-            loop.transform(x.data_ptr(), strip.data_ptr(), left, first, rows, *turns.shape(channels), 1)
-            loop.transform(gradient.data_ptr(), other.data_ptr(), right, first, rows, *turns.shape(out), 0)
+            loop.transform(x.data_ptr(), strip.ctypes.data, left, first, rows, *turns.shape(channels), 1)
+            loop.transform(gradient.data_ptr(), other.ctypes.data, right, first, rows, *turns.shape(out), 0)
             sizes = (rows * turns.across, turns.room, channels, out, _vectors(out))
-            loop.multiply_back(left, right, sums.data_ptr(), *sizes, turns.spot(channels), turns.spot(out))
+            loop.multiply_back(left, right, sums.ctypes.data, *sizes, turns.spot(channels), turns.spot(out))
         return sums
 
     sums, *others = turns.take(take)
     for other in others:
         sums += other
-    back: Tensor = torch.kron(_WEIGHTS, _WEIGHTS).T @ sums  # (9, panel · channel · out)
+    with torch.autocast("cpu", enabled=False):
+        back: Tensor = _SQUARES.T @ torch.from_numpy(sums)  # (9, panel · channel · out)
     return back.view(3, 3, -1, channels, panel).permute(2, 4, 3, 0, 1).reshape(out, channels, 3, 3)
 
 
@@ -199,7 +222,8 @@ def transformed(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
     out, channels = weight.shape[:2]
     panel = 8 * _vectors(out)
     rows = weight.permute(2, 3, 0, 1).reshape(9, out // panel, panel, channels).transpose(2, 3).reshape(9, -1)
-    return torch.kron(_WEIGHTS, _WEIGHTS) @ rows
+    with torch.autocast("cpu", enabled=False):  # on the way back it may be on, and half as many bytes would be read
+        return _SQUARES @ rows
 
 
 def _vectors(out: int) -> int:
@@ -218,27 +242,20 @@ def _laid(x: Tensor) -> Tensor:
 def _room(name: str, size: int) -> int:
     """Return the address of so many bytes of a thread's own, at a line of the cache; numbers, whatever they are."""
     held = getattr(_own, name, None)
-    if held is None or held.numel() * 4 < size + _LINE:
-        held = torch.zeros(size // 4 + _LINE, dtype=torch.float32, device="cpu")
+    if held is None or held.nbytes < size + _LINE:
+        held = np.zeros(size // 4 + _LINE, np.float32)
         setattr(_own, name, held)
-    return int(-(-held.data_ptr() // _LINE) * _LINE)
+    return int(-(-held.ctypes.data // _LINE) * _LINE)
 
 
-def _strip(across: int, channels: int, beside: int) -> Tensor:
-    """Return room for a row of tiles and some cells beside them; zeros, which stay where no map is."""
-    return torch.zeros((4 + beside) * (4 * across + beside) * channels, dtype=torch.float32, device="cpu")
+def _strip(across: int, channels: int, beside: int) -> ndarray:
+    """Return room for a row of tiles and some cells beside them; zeros, which stay where no map is.
+
+    Numpy's: torch would begin threads of its own in each of ours.
+    """
+    return np.zeros((4 + beside) * (4 * across + beside) * channels, np.float32)
 
 
 @cache
 def _workers(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "convolution")
-
-
-@cache
-def _multiplies() -> bool:
-    """Tell whether the processor multiplies and adds vectors in one instruction; LLVM would call a function else."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
-    from llvmlite import binding
-
-    return bool(binding.get_host_cpu_features().get("fma", False))

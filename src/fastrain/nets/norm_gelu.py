@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets.plain import LANES, loops, plain
+from fastrain.nets.plain import LANES, loops, multiplies_and_adds, plain, worth_it
 
 _LIKE = {torch.bfloat16: np.uint16(2), torch.float32: np.uint32(4)}
 
@@ -36,7 +36,7 @@ def norm_gelu(
         norm: whose running statistics are updated where it is in training, as by its own forward, which is not called.
         halve: take the largest of each 2×2 before that; a last odd row or column is left out.
     """
-    if not (in_passes(x, x.shape[1]) and _known(norm, x, 2 if halve else 1)):
+    if not (in_passes(x, x.shape[1], training=norm.training) and _known(norm, x, 2 if halve else 1)):
         return F.gelu(norm(F.max_pool2d(x, 2) if halve else x))
     if norm.training:
         out, mean, variance, count = _NormGelu.apply(x, norm.weight, norm.bias, norm.eps, halve)  # type: ignore[no-untyped-call]
@@ -53,18 +53,28 @@ def norm_gelu(
     return maps.bent(scale, norm.bias - cast(Tensor, norm.running_mean) * scale)
 
 
-def gelu(x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch channel y x"]:
-    """Return the GELU of maps."""
-    if not in_passes(x, x.numel()):
+def gelu(x: Float[Tensor, "batch channel y x"], *, training: bool = False) -> Float[Tensor, "batch channel y x"]:
+    """Return the GELU of maps.
+
+    Args:
+        x: maps.
+        training: see `worth_it`.
+    """
+    if not in_passes(x, x.numel(), training=training):
         return F.gelu(x)
     return cast(Tensor, _Gelu.apply(x))  # type: ignore[no-untyped-call]
 
 
-def in_passes(x: Tensor, length: int) -> bool:
-    """Tell whether maps are gone through by loops of ours: on one thread of a CPU, so many at a stretch."""
-    if x.dtype not in _LIKE or not plain(x) or not x.numel():
+def in_passes(x: Tensor, length: int, *, training: bool) -> bool:
+    """Tell whether maps are gone through by loops of ours: on one thread of a CPU, so many at a stretch.
+
+    In float32 only where numba is `worth_it`; bfloat16 is of processors that it makes twice as fast in any case.
+    """
+    if x.dtype not in _LIKE or not plain(x) or not x.numel() or length % LANES or torch.get_num_threads() > 1:
         return False
-    return length % LANES == 0 and torch.get_num_threads() == 1 and passes() is not None
+    if x.dtype == torch.float32 and not (worth_it(training) and multiplies_and_adds()):
+        return False
+    return passes() is not None
 
 
 def _known(norm: nn.BatchNorm2d, x: Tensor, shrinks: int) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -13,6 +17,8 @@ LANES = 16  # numbers that are computed with together
 EDGE = LANES  # rows of a tile of the matrix unit, and 32-bit numbers of a row
 STEP = 32  # bfloat16 numbers of a row: how much of a sum one product takes
 TILE = 1024  # bytes of a tile
+LARGE = 48_000  # cells of a forecast for which loading numba is worth it: half a second; 18 leads win it back (LOG.md)
+_own = threading.local()
 
 
 def plain(x: Tensor) -> bool:
@@ -20,6 +26,42 @@ def plain(x: Tensor) -> bool:
     if x.ndim != 4 or x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter):
         return False
     return not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+
+
+@contextmanager
+def forecasting(cells: int) -> Iterator[None]:
+    """Let forecasts of so many cells go by what training goes by in float32, if that is worth loading numba."""
+    before = _many_cells()
+    _own.many = before or cells >= LARGE
+    try:
+        yield
+    finally:
+        _own.many = before
+
+
+def _many_cells() -> bool:
+    """Tell whether it is within `forecasting` of many cells."""
+    return bool(getattr(_own, "many", False))
+
+
+def worth_it(training: bool) -> bool:
+    """Tell whether numba is worth loading: in training, and within `forecasting` of many cells.
+
+    Not whether there will be a gradient: maps that are computed again on the way back have to be the same ones.
+    """
+    return training or _many_cells()
+
+
+@cache
+def multiplies_and_adds() -> bool:
+    """Tell whether the processor multiplies and adds in one instruction; LLVM would call a function for it else."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        from llvmlite import binding
+    except ImportError:
+        return False
+    return bool(binding.get_host_cpu_features().get("fma", False))
 
 
 @cache

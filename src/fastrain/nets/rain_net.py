@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
 from fastrain.nets.blocks import Block, gelu
+from fastrain.nets.plain import forecasting
 from fastrain.nets.straight_line import straight_line
 from fastrain.nets.whitening import Whitening
-
-LARGE = 48_000  # cells of a forecast for which numba is worth loading: half a second, which 18 leads win back (LOG.md)
 
 
 class RainNet(nn.Module):
@@ -81,13 +80,8 @@ class RainNet(nn.Module):
         known: Float[Tensor, "batch conditions"],
     ) -> tuple[Float[Tensor, "batch threshold rows columns"], Float[Tensor, "batch threshold rows columns"]]:
         """Return the two summands of the logits: the straight line through the guesses, and what is learned."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        worth = self.training or len(x) * x.shape[2] * x.shape[3] >= LARGE
-        fine = self.fine(gelu(self.stem(x), worth=worth), known, worth=worth)
-        middle = self.middle(_down(fine), known, worth=worth)
-        coarse = self.coarse(_down(middle), known, worth=worth)
-        middle = self.middle_up.joined(middle, coarse, known, worth=worth)
-        fine = self.fine_up.joined(fine, middle, known, worth=worth)
+        with forecasting(len(x) * x.shape[2] * x.shape[3]):
+            fine = self._finest(x.contiguous(memory_format=torch.channels_last), known)
         if self.block > 1:
             # The row and column that the stem took come back as copies; a block is what its most telling cell is.
             fine = F.max_pool2d(F.pad(fine, (0, 1, 0, 1), mode="replicate"), self.block)
@@ -95,6 +89,14 @@ class RainNet(nn.Module):
         line = self.straight(known).view(len(x), self.thresholds, self.guesses + 1)
         straight = torch.einsum("btg,btgyx->btyx", line[:, :, :-1].float(), guess.float())
         return straight + line[:, :, -1, None, None].float(), learned.float()
+
+    def _finest(self, x: Tensor, known: Tensor) -> Tensor:
+        """Return the map of the finest scale that chances are read off."""
+        fine = self.fine(gelu(self.stem(x), training=self.training), known)
+        middle = self.middle(_down(fine), known)
+        coarse = self.coarse(_down(middle), known)
+        middle = self.middle_up.joined(middle, coarse, known)
+        return self.fine_up.joined(fine, middle, known)
 
     def shrink(self, share: float) -> None:
         """Keep a share of what was learned; 0 leaves the straight line alone."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastrain.core.shapes import Float, Int, UInt8
 from fastrain.engine.batches import normalised
 from fastrain.engine.precision import computing
+from fastrain.nets.plain import forecasting
 
 Views = Literal["one", "mirrored", "mirrored and moved", "moved where unsure"]
 
@@ -73,13 +74,15 @@ def logits_of(
     views: Views,
 ) -> Float[Tensor, "image class"]:
     """Return the logits of images that lie on the network's device as bytes."""
-    step = max(1, AT_ONCE // (images.shape[1] * images.shape[2]))
-    return torch.cat(
-        [
-            logits(network, normalised(images[start : start + step], mean, spread), views)
-            for start in range(0, len(images), step)
-        ]
-    )
+    cells = images.shape[1] * images.shape[2]
+    step = max(1, AT_ONCE // cells)
+    with forecasting(len(images) * cells // 8):  # some hundreds of images win back what a few leads of rain do
+        return torch.cat(
+            [
+                logits(network, normalised(images[start : start + step], mean, spread), views)
+                for start in range(0, len(images), step)
+            ]
+        )
 
 
 def temperature_of(logits: Float[ndarray, "image class"], labels: Int[ndarray, image]) -> float:
