@@ -48,14 +48,17 @@ def _float32(run: dict[str, Any], cost: dict[str, Any]) -> str:
     """Return what `cpu` reached in float32, and what it cost beside airbench94."""
     median = cost["median"]
     spent, seed = median["cpu_seconds_of_a_run"], run["seeds"][0]
-    return (
-        f"`cpu`: {100 * seed['accuracy_views']:.2f} % with the views in {seed['cpu_seconds']:.0f} CPU seconds, one seed beside "
-        f"other work ({run['device']}, one thread, {run['precision']}; [record](../records/speedrun_float32.json)). All "
-        f"steps, in turns with `airbench94`'s as torch computes them, {cost['rounds']} rounds: {spent['cpu, ours']:.0f} "
-        f"CPU seconds, `airbench94`'s {spent['airbench94, torch']:.0f}: **{median['ratio']:.2f} of them**; by torch alone "
-        f"`cpu` would take {median['ratio_both_by_torch']:.2f}, and `airbench94` itself takes "
-        f"{spent['airbench94, ours'] / spent['airbench94, torch']:.2f} by ours "
-        "([record](../records/speedrun_cost_float32.json))."
+    return "\n".join(
+        [
+            f"`cpu`: {100 * seed['accuracy_views']:.2f} % with the views in {seed['cpu_seconds']:.0f} CPU seconds, one "
+            f"seed, beside tests ({run['device']}, one thread, {run['precision']}; "
+            "[record](../records/speedrun_float32.json)).\n",
+            f"All steps, taken in turns with `airbench94`'s as torch computes them, {cost['rounds']} rounds in one run: "
+            f"{spent['cpu, ours']:.0f} CPU seconds, `airbench94`'s {spent['airbench94, torch']:.0f}: "
+            f"**{median['ratio']:.2f} of them**. By torch alone `cpu` would take {median['ratio_both_by_torch']:.2f}; "
+            f"`airbench94` itself takes {spent['airbench94, ours'] / spent['airbench94, torch']:.2f} by ours "
+            "([record](../records/speedrun_cost_float32.json)).",
+        ]
     )
 
 
