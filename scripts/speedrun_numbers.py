@@ -53,7 +53,7 @@ def _float32(run: dict[str, Any], cost: dict[str, Any]) -> str:
             f"`cpu`: {100 * seed['accuracy_views']:.2f} % with the views in {seed['cpu_seconds']:.0f} CPU seconds, one "
             f"seed, beside tests ({run['device']}, one thread, {run['precision']}; "
             "[record](../records/speedrun_float32.json)).\n",
-            f"All steps, taken in turns with `airbench94`'s as torch computes them, {cost['rounds']} rounds in one run: "
+            f"All steps, in turns with `airbench94`'s as torch computes them, {cost['rounds']} rounds in one run: "
             f"{spent['cpu, ours']:.0f} CPU seconds, `airbench94`'s {spent['airbench94, torch']:.0f}: "
             f"**{median['ratio']:.2f} of them**. By torch alone `cpu` would take {median['ratio_both_by_torch']:.2f}; "
             f"`airbench94` itself takes {spent['airbench94, ours'] / spent['airbench94, torch']:.2f} by ours "

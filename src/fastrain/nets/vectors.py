@@ -1,4 +1,4 @@
-"""Words for LLVM's vectors: of 16 numbers if not said otherwise, which AVX-512 takes at once, other processors by parts.
+"""Words for LLVM's vectors: of 16 numbers if not said otherwise, which AVX-512 takes at once.
 
 In memory numbers are float32, or bfloat16, the upper half of one; they are computed with as float32.
 """
