@@ -199,7 +199,7 @@ def _clear(typing, to):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def transform(x, strip, to, first, rows, height, width, channels, tiles, spot, overlap):  # type: ignore[no-untyped-def]
+def transform(x, strip, to, first, rows, height, width, channels, tiles, spot, overlap):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Take rows of tiles of maps to 36 numbers a channel.
 
     Args:
@@ -242,7 +242,7 @@ def transform(x, strip, to, first, rows, height, width, channels, tiles, spot, o
 
 
 @compiled
-def transform_back(found, strip, out, first, rows, height, width, channels, tiles, spot):  # type: ignore[no-untyped-def]
+def transform_back(found, strip, out, first, rows, height, width, channels, tiles, spot):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Bring rows of tiles back to maps; see `transform`."""
     down, across = (height + 3) // 4, (width + 3) // 4
     pixel = 4 * channels
@@ -264,7 +264,7 @@ def transform_back(found, strip, out, first, rows, height, width, channels, tile
 
 
 @compiled
-def multiply(left, right, to, tiles, room, channels, out, vectors, left_spot, spot):  # type: ignore[no-untyped-def]
+def multiply(left, right, to, tiles, room, channels, out, vectors, left_spot, spot):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Multiply tiles by weights, for each of the 36.
 
     Args:
@@ -292,7 +292,7 @@ def multiply(left, right, to, tiles, room, channels, out, vectors, left_spot, sp
 
 
 @compiled
-def multiply_back(left, right, to, tiles, room, channels, out, vectors, left_spot, right_spot):  # type: ignore[no-untyped-def]
+def multiply_back(left, right, to, tiles, room, channels, out, vectors, left_spot, right_spot):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Add the products of tiles that came in and gradients of those that went out, for each of the 36.
 
     Args:
