@@ -1,6 +1,6 @@
 """3×3 convolutions of float32 maps on a CPU by minimal filtering, there and back; see `winograd` for what that is.
 
-For processors that have no units for bfloat16, most of those at home: torch's own convolutions run at the processor's
+For processors that have no units for bfloat16, many of those at home: torch's own convolutions run at the processor's
 limit there, so that what is left is to multiply less.
 """
 
