@@ -23,9 +23,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from machine import machine
+from ways import WAYS, Way, going
 
 from fastrain.core.memory import keep_all_memory
-from fastrain.nets import filtering, norm_gelu
+from fastrain.nets import filtering
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.inputs import CONDITIONS, GUESSES, channels_of
 
@@ -114,22 +115,16 @@ def _whole(network: RainNet, shape: tuple[int, int, int], rounds: int) -> dict[s
         if network.training:
             out.square().mean().backward()
 
-    ours = filtering.winograd, norm_gelu.passes
-    spent: dict[str, list[float]] = {"torch": [], "ours": []}
+    spent: dict[Way, list[float]] = {way: [] for way in WAYS}
     for _ in range(rounds + 1):
         for way, seconds in spent.items():
-            filtering.winograd, norm_gelu.passes = ours if way == "ours" else (_none, _none)
-            seconds.append(_seconds(work))
-    filtering.winograd, norm_gelu.passes = ours
+            with going(way):
+                seconds.append(_seconds(work))
     row: dict[str, object] = {}
     for said, of in (("median", statistics.median), ("least", min)):
         each = {way: round(of(seconds[1:]), 4) for way, seconds in spent.items()}
         row[said] = {**each, "ratio": round(each["ours"] / each["torch"], 3)}
     return row
-
-
-def _none() -> None:
-    """No loops of ours: torch's."""
 
 
 def _seconds(work: Callable[[], object]) -> float:

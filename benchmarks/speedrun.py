@@ -21,21 +21,15 @@ from pathlib import Path
 
 import torch
 from machine import machine
+from ways import WAYS, Way, going
 
 from fastrain.core.memory import keep_all_memory
 from fastrain.engine.batches import normalised
 from fastrain.engine.precision import computing, fast_precision
-from fastrain.nets import convolution, filtering, norm_gelu
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
 from fastrain.vision.train import batches_of, loss_of, settled_from, steering_of, stem_settled_from
-
-OURS = convolution.tiles, norm_gelu.passes, filtering.winograd
-
-
-def _none() -> None:
-    """No loops of ours: torch's."""
 
 
 def main() -> None:
@@ -49,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = open_dataset(asked.data)
     names = ("airbench94", asked.recipe)
-    taken = {(name, way): _Steps(data, recipe_of(name), way) for name in names for way in ("torch", "ours")}
+    taken = {(name, way): _Steps(data, recipe_of(name), way) for name in names for way in WAYS}
     for _ in range(asked.rounds + 1):
         for steps in taken.values():
             steps.take()
@@ -71,7 +65,7 @@ def main() -> None:
 class _Steps:
     """Steps of one recipe at each part of its run: while the stem's bias is trained and after, at each image size."""
 
-    def __init__(self, data: Dataset, recipe: Recipe, way: str) -> None:
+    def __init__(self, data: Dataset, recipe: Recipe, way: Way) -> None:
         torch.manual_seed(0)
         self.way = way
         values, labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
@@ -92,17 +86,16 @@ class _Steps:
 
     def take(self) -> None:
         """Take a step in each part of the run."""
-        ours = OURS if self.way == "ours" else [_none] * len(OURS)
-        convolution.tiles, norm_gelu.passes, filtering.winograd = ours
-        for spent, (start, _) in zip(self.spent, self.parts, strict=True):
-            began = time.process_time()
-            batch = self.batches.batch(start)
-            self.steering.prepare(start)
-            with computing("cpu"):
-                loss = loss_of(self.network, batch, smoothing=self.recipe.smoothing)
-            loss.backward()
-            self.steering.step()
-            spent.append((time.process_time() - began) / self.recipe.batch)
+        with going(self.way):
+            for spent, (start, _) in zip(self.spent, self.parts, strict=True):
+                began = time.process_time()
+                batch = self.batches.batch(start)
+                self.steering.prepare(start)
+                with computing("cpu"):
+                    loss = loss_of(self.network, batch, smoothing=self.recipe.smoothing)
+                loss.backward()
+                self.steering.step()
+                spent.append((time.process_time() - began) / self.recipe.batch)
 
     def each(self, of: Callable[[list[float]], float]) -> list[float]:
         """Return CPU milliseconds an image in each part, the first round left out."""

@@ -14,7 +14,7 @@ SHAPES = [(True, (50, 64, 31, 30)), (False, (20, 32, 7, 9)), (True, (30, 16, 7, 
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(module.passes is None, reason="numba is not installed"),
+    pytest.mark.skipif(module.passes() is None, reason="numba is not installed"),
 ]
 
 

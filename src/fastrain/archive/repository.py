@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from traceback import walk_stack
 from typing import Any
 
 import icechunk
@@ -57,11 +58,7 @@ def _answering() -> bool:
     """Tell whether a thread that Python did not start is about to hand an answer to an event loop."""
     own = {thread.ident for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)}
     frames = [frame for ident, frame in sys._current_frames().items() if ident not in own]
-    while frames:
-        if any(frame.f_code.co_name == "call_soon_threadsafe" for frame in frames):
-            return True
-        frames = [frame.f_back for frame in frames if frame.f_back]
-    return False
+    return any(f.f_code.co_name == "call_soon_threadsafe" for frame in frames for f, _ in walk_stack(frame))
 
 
 def remote(path: Path) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
 from fastrain.nets.filtering import convolved
-from fastrain.nets.plain import EDGE, STEP, TILE, loops, plain
+from fastrain.nets.plain import EDGE, STEP, TILE, filled, loops, plain, times
 
 AT_ONCE = 14  # pixels whose tiles are to stay in the first cache: 28 KiB of left ones
 MANY = 200_000  # weights that do not stay in the second cache while a row of a map is written
@@ -101,7 +101,7 @@ def convolve(x: Float[Tensor, "batch channel y x"], weight: Float[Tensor, "out c
         x: bfloat16, channels last; a multiple of 32 channels.
         weight: in any numbers; taken as bfloat16.
     """
-    wide = _filled(len(weight), EDGE)
+    wide = filled(len(weight), EDGE)
     out = _convolve(x, packed(weight), wide)
     return out if wide == len(weight) else out[:, : len(weight)].contiguous(memory_format=torch.channels_last)
 
@@ -138,11 +138,11 @@ def gradient_of_weights(
     """
     _ask()
     maps, given, height, width = x.shape
-    channels, out, pixels = _filled(given, EDGE), gradient.shape[1], height * width
+    channels, out, pixels = filled(given, EDGE), gradient.shape[1], height * width
     if channels > given:
         x = F.pad(x, (0, 0, 0, 0, 0, channels - given)).contiguous(memory_format=torch.channels_last)
-    rights, lefts = (_zeros(_times(count, EDGE), pixels, TILE // 2) for count in (channels, STEP))
-    shape = (_times(out, STEP), channels // EDGE, 3, 3, 2, EDGE, EDGE)
+    rights, lefts = (_zeros(times(count, EDGE), pixels, TILE // 2) for count in (channels, STEP))
+    shape = (times(out, STEP), channels // EDGE, 3, 3, 2, EDGE, EDGE)
     sums = _zeros(*shape, dtype=torch.float32)
     zeros, kept = _zeros(EDGE), _zeros(STEP)
     at_once = max(1, AT_ONCE // width)
@@ -162,7 +162,7 @@ def gradient_of_weights(
 def packed(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
     """Return weights as right tiles, bfloat16."""
     out, channels = weight.shape[:2]
-    rows = _zeros(_filled(out, STEP), 9 * channels)
+    rows = _zeros(filled(out, STEP), 9 * channels)
     rows[:out] = weight.detach().permute(0, 2, 3, 1).reshape(out, -1)
     tiled = torch.empty_like(rows)
     tiles().pack(rows.data_ptr(), tiled.data_ptr(), *rows.shape)
@@ -181,16 +181,6 @@ def _ask() -> None:
     """Ask for the matrix unit, without which what follows would end the process."""
     if not usable():
         raise RuntimeError("This processor has no matrix unit for bfloat16.")
-
-
-def _times(count: int, of: int) -> int:
-    """Return how many times something is needed to hold a number."""
-    return -(-count // of)
-
-
-def _filled(count: int, of: int) -> int:
-    """Return a number filled up to a multiple of another."""
-    return _times(count, of) * of
 
 
 def _zeros(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:

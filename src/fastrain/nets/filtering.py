@@ -6,7 +6,6 @@ limit there, so that what is left is to multiply less.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets.plain import loops, multiplies_and_adds, plain, worth_it
+from fastrain.nets.plain import filled, loops, multiplies_and_adds, plain, times, worth_it
 
 AT_ONCE = 96  # tiles that are multiplied together: what they are transformed to stays in the second and third cache
 LEAST = 24  # tiles for which transforming weights is worth it
@@ -135,14 +134,14 @@ class _Turns:
 
     def __init__(self, x: Tensor) -> None:
         self.height, self.width = x.shape[2:]
-        self.across = -(-self.width // 4)
-        self.rows = len(x) * -(-self.height // 4)
+        self.across = times(self.width, 4)
+        self.rows = len(x) * times(self.height, 4)
         self.per = max(1, AT_ONCE // self.across)
-        self.room = self.filled(self.per)
+        self.room = self.tiles(self.per)
 
-    def filled(self, rows: int) -> int:
+    def tiles(self, rows: int) -> int:
         """Return the tiles of some rows, filled up to what is multiplied at once."""
-        return int(-(-rows * self.across // winograd().TILES) * winograd().TILES)
+        return filled(rows * self.across, winograd().TILES)
 
     def spot(self, channels: int) -> int:
         """Return by how many bytes two of a tile's 36 numbers lie apart: never a multiple of what a cache wraps at."""
@@ -162,10 +161,10 @@ class _Turns:
         Args:
             turns: is given the first rows of turns.
         """
-        threads = min(torch.get_num_threads(), -(-self.rows // self.per))
-        if threads == 1:
-            return [turns(range(0, self.rows, self.per))]
         starts = range(0, self.rows, self.per)
+        threads = min(torch.get_num_threads(), len(starts))
+        if threads == 1:
+            return [turns(starts)]
         shares = [starts[len(starts) * i // threads : len(starts) * (i + 1) // threads] for i in range(threads)]
         return list(_workers(threads).map(turns, shares))
 
@@ -184,7 +183,7 @@ def _convolve(x: Tensor, weight: Tensor) -> Tensor:
         for first in starts:
             rows = min(turns.per, turns.rows - first)
             loop.transform(x.data_ptr(), strip.ctypes.data, left, first, rows, *turns.shape(channels), 1)
-            sizes = (turns.filled(rows), turns.room, channels, out, _vectors(out))
+            sizes = (turns.tiles(rows), turns.room, channels, out, _vectors(out))
             loop.multiply(left, weights.data_ptr(), right, *sizes, turns.spot(channels), turns.spot(out))
             loop.transform_back(right, back.ctypes.data, made.data_ptr(), first, rows, *turns.shape(out))
 
@@ -232,7 +231,7 @@ def _vectors(out: int) -> int:
 
 
 def _tiles(x: Tensor) -> int:
-    return math.ceil(x.shape[2] / 4) * math.ceil(x.shape[3] / 4)
+    return times(x.shape[2], 4) * times(x.shape[3], 4)
 
 
 def _laid(x: Tensor) -> Tensor:
@@ -245,7 +244,7 @@ def _room(name: str, size: int) -> int:
     if held is None or held.nbytes < size + _LINE:
         held = np.zeros(size // 4 + _LINE, np.float32)
         setattr(_own, name, held)
-    return int(-(-held.ctypes.data // _LINE) * _LINE)
+    return filled(held.ctypes.data, _LINE)
 
 
 def _strip(across: int, channels: int, beside: int) -> ndarray:

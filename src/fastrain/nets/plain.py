@@ -28,6 +28,16 @@ def plain(x: Tensor) -> bool:
     return not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
 
 
+def times(count: int, of: int) -> int:
+    """Return how many times something is needed to hold a number."""
+    return -(-count // of)
+
+
+def filled(count: int, of: int) -> int:
+    """Return a number filled up to a multiple of another."""
+    return times(count, of) * of
+
+
 @contextmanager
 def forecasting(cells: int) -> Iterator[None]:
     """Let forecasts of so many cells go by what training goes by in float32, if that is worth loading numba."""

@@ -28,6 +28,7 @@ FOUR, SIX = 4, 6  # edges of a tile and of what is under it
 TILES = 12  # of which multiples are multiplied
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, EIGHT)
+_FIRST = ir.Constant(ir.IntType(32), 0)
 
 
 def _place(builder: Any, start: Any, row: Any, column: Any, i: int, j: int) -> Any:
@@ -36,13 +37,9 @@ def _place(builder: Any, start: Any, row: Any, column: Any, i: int, j: int) -> A
 
 def _everywhere(builder: Any, address: Any) -> Any:
     """Return the number at an address in all lanes."""
-    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), read(builder, address, _FLOAT), _index(0))
+    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), read(builder, address, _FLOAT), _FIRST)
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), EIGHT), [0] * EIGHT)
     return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), lanes)
-
-
-def _index(value: int) -> Any:
-    return ir.Constant(ir.IntType(32), value)
 
 
 def _plus(builder: Any, a: Any, b: Any, factor: float) -> Any:
