@@ -1,7 +1,7 @@
-"""3×3 convolutions of float32 maps on a CPU by minimal filtering, there and back; see `winograd` for what that is.
+"""3×3 convolutions on a CPU by minimal filtering, there and back; see `winograd` for what that is.
 
-For processors that have no units for bfloat16, many of those at home: torch's own convolutions run at the processor's
-limit there, so that what is left is to multiply less.
+For processors without a matrix unit, nearly all of those at home: torch's own convolutions run at the processor's limit
+there, so that what is left is to multiply less. Float32 on any, bfloat16 where the processor multiplies pairs of it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets.plain import filled, loops, multiplies_and_adds, plain, times, worth_it
+from fastrain.nets.plain import filled, loops, multiplies_and_adds, multiplies_pairs, plain, times, worth_it
 
 AT_ONCE = 96  # tiles that are multiplied together: what they are transformed to stays in the second and third cache
 LEAST = 24  # tiles for which transforming weights is worth it
 _LINE = 64  # bytes of a line of the cache
 
-# By which three weights in a row become the six numbers that six cells are multiplied by.
+_LIKE = {torch.bfloat16: np.uint16(2), torch.float32: np.uint32(4)}
+_PANELS = {torch.bfloat16: (4, 3, 2), torch.float32: (3, 2)}  # eights of channels out, the better ones first
+
+# By which three weights in a row become the six numbers that six cells are multiplied by: at 0, ±√½, ±√2 and infinity.
+_NEAR, _FAR = 0.5**0.5, 2.0**0.5
 _WEIGHTS = torch.tensor(
     [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
+        [1, 0, 0],
+        [-2 / 3, -2 / 3 * _NEAR, -1 / 3],
+        [-2 / 3, 2 / 3 * _NEAR, -1 / 3],
+        [1 / 6, 1 / 6 * _FAR, 1 / 3],
+        [1 / 6, -1 / 6 * _FAR, 1 / 3],
         [0, 0, 1],
     ],
     dtype=torch.float32,
@@ -49,14 +53,23 @@ def winograd() -> Any:
 
 
 def filtered(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether a convolution may go by minimal filtering: float32 on a CPU, channels in eights, enough tiles."""
-    if not plain(x) or x.dtype != torch.float32 or x.is_neg() or torch.is_autocast_enabled("cpu"):
+    """Tell whether a convolution may go by minimal filtering: on a CPU, channels in eights, enough tiles."""
+    kind = _numbers(x, weight)
+    if kind is None or not plain(x) or x.is_neg() or weight.device.type != "cpu" or weight.shape[1] != x.shape[1]:
         return False
-    if weight.dtype != torch.float32 or weight.device.type != "cpu" or weight.shape[1] != x.shape[1]:
+    if not x.shape[1] or x.shape[1] % 8 or not _vectors(len(weight), kind) or len(x) * _tiles(x) < LEAST:
         return False
-    if not x.shape[1] or x.shape[1] % 8 or not _vectors(len(weight)) or len(x) * _tiles(x) < LEAST:
-        return False
-    return multiplies_and_adds() and winograd() is not None
+    return (multiplies_pairs() if kind == torch.bfloat16 else multiplies_and_adds()) and winograd() is not None
+
+
+def _numbers(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """Return the numbers that a convolution computes in, if they are known here."""
+    if torch.is_autocast_enabled("cpu"):
+        known = (torch.bfloat16, torch.float32)
+        if torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.dtype in known and weight.dtype in known:
+            return torch.bfloat16
+        return None
+    return x.dtype if x.dtype == weight.dtype and x.dtype in _LIKE else None
 
 
 def convolved(
@@ -84,76 +97,92 @@ def convolve(
 ) -> Float[Tensor, "batch out y x"]:
     """Return the 3×3 convolution of maps that may be `filtered`, zeros around them; it has a gradient.
 
-    Each number is off by about a millionth of the largest ones of its tile; one that is none, or infinite, makes all of
-    its tile none.
+    Each number is off by about a millionth of the largest ones of its tile, of bfloat16 by about a hundredth of what is
+    usual; one that is none, or infinite, makes all of its tile none.
     """
-    out = cast(Tensor, _Convolution.apply(x, weight))  # type: ignore[no-untyped-call]
+    kind = _numbers(x, weight)
+    out = cast(Tensor, _Convolution.apply(x, weight, kind))  # type: ignore[no-untyped-call]
     if bias is None:
         return out
-    bias = bias[:, None, None]
+    bias = bias[:, None, None].to(out.dtype)
     return out + bias if out.requires_grad or bias.requires_grad else out.add_(bias)
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, kind: torch.dtype) -> Tensor:
         """Return the convolution."""
-        x = _laid(x)
+        x = _laid(x, kind)
         ctx.save_for_backward(x, weight)
         return _convolve(x, weight.detach())
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Return the gradients of maps and weights."""
         x, weight = ctx.saved_tensors
-        gradient = _laid(gradient)
+        gradient = _laid(gradient, x.dtype)
         of_maps = of_weights = None
         if ctx.needs_input_grad[0]:
             back = weight.flip(2, 3).transpose(0, 1)
-            if _vectors(len(back)):
+            if _vectors(len(back), x.dtype):
                 of_maps = _convolve(gradient, back)
             else:
                 with torch.autocast("cpu", enabled=False):
-                    of_maps = F.conv2d(gradient, back, padding=1)
+                    of_maps = F.conv2d(gradient, back.to(x.dtype), padding=1)
         if ctx.needs_input_grad[1]:
-            of_weights = _gradient_of_weights(x, gradient)
-        return of_maps, of_weights
+            of_weights = _gradient_of_weights(x, gradient).to(weight.dtype)
+        return of_maps, of_weights, None
 
 
 class _Turns:
     """How maps of a size are gone through, some rows of tiles at a turn, by as many threads as torch may use.
 
     Attributes:
+        like: what tells loops in which numbers they are.
         height, width: of the maps.
         across: tiles of a row.
         rows: of tiles, of all maps one after the other.
-        per: rows at a turn.
+        per: rows at a turn; an even number, as two may be taken together.
         room: tiles of a turn, filled up to what is multiplied at once.
     """
 
     def __init__(self, x: Tensor) -> None:
+        self.like = _LIKE[x.dtype]
         self.height, self.width = x.shape[2:]
         self.across = times(self.width, 4)
         self.rows = len(x) * times(self.height, 4)
-        self.per = max(1, AT_ONCE // self.across)
+        self.per = 2 * max(1, AT_ONCE // self.across // 2)
         self.room = self.tiles(self.per)
 
     def tiles(self, rows: int) -> int:
         """Return the tiles of some rows, filled up to what is multiplied at once."""
         return filled(rows * self.across, winograd().TILES)
 
-    def spot(self, channels: int) -> int:
+    def spot(self, channels: int, size: int) -> int:
         """Return by how many bytes two of a tile's 36 numbers lie apart: never a multiple of what a cache wraps at."""
-        return int(self.room * channels * 4 + _LINE)
+        return int(self.room * channels * size + _LINE)
 
-    def place(self, name: str, channels: int) -> int:
-        """Return the address of a thread's own room for what a turn's tiles are transformed to."""
-        return _room(name, winograd().SPOTS * self.spot(channels))
+    def place(self, name: str, channels: int, size: int) -> int:
+        """Return the address of a thread's own room for what a turn's tiles are transformed to.
 
-    def shape(self, channels: int) -> tuple[int, ...]:
+        Args:
+            name: of the room.
+            channels: of each tile.
+            size: of each number of theirs, in bytes.
+        """
+        return _room(name, winograd().SPOTS * self.spot(channels, size))
+
+    def shape(self, channels: int, size: int) -> tuple[int, ...]:
         """Return what loops over maps of some channels want to know."""
-        return self.height, self.width, channels, self.room, self.spot(channels)
+        return self.height, self.width, channels, self.room, self.spot(channels, size)
+
+    def strip(self, channels: int, beside: int) -> ndarray:
+        """Return room for a row of tiles and some cells beside them; zeros, which stay where no map is.
+
+        Numpy's: torch would begin threads of its own in each of ours.
+        """
+        return np.zeros((4 + beside) * (4 * self.across + beside) * channels * int(self.like), np.uint8)
 
     def take(self, turns: Callable[[range], Any]) -> list[Any]:
         """Have all turns taken, each thread its share of them, and return what each gives.
@@ -170,22 +199,22 @@ class _Turns:
 
 
 def _convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """Return the convolution of maps that lie channels last."""
+    """Return the convolution of maps that lie channels last, in their numbers."""
     turns, out, channels, loop = _Turns(x), len(weight), x.shape[1], winograd()
-    made = torch.empty(
-        (len(x), out, *x.shape[2:]), dtype=torch.float32, device="cpu", memory_format=torch.channels_last
-    )
-    weights = transformed(weight)
+    like, vectors, size = turns.like, _vectors(out, x.dtype), int(turns.like)
+    made = torch.empty((len(x), out, *x.shape[2:]), dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
+    weights = transformed(weight, x.dtype)
 
     def take(starts: range) -> None:
-        left, right = turns.place("left", channels), turns.place("right", out)
-        strip, back = _strip(turns.across, channels, 2), _strip(turns.across, out, 0)
+        left, right = turns.place("left", channels, size), turns.place("right", out, 4)
+        strip, back = turns.strip(channels, 2), turns.strip(out, 0)
+        apart = turns.spot(channels, size), turns.spot(out, 4)
         for first in starts:
             rows = min(turns.per, turns.rows - first)
-            loop.transform(x.data_ptr(), strip.ctypes.data, left, first, rows, *turns.shape(channels), 1)
-            sizes = (turns.tiles(rows), turns.room, channels, out, _vectors(out))
-            loop.multiply(left, weights.data_ptr(), right, *sizes, turns.spot(channels), turns.spot(out))
-            loop.transform_back(right, back.ctypes.data, made.data_ptr(), first, rows, *turns.shape(out))
+            loop.transform(like, x.data_ptr(), strip.ctypes.data, left, first, rows, *turns.shape(channels, size), 1)
+            sizes = (turns.tiles(rows), turns.room, channels, out, vectors)
+            loop.multiply(like, left, weights.data_ptr(), right, *sizes, *apart)
+            loop.transform_back(like, right, back.ctypes.data, made.data_ptr(), first, rows, *turns.shape(out, 4))
 
     turns.take(take)
     return made
@@ -194,18 +223,25 @@ def _convolve(x: Tensor, weight: Tensor) -> Tensor:
 def _gradient_of_weights(x: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient of a convolution's weights, (out, channel, 3, 3), from maps that lie channels last."""
     turns, channels, out, loop = _Turns(x), x.shape[1], gradient.shape[1], winograd()
-    panel = 8 * _vectors(out)
+    like, vectors = turns.like, _vectors(out, x.dtype)
+    paired = x.dtype == torch.bfloat16
+    panel = 8 * vectors
 
     def take(starts: range) -> ndarray:
         sums = np.zeros((loop.SPOTS, out // panel * channels * panel), np.float32)
-        left, right = turns.place("left", channels), turns.place("right", out)
-        strip, other = _strip(turns.across, channels, 2), _strip(turns.across, out, 0)
+        left, right = turns.place("left", channels, 4), turns.place("right", out, 4)
+        apart = turns.spot(channels, 4), turns.spot(out, 4)
+        under = [turns.strip(channels, 2) for _ in range(1 + paired)]
+        own = [turns.strip(out, 0) for _ in range(1 + paired)]
+        change = loop.transform_pairs if paired else loop.transform
         for first in starts:
             rows = min(turns.per, turns.rows - first)
-            loop.transform(x.data_ptr(), strip.ctypes.data, left, first, rows, *turns.shape(channels), 1)
-            loop.transform(gradient.data_ptr(), other.ctypes.data, right, first, rows, *turns.shape(out), 0)
-            sizes = (rows * turns.across, turns.room, channels, out, _vectors(out))
-            loop.multiply_back(left, right, sums.ctypes.data, *sizes, turns.spot(channels), turns.spot(out))
+            of_maps, of_gradient = (turns.shape(count, 4) for count in (channels, out))
+            change(like, x.data_ptr(), *(strip.ctypes.data for strip in under), left, first, rows, *of_maps, 1)
+            change(like, gradient.data_ptr(), *(strip.ctypes.data for strip in own), right, first, rows, *of_gradient, 0)
+            tiles = times(rows, 1 + paired) * turns.across
+            sizes = (tiles, turns.room, channels, out, vectors)
+            loop.multiply_back(like, left, right, sums.ctypes.data, *sizes, *apart)
         return sums
 
     sums, *others = turns.take(take)
@@ -216,43 +252,40 @@ def _gradient_of_weights(x: Tensor, gradient: Tensor) -> Tensor:
     return back.view(3, 3, -1, channels, panel).permute(2, 4, 3, 0, 1).reshape(out, channels, 3, 3)
 
 
-def transformed(weight: Float[Tensor, "out channel 3 3"]) -> Tensor:
-    """Return weights as they are multiplied by: (36, out / panel, channel, panel)."""
+def transformed(weight: Float[Tensor, "out channel 3 3"], kind: torch.dtype) -> Tensor:
+    """Return weights as they are multiplied by: (36, out / panel, channel, panel).
+
+    Args:
+        weight: filters.
+        kind: of the numbers; of bfloat16 channels lie in pairs, (36, out / panel, channel / 2, panel, 2).
+    """
     out, channels = weight.shape[:2]
-    panel = 8 * _vectors(out)
-    rows = weight.permute(2, 3, 0, 1).reshape(9, out // panel, panel, channels).transpose(2, 3).reshape(9, -1)
+    panel, pair = 8 * _vectors(out, kind), 2 if kind == torch.bfloat16 else 1
+    rows = weight.permute(2, 3, 0, 1).reshape(9, out // panel, panel, channels // pair, pair)
     with torch.autocast("cpu", enabled=False):  # on the way back it may be on, and half as many bytes would be read
-        return _SQUARES @ rows
+        return (_SQUARES @ rows.transpose(2, 3).reshape(9, -1).float()).to(kind)
 
 
-def _vectors(out: int) -> int:
+def _vectors(out: int, kind: torch.dtype) -> int:
     """Return how many eights of channels out make a panel; 0 if they do not fill panels."""
-    return 3 if out % 24 == 0 else 2 if out % 16 == 0 else 0
+    return next((count for count in _PANELS[kind] if out % (8 * count) == 0), 0)
 
 
 def _tiles(x: Tensor) -> int:
     return times(x.shape[2], 4) * times(x.shape[3], 4)
 
 
-def _laid(x: Tensor) -> Tensor:
-    return x.detach().contiguous(memory_format=torch.channels_last)
+def _laid(x: Tensor, kind: torch.dtype) -> Tensor:
+    return x.detach().to(kind).contiguous(memory_format=torch.channels_last)
 
 
 def _room(name: str, size: int) -> int:
     """Return the address of so many bytes of a thread's own, at a line of the cache; numbers, whatever they are."""
     held = getattr(_own, name, None)
     if held is None or held.nbytes < size + _LINE:
-        held = np.zeros(size // 4 + _LINE, np.float32)
+        held = np.zeros(size + _LINE, np.uint8)
         setattr(_own, name, held)
     return filled(held.ctypes.data, _LINE)
-
-
-def _strip(across: int, channels: int, beside: int) -> ndarray:
-    """Return room for a row of tiles and some cells beside them; zeros, which stay where no map is.
-
-    Numpy's: torch would begin threads of its own in each of ours.
-    """
-    return np.zeros((4 + beside) * (4 * across + beside) * channels, np.float32)
 
 
 @cache

@@ -65,13 +65,26 @@ def worth_it(training: bool) -> bool:
 @cache
 def multiplies_and_adds() -> bool:
     """Tell whether the processor multiplies and adds in one instruction; LLVM would call a function for it else."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
+    return not _intels() or _feature("fma")
+
+
+@cache
+def multiplies_pairs() -> bool:
+    """Tell whether the processor multiplies pairs of bfloat16, and has no matrix unit, by which torch is faster."""
+    return _intels() and _feature("avx512bf16") and _feature("avx512vl") and not _feature("amx-bf16")
+
+
+def _intels() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def _feature(name: str) -> bool:
+    """Tell whether the processor has a feature, by LLVM's name for it."""
     try:
         from llvmlite import binding
     except ImportError:
         return False
-    return bool(binding.get_host_cpu_features().get("fma", False))
+    return bool(binding.get_host_cpu_features().get(name, False))
 
 
 @cache
