@@ -1,6 +1,6 @@
-"""3×3 convolutions in float32, there and back: torch's beside those by minimal filtering, taken in turns.
+"""3×3 convolutions, there and back: torch's beside those by minimal filtering, taken in turns.
 
-    python benchmarks/convolution.py [--rounds 9] [--to records/convolution.json]
+    python benchmarks/convolution.py [--precision float32] [--rounds 9] [--to records/convolution.json]
 
 CPU microseconds an image, one thread, medians and the least, of the layers of the image network (500 images) and of the
 rain network (four maps of FMI's size): forward, the gradient of the maps, the gradient of the weights. Beside them what
@@ -26,6 +26,7 @@ from machine import machine
 from ways import WAYS, Way, going
 
 from fastrain.core.memory import keep_all_memory
+from fastrain.engine.precision import Precision, computing, fast_precision, number_of
 from fastrain.nets import filtering
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.inputs import CONDITIONS, GUESSES, channels_of
@@ -46,26 +47,28 @@ def main() -> None:
     """Print the figures and keep them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default=fast_precision("cpu"))
     parser.add_argument("--to", type=Path)
     given = parser.parse_args()
     keep_all_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    left = torch.randn(1024, 1024)
+    kind = number_of(given.precision)
+    left = torch.randn(1024, 1024).to(kind)
     rate = 2 * 1024**3 / min(_seconds(lambda: left @ left) for _ in range(given.rounds))
     rows = {}
     for name, shape in LAYERS.items():
-        rows[name] = _row(shape, given.rounds, rate)
+        rows[name] = _row(shape, kind, given.rounds, rate)
         print(name, json.dumps(rows[name]))
     network = RainNet(channels_of(3), guesses=GUESSES, thresholds=3, conditions=CONDITIONS, width=24)
     whole = {
-        "a training step": _whole(network.train(), (4, 160, 160), given.rounds),
-        "a forecast's lead": _whole(network.eval(), (1, 307, 190), given.rounds),
+        "a training step": _whole(network.train(), given.precision, (4, 160, 160), given.rounds),
+        "a forecast's lead": _whole(network.eval(), given.precision, (1, 307, 190), given.rounds),
     }
     print(json.dumps(whole))
     record = {
         **machine(),
-        "precision": "float32",
+        "precision": given.precision,
         "rounds": given.rounds,
         "gflops": round(rate / 1e9, 1),
         "layers": rows,
@@ -75,12 +78,13 @@ def main() -> None:
         given.to.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _row(shape: tuple[int, int, int, int, int], rounds: int, rate: float) -> dict[str, object]:
+def _row(shape: tuple[int, int, int, int, int], kind: torch.dtype, rounds: int, rate: float) -> dict[str, object]:
     """Return microseconds an image of a layer's passes, either way."""
     images, channels, out, height, width = shape
-    x = torch.randn(images, channels, height, width).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(out, channels, 3, 3).contiguous(memory_format=torch.channels_last)
-    gradient = torch.randn(images, out, height, width).contiguous(memory_format=torch.channels_last)
+    x, weight, gradient = (
+        torch.randn(sizes).to(kind).contiguous(memory_format=torch.channels_last)
+        for sizes in ((images, channels, height, width), (out, channels, 3, 3), (images, out, height, width))
+    )
     ways: dict[str, Callable[..., torch.Tensor]] = {"torch": partial(F.conv2d, padding=1), "ours": filtering.convolve}
     spent: dict[str, dict[str, list[float]]] = {way: {part: [] for part in PASSES} for way in ways}
     for _ in range(rounds + 1):
@@ -102,7 +106,9 @@ def _row(shape: tuple[int, int, int, int, int], rounds: int, rate: float) -> dic
     return row
 
 
-def _whole(network: RainNet, shape: tuple[int, int, int], rounds: int) -> dict[str, object]:
+def _whole(
+    network: RainNet, precision: Precision, shape: tuple[int, int, int], rounds: int
+) -> dict[str, object]:
     """Return CPU seconds of the rain network either way: of a training step where it is in training."""
     batch, height, width = shape
     x = torch.rand(batch, channels_of(3), height, width)
@@ -110,7 +116,7 @@ def _whole(network: RainNet, shape: tuple[int, int, int], rounds: int) -> dict[s
     known = torch.rand(batch, CONDITIONS)
 
     def work() -> None:
-        with torch.set_grad_enabled(network.training):
+        with torch.set_grad_enabled(network.training), computing("cpu", precision):
             out = network(x, guess, known)
         if network.training:
             out.square().mean().backward()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fastrain.core.shapes import Float
 from fastrain.nets.filtering import convolved
 from fastrain.nets.norm_gelu import gelu as in_one_pass
+from fastrain.nets.plain import worth_it
 from fastrain.nets.squeeze_excite import SqueezeExcite
 
 
@@ -104,8 +105,8 @@ class Block(nn.Module):
 
 
 def gelu(x: Float[Tensor, "batch channel y x"], *, training: bool) -> Float[Tensor, "batch channel y x"]:
-    """Return the GELU of maps; in float32 in one pass where that is worth it, see `worth_it`."""
-    return in_one_pass(x, training=training) if x.dtype == torch.float32 else F.gelu(x)
+    """Return the GELU of maps; in one pass where that is worth it, see `worth_it`."""
+    return in_one_pass(x, training=training) if worth_it(training) else F.gelu(x)
 
 
 def enlarged(coarse: Tensor, like: Tensor) -> Tensor:

@@ -101,28 +101,25 @@ def convolve(
     usual; one that is none, or infinite, makes all of its tile none.
     """
     kind = _numbers(x, weight)
-    out = cast(Tensor, _Convolution.apply(x, weight, kind))  # type: ignore[no-untyped-call]
-    if bias is None:
-        return out
-    bias = bias[:, None, None].to(out.dtype)
-    return out + bias if out.requires_grad or bias.requires_grad else out.add_(bias)
+    return cast(Tensor, _Convolution.apply(x, weight, bias, kind))  # type: ignore[no-untyped-call]
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, kind: torch.dtype) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kind: torch.dtype) -> Tensor:
         """Return the convolution."""
         x = _laid(x, kind)
         ctx.save_for_backward(x, weight)
-        return _convolve(x, weight.detach())
+        ctx.of_bias = bias.dtype if bias is not None else None
+        return _convolve(x, weight.detach(), bias)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """Return the gradients of maps and weights."""
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Return the gradients of maps, weights and bias."""
         x, weight = ctx.saved_tensors
         gradient = _laid(gradient, x.dtype)
-        of_maps = of_weights = None
+        of_maps = of_weights = of_bias = None
         if ctx.needs_input_grad[0]:
             back = weight.flip(2, 3).transpose(0, 1)
             if _vectors(len(back), x.dtype):
@@ -132,7 +129,9 @@ class _Convolution(torch.autograd.Function):
                     of_maps = F.conv2d(gradient, back.to(x.dtype), padding=1)
         if ctx.needs_input_grad[1]:
             of_weights = _gradient_of_weights(x, gradient).to(weight.dtype)
-        return of_maps, of_weights, None
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3), dtype=torch.float32).to(ctx.of_bias)
+        return of_maps, of_weights, of_bias, None
 
 
 class _Turns:
@@ -198,12 +197,13 @@ class _Turns:
         return list(_workers(threads).map(turns, shares))
 
 
-def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return the convolution of maps that lie channels last, in their numbers."""
     turns, out, channels, loop = _Turns(x), len(weight), x.shape[1], winograd()
     like, vectors, size = turns.like, _vectors(out, x.dtype), int(turns.like)
     made = torch.empty((len(x), out, *x.shape[2:]), dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
     weights = transformed(weight, x.dtype)
+    more = np.zeros(out, np.float32) if bias is None else bias.detach().float().numpy()
 
     def take(starts: range) -> None:
         left, right = turns.place("left", channels, size), turns.place("right", out, 4)
@@ -214,7 +214,8 @@ def _convolve(x: Tensor, weight: Tensor) -> Tensor:
             loop.transform(like, x.data_ptr(), strip.ctypes.data, left, first, rows, *turns.shape(channels, size), 1)
             sizes = (turns.tiles(rows), turns.room, channels, out, vectors)
             loop.multiply(like, left, weights.data_ptr(), right, *sizes, *apart)
-            loop.transform_back(like, right, back.ctypes.data, made.data_ptr(), first, rows, *turns.shape(out, 4))
+            places = more.ctypes.data, back.ctypes.data, made.data_ptr()
+            loop.transform_back(like, right, *places, first, rows, *turns.shape(out, 4))
 
     turns.take(take)
     return made

@@ -138,19 +138,38 @@ def _changed(
     return [change(builder, [one[i] for one in columns]) for i in range(come)]
 
 
-def _transform(change: Callable[[Any, list[Any]], list[Any]], there: int, come: int, like: Any) -> Any:
-    """Return what emits a change of 8 channels of a square; see `_changed`. What goes to a map comes from sums."""
+def _transform(change: Callable[[Any, list[Any]], list[Any]], there: int, like: Any) -> Any:
+    """Return what emits a change of 8 channels of a square of a map; see `_changed`."""
     halves = like == types.uint16
 
     def emit(builder: Any, start: Any, row: Any, column: Any, to: Any, to_row: Any, to_column: Any) -> None:
         def at(i: int, j: int) -> Any:
-            return _cells(builder, halves and come == SIX, _place(builder, start, row, column, i, j))
+            return _cells(builder, halves, _place(builder, start, row, column, i, j))
 
-        for i, values in enumerate(_changed(builder, change, there, come, at)):
+        for i, values in enumerate(_changed(builder, change, there, SIX, at)):
             for j, value in enumerate(values):
                 write(builder, _as_map(builder, halves, value), _place(builder, to, to_row, to_column, i, j))
 
     return emitted(emit, 6, like)
+
+
+def _transform_back(like: Any) -> Any:
+    """Return what emits the change of 8 channels of 6×6 sums, and what is added to all, to 4×4 cells of a map."""
+    halves = like == types.uint16
+
+    def emit(
+        builder: Any, start: Any, row: Any, column: Any, bias: Any, to: Any, to_row: Any, to_column: Any
+    ) -> None:
+        def at(i: int, j: int) -> Any:
+            return read(builder, _place(builder, start, row, column, i, j), _VECTOR)
+
+        more = read(builder, bias, _VECTOR)
+        for i, values in enumerate(_changed(builder, _of_output, SIX, FOUR, at)):
+            for j, value in enumerate(values):
+                cell = _as_map(builder, halves, builder.fadd(value, more))
+                write(builder, cell, _place(builder, to, to_row, to_column, i, j))
+
+    return emitted(emit, 7, like)
 
 
 def _transform_pair(change: Callable[[Any, list[Any]], list[Any]], there: int) -> Any:
@@ -177,17 +196,17 @@ def _transform_pair(change: Callable[[Any, list[Any]], list[Any]], there: int) -
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _input(typing, like, start, row, column, to, to_row, to_column):  # type: ignore[no-untyped-def]
-    return _transform(_of_input, SIX, SIX, like)
+    return _transform(_of_input, SIX, like)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _output(typing, like, start, row, column, to, to_row, to_column):  # type: ignore[no-untyped-def]
-    return _transform(_of_output, SIX, FOUR, like)
+def _output(typing, like, start, row, column, bias, to, to_row, to_column):  # type: ignore[no-untyped-def]
+    return _transform_back(like)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _gradient(typing, like, start, row, column, to, to_row, to_column):  # type: ignore[no-untyped-def]
-    return _transform(_of_gradient, FOUR, SIX, like)
+    return _transform(_of_gradient, FOUR, like)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -390,8 +409,14 @@ def transform_pairs(like, x, strip, other, to, first, rows, height, width, chann
 
 
 @compiled
-def transform_back(like, found, strip, out, first, rows, height, width, channels, tiles, spot):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Bring rows of tiles, which are float32, back to maps; see `transform`."""
+def transform_back(like, found, bias, strip, out, first, rows, height, width, channels, tiles, spot):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Bring rows of tiles back to maps.
+
+    Args:
+        found: tiles, float32.
+        bias: what is added to all of a channel, float32.
+        like, strip, out, first, rows, height, width, channels, tiles, spot: see `transform`.
+    """
     down, across = (height + 3) // 4, (width + 3) // 4
     eight = EIGHT * int(like)
     pixel = int(like) * channels
@@ -402,7 +427,8 @@ def transform_back(like, found, strip, out, first, rows, height, width, channels
         for block in range(channels // EIGHT):
             source = at + block * tiles * BYTES
             for t in range(across):
-                _output(like, source + t * BYTES, 6 * spot, spot, strip + 4 * t * pixel + block * eight, line, pixel)
+                to = strip + 4 * t * pixel + block * eight
+                _output(like, source + t * BYTES, 6 * spot, spot, bias + block * BYTES, to, line, pixel)
         start = out + number // down * (height * width * pixel)
         for i in range(min(4, height - top)):
             place = start + (top + i) * width * pixel
