@@ -106,9 +106,7 @@ def _row(shape: tuple[int, int, int, int, int], kind: torch.dtype, rounds: int, 
     return row
 
 
-def _whole(
-    network: RainNet, precision: Precision, shape: tuple[int, int, int], rounds: int
-) -> dict[str, object]:
+def _whole(network: RainNet, precision: Precision, shape: tuple[int, int, int], rounds: int) -> dict[str, object]:
     """Return CPU seconds of the rain network either way: of a training step where it is in training."""
     batch, height, width = shape
     x = torch.rand(batch, channels_of(3), height, width)

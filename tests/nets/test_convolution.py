@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastrain.nets import convolution
+from fastrain.nets import convolution, filtering
 from fastrain.nets.convolution import Convolution, gradient_of_weights, on_tiles
 
 with_unit = pytest.mark.skipif(not convolution.usable(), reason="this processor has no matrix unit")
@@ -148,6 +148,7 @@ def test_channels_that_do_not_fit_are_refused_as_torch_refuses_them(one_thread):
 
 def test_without_numba_it_is_torchs(monkeypatch, one_thread):
     monkeypatch.setattr(convolution, "tiles", lambda: None)
+    monkeypatch.setattr(filtering, "winograd", lambda: None)
     x = halves(24, 32, 4, 4)
     layer = Convolution(32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):

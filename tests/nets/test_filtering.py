@@ -1,22 +1,28 @@
 """Convolutions by minimal filtering say what torch's say in double precision, and so do their gradients."""
 
+from __future__ import annotations
+
 import copy
 import subprocess
 import sys
+from math import prod
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fastrain.nets import filtering
+from fastrain.nets import filtering, plain
 from fastrain.nets.blocks import ConvNorm
 from fastrain.nets.convolution import Convolution
 from fastrain.nets.filtering import convolve, convolved, filtered
-from fastrain.nets.plain import LARGE, forecasting, worth_it
+from fastrain.nets.plain import LARGE, forecasting, multiplies_pairs, worth_it
 from fastrain.nets.rain_net import RainNet
 
 pytestmark = pytest.mark.skipif(filtering.winograd() is None, reason="numba is not installed")
 
+# By how much numbers may be off, the worst as a share of the largest, and in the mean as a share of what is usual.
+WORST = {torch.float32: 1e-5, torch.bfloat16: 0.03}
+USUAL = {torch.float32: 4e-6, torch.bfloat16: 0.015}
 SHAPES = [  # images, channels in, channels out, y, x
     (5, 24, 48, 9, 14),
     (3, 8, 16, 31, 29),  # the way back to 8 channels is torch's
@@ -37,20 +43,34 @@ def threads(request):
     torch.set_num_threads(before)
 
 
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def kind(request):
+    """Compute in each of the numbers that there are instructions for."""
+    if request.param == torch.bfloat16 and not multiplies_pairs():
+        pytest.skip("this processor does not multiply pairs of bfloat16, or has a matrix unit for them")
+    return request.param
+
+
 def off(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return how far off the worst number is, as a share of the largest."""
     expected = expected.detach()
     return float((found.detach().double() - expected).abs().max() / expected.abs().max())
 
 
+def usually_off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the root of the mean square of how far off numbers are, as a share of theirs."""
+    expected = expected.detach()
+    return float((found.detach().double() - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_it_gives_the_convolution_and_its_gradients_in_double_precision(shape, threads):
+def test_it_gives_the_convolution_and_its_gradients_in_double_precision(shape, kind, threads):
     torch.manual_seed(0)
     images, channels_in, channels_out, height, width = shape
-    x = torch.randn(images, channels_in, height, width, requires_grad=True)
-    weight = torch.randn(channels_out, channels_in, 3, 3, requires_grad=True)
+    x = torch.randn(images, channels_in, height, width).to(kind).requires_grad_()
+    weight = torch.randn(channels_out, channels_in, 3, 3).to(kind).requires_grad_()
     bias = torch.randn(channels_out, requires_grad=True)
-    gradient = torch.randn(images, channels_out, height, width)
+    gradient = torch.randn(images, channels_out, height, width).to(kind)
     assert filtered(x, weight)
     for what in (x, x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()):
         weight.grad = bias.grad = None
@@ -60,23 +80,61 @@ def test_it_gives_the_convolution_and_its_gradients_in_double_precision(shape, t
         expected = F.conv2d(*exact, padding=1)
         expected.backward(gradient.double())
         assert out.is_contiguous(memory_format=torch.channels_last)
-        assert off(out, expected) < 2e-5
-        for mine, theirs in zip((what, weight, bias), exact, strict=True):
-            assert off(mine.grad, theirs.grad) < 2e-5
+        pairs = [(out, expected)]
+        pairs += [(mine.grad, theirs.grad) for mine, theirs in zip((what, weight, bias), exact, strict=True)]
+        for mine, theirs in pairs:
+            assert off(mine, theirs) < WORST[kind]
+            assert usually_off(mine, theirs) < USUAL[kind]
 
 
-def test_what_lay_in_its_room_before_changes_nothing(threads):
+def test_bfloat16_is_no_further_off_than_rounding_what_is_multiplied_makes_it(kind):
+    """The transforms are worked out from polynomials, in double precision, and rounded where the loops round."""
+    torch.manual_seed(3)
+    x, weight = torch.randn(40, 64, 4, 4).to(kind), torch.randn(64, 64, 3, 3).to(kind)
+    points = [0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)]
+    others = [[q for q in points if q != p] for p in points]
+    far = torch.zeros(6, dtype=torch.double)
+    far[5] = 1
+    rows = [torch.tensor([*_polynomial(roots), 0.0], dtype=torch.double) for roots in others]
+    of_cells = torch.stack([*rows, torch.tensor(_polynomial(points), dtype=torch.double)])
+    scale = torch.tensor(
+        [prod(p - q for q in roots) for p, roots in zip(points, others, strict=True)], dtype=torch.double
+    )
+    powers = torch.tensor([[p**k for k in range(4)] for p in points], dtype=torch.double)
+    of_weights = torch.cat([powers[:, :3] / scale[:, None], far[None, 3:]])
+    to_cells = torch.cat([powers, far[None, 2:]])
+    cells = F.pad(x.double(), (1, 1, 1, 1))
+    taken = torch.einsum("ik,bckl,jl->bcij", of_cells, cells, of_cells)
+    by = torch.einsum("ik,ockl,jl->ocij", of_weights, weight.double(), of_weights)
+    products = torch.einsum("bcij,ocij->boij", taken.to(kind).double(), by.to(kind).double())
+    expected = torch.einsum("ik,boij,jl->bokl", to_cells, products, to_cells)
+    assert torch.allclose(
+        torch.einsum("ik,boij,jl->bokl", to_cells, torch.einsum("bcij,ocij->boij", taken, by), to_cells),
+        F.conv2d(x.double(), weight.double(), padding=1),
+    )
+    assert usually_off(convolve(x, weight), expected) < (2e-3 if kind == torch.bfloat16 else 2e-6)
+
+
+def _polynomial(roots: list[float]) -> list[float]:
+    """Return the coefficients of a product of (x − root), the lowest power first."""
+    found = [1.0]
+    for root in roots:
+        found = [a - root * b for a, b in zip([0.0, *found], [*found, 0.0], strict=True)]
+    return found
+
+
+def test_what_lay_in_its_room_before_changes_nothing(kind, threads):
     """Maps of no numbers, then others: the room is filled up with what does not count."""
     torch.manual_seed(1)
-    x, weight = torch.randn(7, 24, 10, 7), torch.randn(24, 24, 3, 3, requires_grad=True)
-    gradient = torch.randn(7, 24, 10, 7)
+    x, weight = torch.randn(7, 24, 10, 7).to(kind), torch.randn(24, 24, 3, 3).to(kind).requires_grad_()
+    gradient = torch.randn(7, 24, 10, 7).to(kind)
 
     def found() -> tuple[torch.Tensor, torch.Tensor]:
         out = convolve(x, weight)
         return out, torch.autograd.grad(out, weight, gradient)[0]
 
     before = found()
-    none = torch.full((20, 24, 16, 16), torch.nan)
+    none = torch.full((20, 24, 16, 16), torch.nan, dtype=kind)
     assert convolve(none, weight).isnan().all()
     assert all(torch.equal(a, b) for a, b in zip(before, found(), strict=True))
 
@@ -103,18 +161,31 @@ def test_forecasts_of_large_maps_go_by_it(monkeypatch):
     x, weight = torch.randn(1, 24, 40, 40), torch.randn(24, 24, 3, 3)
     convolved(x, weight, training=False)
     assert not asked
-    with forecasting(LARGE):
+    large = LARGE[torch.float32]
+    with forecasting(large):
         with forecasting(1):  # within many, few are among many
             convolved(x, weight, training=False)
         assert len(asked) == 1
-    assert not worth_it(training=False)
-    with forecasting(LARGE - 1):
+    assert not worth_it(False, torch.float32)
+    with forecasting(large - 1):
         convolved(x, weight, training=False)
     convolved(x, weight, training=True)
     assert len(asked) == 2
 
 
-def test_a_rain_network_says_the_same_by_it_as_by_torch(monkeypatch):
+@pytest.mark.parametrize("can", [False, True])
+def test_forecasts_in_bfloat16_go_by_it_where_convolutions_gain(monkeypatch, can):
+    """On a matrix unit torch's convolutions stay, and what is left would not win back loading numba."""
+    monkeypatch.setattr(plain, "multiplies_pairs", lambda: can)
+    few, many = LARGE[torch.float32], LARGE[torch.bfloat16]
+    with forecasting(few):
+        assert not worth_it(False, torch.bfloat16)
+    with forecasting(many):
+        assert worth_it(False, torch.bfloat16) == can
+    assert worth_it(True, torch.bfloat16)
+
+
+def test_a_rain_network_says_the_same_by_it_as_by_torch(monkeypatch, kind):
     torch.manual_seed(2)
     network = RainNet(8, guesses=2, thresholds=3, conditions=6, width=24)
     torch.nn.init.normal_(network.head.weight)
@@ -123,16 +194,19 @@ def test_a_rain_network_says_the_same_by_it_as_by_torch(monkeypatch):
     network(*inputs).square().mean().backward()  # some statistics
     network.zero_grad()
     found = []
-    for loops in (filtering.winograd, lambda: None):
-        monkeypatch.setattr(filtering, "winograd", loops)
+    for loops in (filtering.winograd, None):
+        monkeypatch.setattr(filtering, "winograd", loops or (lambda: None))
         one = copy.deepcopy(network).eval()
-        with torch.no_grad(), forecasting(LARGE):
+        half = torch.autocast("cpu", torch.bfloat16, enabled=loops is not None and kind == torch.bfloat16)
+        with torch.no_grad(), forecasting(LARGE[kind]), half:
             for maps in (slice(None), slice(1)):  # some at a time, and one, whose norms are folded
                 found.append(one(*(given[maps] for given in inputs)))
-        one.train()(*inputs).square().mean().backward()
+        with half:
+            out = one.train()(*inputs)
+        out.square().mean().backward()
         found.append(one.fine.first.conv.weight.grad)
-    for mine, theirs in zip(found[:3], found[3:], strict=True):
-        assert off(mine, theirs.double()) < 1e-4
+    for mine, theirs, near in zip(found[:3], found[3:], (0.02, 0.02, 0.1), strict=True):
+        assert usually_off(mine, theirs.double()) < (1e-5 if kind == torch.float32 else near)
 
 
 def test_a_way_back_within_autocast_is_that_of_the_way_there():
@@ -153,8 +227,8 @@ def test_a_bias_alone_has_its_gradient():
     assert torch.allclose(bias.grad, torch.full((24,), 1200.0))
 
 
-def test_without_a_gradient_nothing_of_the_input_is_changed():
-    x, weight, bias = torch.randn(2, 24, 20, 20), torch.randn(24, 24, 3, 3), torch.randn(24)
+def test_without_a_gradient_nothing_of_the_input_is_changed(kind):
+    x, weight, bias = (torch.randn(shape).to(kind) for shape in ((2, 24, 20, 20), (24, 24, 3, 3), (24,)))
     held = x.clone()
     with torch.no_grad():
         out = convolve(x, weight, bias)
@@ -182,12 +256,25 @@ def test_maps_of_no_channels_are_not_read():
     assert not filtered(torch.zeros(9, 0, 8, 8), torch.zeros(24, 0, 3, 3))
 
 
-def test_bfloat16_is_torchs():
+def test_within_autocast_it_computes_in_bfloat16(monkeypatch):
     x, layer = torch.randn(9, 24, 8, 8), Convolution(24, 24)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    expected = F.conv2d(x.double(), layer.weight.double(), padding=1)
+    for can in {False, multiplies_pairs()}:
+        monkeypatch.setattr(filtering, "multiplies_pairs", lambda can=can: can)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert filtered(x, layer.weight) == can
+            out = layer(x)
+        assert out.dtype == torch.bfloat16
+        assert usually_off(out, expected) < 0.02
+        (gradient,) = torch.autograd.grad(out.float().square().sum(), layer.weight)
+        assert gradient.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.float16):
         assert not filtered(x, layer.weight)
-        assert layer(x).dtype == torch.bfloat16
     assert filtered(x, layer.weight)
+
+
+def test_numbers_of_two_kinds_are_torchs():
+    assert not filtered(torch.zeros(9, 24, 8, 8, dtype=torch.bfloat16), torch.zeros(24, 24, 3, 3))
 
 
 def test_without_numba_or_without_its_instruction_it_is_torchs(monkeypatch):

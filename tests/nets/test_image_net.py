@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastrain.nets import convolution, norm_gelu
+from fastrain.nets import convolution, filtering, norm_gelu
 from fastrain.nets.image_net import Group, ImageNet, NetSettings, make_ready
+from fastrain.nets.plain import multiplies_pairs
 
 
 @pytest.mark.parametrize("edge", [16, 28, 32, 33])
@@ -107,8 +108,8 @@ def test_a_step_by_loops_of_ours_is_as_near_to_float32_as_one_by_torchs(settings
     network.stem.fit(x)
     exact, exact_statistics = gradients_of(network, x, labels, "float32")
     ours, our_statistics = gradients_of(network, x, labels, "bfloat16")
-    monkeypatch.setattr(convolution, "tiles", lambda: None)
-    monkeypatch.setattr(norm_gelu, "passes", lambda: None)
+    for module, loops in ((convolution, "tiles"), (filtering, "winograd"), (norm_gelu, "passes")):
+        monkeypatch.setattr(module, loops, lambda: None)
     theirs, their_statistics = gradients_of(network, x, labels, "bfloat16")
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
     assert ours.keys() == exact.keys()
@@ -117,7 +118,8 @@ def test_a_step_by_loops_of_ours_is_as_near_to_float32_as_one_by_torchs(settings
         *((our_statistics[name], their_statistics[name], exact_statistics[name]) for name in exact_statistics),
     ):
         wrong, allowed = (mine - right).norm(), (other - right).norm()
-        assert wrong < 1.3 * allowed + 0.01 * right.norm()
+        # Minimal filtering of bfloat16 is some times further off than a convolution, which is not all that is rounded.
+        assert wrong < (2 if multiplies_pairs() else 1.3) * allowed + 0.01 * right.norm()
 
 
 @pytest.mark.skipif(norm_gelu.passes() is None, reason="numba is not installed")

@@ -106,7 +106,7 @@ class Block(nn.Module):
 
 def gelu(x: Float[Tensor, "batch channel y x"], *, training: bool) -> Float[Tensor, "batch channel y x"]:
     """Return the GELU of maps; in one pass where that is worth it, see `worth_it`."""
-    return in_one_pass(x, training=training) if worth_it(training) else F.gelu(x)
+    return in_one_pass(x, training=training) if worth_it(training, x.dtype) else F.gelu(x)
 
 
 def enlarged(coarse: Tensor, like: Tensor) -> Tensor:

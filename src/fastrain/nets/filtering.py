@@ -26,7 +26,7 @@ AT_ONCE = 96  # tiles that are multiplied together: what they are transformed to
 LEAST = 24  # tiles for which transforming weights is worth it
 _LINE = 64  # bytes of a line of the cache
 
-_LIKE = {torch.bfloat16: np.uint16(2), torch.float32: np.uint32(4)}
+_LIKE: dict[torch.dtype, Any] = {torch.bfloat16: np.uint16(2), torch.float32: np.uint32(4)}
 _PANELS = {torch.bfloat16: (4, 3, 2), torch.float32: (3, 2)}  # eights of channels out, the better ones first
 
 # By which three weights in a row become the six numbers that six cells are multiplied by: at 0, ±√½, ±√2 and infinity.
@@ -87,7 +87,8 @@ def convolved(
         bias: is added.
         training: see `worth_it`.
     """
-    if worth_it(training) and filtered(x, weight):
+    kind = _numbers(x, weight)
+    if kind is not None and worth_it(training, kind) and filtered(x, weight):
         return convolve(x, weight, bias)
     return F.conv2d(x, weight, bias, padding=1)
 
@@ -239,7 +240,9 @@ def _gradient_of_weights(x: Tensor, gradient: Tensor) -> Tensor:
             rows = min(turns.per, turns.rows - first)
             of_maps, of_gradient = (turns.shape(count, 4) for count in (channels, out))
             change(like, x.data_ptr(), *(strip.ctypes.data for strip in under), left, first, rows, *of_maps, 1)
-            change(like, gradient.data_ptr(), *(strip.ctypes.data for strip in own), right, first, rows, *of_gradient, 0)
+            change(
+                like, gradient.data_ptr(), *(strip.ctypes.data for strip in own), right, first, rows, *of_gradient, 0
+            )
             tiles = times(rows, 1 + paired) * turns.across
             sizes = (tiles, turns.room, channels, out, vectors)
             loop.multiply_back(like, left, right, sums.ctypes.data, *sizes, *apart)

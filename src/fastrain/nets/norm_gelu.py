@@ -72,7 +72,7 @@ def in_passes(x: Tensor, length: int, *, training: bool) -> bool:
     """
     if x.dtype not in _LIKE or not plain(x) or not x.numel() or length % LANES or torch.get_num_threads() > 1:
         return False
-    if x.dtype == torch.float32 and not (worth_it(training) and multiplies_and_adds()):
+    if x.dtype == torch.float32 and not (worth_it(training, x.dtype) and multiplies_and_adds()):
         return False
     return passes() is not None
 

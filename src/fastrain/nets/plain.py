@@ -17,7 +17,8 @@ LANES = 16  # numbers that are computed with together
 EDGE = LANES  # rows of a tile of the matrix unit, and 32-bit numbers of a row
 STEP = 32  # bfloat16 numbers of a row: how much of a sum one product takes
 TILE = 1024  # bytes of a tile
-LARGE = 48_000  # cells of a forecast for which loading numba is worth it: half a second; 18 leads win it back (LOG.md)
+# Cells of a forecast for which loading numba is worth it: half a second; 18 leads win it back (LOG.md).
+LARGE = {torch.float32: 48_000, torch.bfloat16: 100_000}
 _own = threading.local()
 
 
@@ -40,26 +41,33 @@ def filled(count: int, of: int) -> int:
 
 @contextmanager
 def forecasting(cells: int) -> Iterator[None]:
-    """Let forecasts of so many cells go by what training goes by in float32, if that is worth loading numba."""
-    before = _many_cells()
-    _own.many = before or cells >= LARGE
+    """Let forecasts of so many cells go by what training goes by, if that is worth loading numba."""
+    before = _cells()
+    _own.cells = max(before, cells)
     try:
         yield
     finally:
-        _own.many = before
+        _own.cells = before
 
 
-def _many_cells() -> bool:
-    """Tell whether it is within `forecasting` of many cells."""
-    return bool(getattr(_own, "many", False))
+def _cells() -> int:
+    """Return within `forecasting` of how many cells it is."""
+    return int(getattr(_own, "cells", 0))
 
 
-def worth_it(training: bool) -> bool:
+def worth_it(training: bool, kind: torch.dtype) -> bool:
     """Tell whether numba is worth loading: in training, and within `forecasting` of many cells.
 
-    Not whether there will be a gradient: maps that are computed again on the way back have to be the same ones.
+    Not whether there will be a gradient: maps that are computed again on the way back have to be the same ones. Of
+    bfloat16, forecasts gain only where convolutions do.
+
+    Args:
+        training: whether it is one.
+        kind: of the numbers that are computed in.
     """
-    return training or _many_cells()
+    if training:
+        return True
+    return kind in LARGE and _cells() >= LARGE[kind] and (kind == torch.float32 or multiplies_pairs())
 
 
 @cache

@@ -1,17 +1,17 @@
-"""Loops of 3×3 convolutions by minimal filtering (Winograd's), in float32 or bfloat16: a quarter of the multiplications.
+"""Loops of 3×3 convolutions by minimal filtering (Winograd's), float32 or bfloat16: a quarter of the multiplications.
 
 A tile of 4×4 cells of what goes out, and the 6×6 under it, are transformed to 36 numbers a channel each, among which a
 convolution is a product: for each of the 36 a product of matrices, tiles by channels and channels by channels out. The
 way back to the weights is the same with what went out and what came in changing places. Maps are read and written by
 strips: the four rows of a row of tiles, with the row above and the row below, and zeros around the map.
 
-The 36 are values of polynomials at 0, ±√½, ±√2 and infinity, both ways: at 0, ±1, ±2, which is the usual choice, numbers
-of bfloat16 would be off by twice as much.
+The 36 are values of polynomials at 0, ±√½, ±√2 and infinity, both ways: at 0, ±1, ±2, which is the usual choice, what
+is computed in bfloat16 would be off by twice as much.
 
 Transformed maps lie as (36, channels / 8, tiles, 8), so that 8 channels of tiles side by side fill lines of the cache;
-transformed weights as (36, out / panel, channels, panel), a panel being what a product keeps in registers. The processor
-multiplies bfloat16 by pairs, which it adds up, so there what a sum goes over lies in pairs: weights as
-(36, out / panel, channels / 2, panel, 2), and for the way back to the weights tiles above and below each other.
+transformed weights as (36, out / panel, channels, panel), a panel being what a product keeps in registers. The
+processor multiplies pairs of bfloat16 and adds both products, so there what a sum goes over lies in pairs: weights as
+(36, out / panel, channels / 2, panel, 2), and for the way back to the weights tiles of two rows after each other.
 
 All that follows takes addresses of memory, and `like`: how many bytes a number of the maps has, as uint16 or uint32.
 Source: Lavin and Gray (2016), arXiv:1509.09308; the points: Barabasz et al. (2020), arXiv:1803.10986.
@@ -157,9 +157,7 @@ def _transform_back(like: Any) -> Any:
     """Return what emits the change of 8 channels of 6×6 sums, and what is added to all, to 4×4 cells of a map."""
     halves = like == types.uint16
 
-    def emit(
-        builder: Any, start: Any, row: Any, column: Any, bias: Any, to: Any, to_row: Any, to_column: Any
-    ) -> None:
+    def emit(builder: Any, start: Any, row: Any, column: Any, bias: Any, to: Any, to_row: Any, to_column: Any) -> None:
         def at(i: int, j: int) -> Any:
             return read(builder, _place(builder, start, row, column, i, j), _VECTOR)
 
@@ -175,9 +173,7 @@ def _transform_back(like: Any) -> Any:
 def _transform_pair(change: Callable[[Any, list[Any]], list[Any]], there: int) -> Any:
     """Return what emits a change of 8 channels of two squares of bfloat16, which become pairs."""
 
-    def emit(
-        builder: Any, start: Any, other: Any, row: Any, column: Any, to: Any, to_row: Any, to_column: Any
-    ) -> None:
+    def emit(builder: Any, start: Any, other: Any, row: Any, column: Any, to: Any, to_row: Any, to_column: Any) -> None:
         both = []
         for one in (start, other):
 

@@ -18,8 +18,7 @@ from fastrain.rain.inputs import GUESSES, Radar, channels_of
 from fastrain.rain.settle import settled_cells
 
 FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains nothing
-# Bytes of kernels and optimisers, once there is anything to be learned; in float32 numba's, too.
-LEARNING: dict[Precision, float] = {"bfloat16": 90e6, "float32": 190e6}
+LEARNING = 190_000_000  # bytes of kernels, torch's and numba's, and of optimisers, once there is anything to be learned
 # Bytes of a training step for each cell of its batch and channel of the finest scale, in bfloat16 with AMX and in
 # float32 with AVX-512: as they are, and where maps are computed again.
 STEP: dict[Precision, float] = {"bfloat16": 142.0, "float32": 180.0}
@@ -27,10 +26,6 @@ LEAN_STEP: dict[Precision, float] = {"bfloat16": 101.0, "float32": 135.0}
 # Bytes of a look at a whole map for each of its cells and channel of the finest scale.
 LOOK: dict[Precision, float] = {"bfloat16": 24.0, "float32": 42.0}
 SETTLE = 48.0  # bytes of settling the calibration for each logit of the cells that are drawn for it
-
-
-def _learning() -> int:
-    return int(LEARNING[fast_precision("cpu")])
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class Needs:
         else:
             learning = self.blocks + max(step, self.making + self.window)
         settling = self.making + self.window + max(self.settling, self.judging + self.frames)
-        return self.base + _learning() + max(learning + kept, settling)
+        return self.base + LEARNING + max(learning + kept, settling)
 
     @property
     def least(self) -> int:
@@ -230,11 +225,11 @@ class PlaceNeeds:
 
     def frames(self, memory: int) -> int:
         """Return the bytes that frames may take where so much memory is allowed."""
-        return max(self.window, min(PLACE_FRAMES, memory - self.base - _learning() - self.making))
+        return max(self.window, min(PLACE_FRAMES, memory - self.base - LEARNING - self.making))
 
     def peak(self, memory: int) -> int:
         """Return the most that is taken at a time where so much memory is allowed."""
-        return self.base + _learning() + max(self.frames(memory) + self.making, self.step)
+        return self.base + LEARNING + max(self.frames(memory) + self.making, self.step)
 
     @property
     def least(self) -> int:
