@@ -28,6 +28,7 @@ from ways import WAYS, Way, going
 from fastrain.core.memory import keep_all_memory
 from fastrain.engine.precision import Precision, computing, fast_precision, number_of
 from fastrain.nets import filtering
+from fastrain.nets.plain import LARGE, forecasting
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.inputs import CONDITIONS, GUESSES, channels_of
 
@@ -114,7 +115,9 @@ def _whole(network: RainNet, precision: Precision, shape: tuple[int, int, int], 
     known = torch.rand(batch, CONDITIONS)
 
     def work() -> None:
-        with torch.set_grad_enabled(network.training), computing("cpu", precision):
+        # As if it were one of many, for which loading numba is worth it.
+        many = forecasting(max(LARGE.values()))
+        with torch.set_grad_enabled(network.training), computing("cpu", precision), many:
             out = network(x, guess, known)
         if network.training:
             out.square().mean().backward()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from functools import partial
 from math import prod
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fastrain.nets import filtering, plain
+from fastrain.nets import blocks, filtering, plain
 from fastrain.nets.blocks import ConvNorm
 from fastrain.nets.convolution import Convolution
 from fastrain.nets.filtering import convolve, convolved, filtered
@@ -57,6 +58,12 @@ def off(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.detach().double() - expected).abs().max() / expected.abs().max())
 
 
+def counting(calls: list, function, *given, **named):
+    """Call a function, and keep that it was called."""
+    calls.append(0)
+    return function(*given, **named)
+
+
 def usually_off(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the root of the mean square of how far off numbers are, as a share of theirs."""
     expected = expected.detach()
@@ -69,9 +76,9 @@ def test_it_gives_the_convolution_and_its_gradients_in_double_precision(shape, k
     images, channels_in, channels_out, height, width = shape
     x = torch.randn(images, channels_in, height, width).to(kind).requires_grad_()
     weight = torch.randn(channels_out, channels_in, 3, 3).to(kind).requires_grad_()
-    bias = torch.randn(channels_out, requires_grad=True)
+    bias = torch.randn(channels_out).to(kind).requires_grad_()
     gradient = torch.randn(images, channels_out, height, width).to(kind)
-    assert filtered(x, weight)
+    assert filtered(x, weight, bias)
     for what in (x, x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()):
         weight.grad = bias.grad = None
         out = convolve(what, weight, bias)
@@ -193,7 +200,10 @@ def test_a_rain_network_says_the_same_by_it_as_by_torch(monkeypatch, kind):
     network.stem.fit(inputs[0], 1e-3)
     network(*inputs).square().mean().backward()  # some statistics
     network.zero_grad()
-    found = []
+    found, asked, bent = [], [], []
+    for module, name, calls in ((filtering, "convolve", asked), (blocks, "in_one_pass", bent)):
+        counted = partial(counting, calls, getattr(module, name))
+        monkeypatch.setattr(module, name, counted)
     for loops in (filtering.winograd, None):
         monkeypatch.setattr(filtering, "winograd", loops or (lambda: None))
         one = copy.deepcopy(network).eval()
@@ -205,6 +215,8 @@ def test_a_rain_network_says_the_same_by_it_as_by_torch(monkeypatch, kind):
             out = one.train()(*inputs)
         out.square().mean().backward()
         found.append(one.fine.first.conv.weight.grad)
+    assert len(asked) == 10 + 8 + 10  # all of the blocks' convolutions; one map's coarsest scale has few tiles
+    assert len(bent) == 6 * 11  # and what follows each, and the stem, whosever convolutions they are
     for mine, theirs, near in zip(found[:3], found[3:], (0.02, 0.02, 0.1), strict=True):
         assert usually_off(mine, theirs.double()) < (1e-5 if kind == torch.float32 else near)
 
@@ -218,6 +230,32 @@ def test_a_way_back_within_autocast_is_that_of_the_way_there():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = torch.autograd.grad(out, (x, weight), gradient)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda bias: bias.repeat_interleave(2)[::2],
+        lambda bias: bias[:1].expand(24),
+        lambda bias: torch._neg_view(-bias),
+    ],
+    ids=["strided", "expanded", "negated"],
+)
+def test_a_bias_lies_as_it_likes(kind, of):
+    torch.manual_seed(4)
+    x, weight, bias = (torch.randn(shape).to(kind) for shape in ((3, 24, 20, 20), (24, 24, 3, 3), (24,)))
+    given = of(bias)
+    assert filtered(x, weight, given)
+    expected = F.conv2d(*(one.double() for one in (x, weight, given)), padding=1)
+    assert off(convolved(x, weight, given, training=True), expected) < WORST[kind]
+
+
+@pytest.mark.parametrize("bias", [torch.zeros(16), torch.zeros(1), torch.zeros(0), torch.zeros(24, dtype=torch.double)])
+def test_a_bias_that_torch_refuses_is_refused(bias):
+    x, weight = torch.randn(3, 24, 20, 20), torch.randn(24, 24, 3, 3)
+    assert not filtered(x, weight, bias)
+    with pytest.raises(RuntimeError, match="bias"):
+        convolved(x, weight, bias, training=True)
 
 
 def test_a_bias_alone_has_its_gradient():
@@ -250,6 +288,11 @@ def test_without_a_gradient_nothing_of_the_input_is_changed(kind):
 def test_what_it_does_not_know_is_torchs(x, weight):
     assert not filtered(x, weight)
     assert convolved(x, weight, training=True).shape == (len(x), len(weight), *x.shape[2:])
+
+
+@pytest.mark.parametrize("edges", [(1, 9), (5, 5), (1, 1)])
+def test_filters_of_other_edges_are_torchs(edges):
+    assert not filtered(torch.zeros(9, 24, 8, 8), torch.zeros(24, 24, *edges))
 
 
 def test_maps_of_no_channels_are_not_read():

@@ -1,4 +1,4 @@
-"""A 3×3 convolution: on the matrix unit of a CPU by `tiles`, in float32 by `filtering`; by torch elsewhere.
+"""A 3×3 convolution: on the matrix unit of a CPU by `tiles`, on one without by `filtering`; by torch elsewhere.
 
 Torch's own take the unit, too, yet reach a fifth of its rate or less where maps are small and channels many, above all
 in the gradient of the weights (LOG.md).
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
 from fastrain.nets.filtering import convolved
-from fastrain.nets.plain import EDGE, STEP, TILE, filled, loops, plain, times
+from fastrain.nets.plain import EDGE, STEP, TILE, filled, loops, numbers_of, plain, times
 
 AT_ONCE = 14  # pixels whose tiles are to stay in the first cache: 28 KiB of left ones
 MANY = 200_000  # weights that do not stay in the second cache while a row of a map is written
@@ -49,11 +49,7 @@ def on_tiles(x: Tensor, weight: Tensor) -> bool:
     """Tell whether a convolution goes over tiles: of bfloat16, on one thread of a processor with a matrix unit."""
     if not plain(x) or x.shape[1] != weight.shape[1] or weight.shape[0] % STEP:
         return False
-    if torch.is_autocast_enabled("cpu"):
-        known = (torch.bfloat16, torch.float32)
-        if torch.get_autocast_dtype("cpu") != torch.bfloat16 or x.dtype not in known or weight.dtype not in known:
-            return False
-    elif not x.dtype == weight.dtype == torch.bfloat16:
+    if numbers_of(x, weight) != torch.bfloat16:
         return False
     return len(x) >= LEAST and torch.get_num_threads() == 1 and usable()
 

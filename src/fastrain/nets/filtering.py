@@ -20,24 +20,34 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets.plain import filled, loops, multiplies_and_adds, multiplies_pairs, plain, times, worth_it
+from fastrain.nets.plain import (
+    FAR,
+    LIKE,
+    NEAR,
+    filled,
+    loops,
+    multiplies_and_adds,
+    multiplies_pairs,
+    numbers_of,
+    plain,
+    times,
+    worth_it,
+)
 
 AT_ONCE = 96  # tiles that are multiplied together: what they are transformed to stays in the second and third cache
 LEAST = 24  # tiles for which transforming weights is worth it
 _LINE = 64  # bytes of a line of the cache
 
-_LIKE: dict[torch.dtype, Any] = {torch.bfloat16: np.uint16(2), torch.float32: np.uint32(4)}
 _PANELS = {torch.bfloat16: (4, 3, 2), torch.float32: (3, 2)}  # eights of channels out, the better ones first
 
 # By which three weights in a row become the six numbers that six cells are multiplied by: at 0, ±√½, ±√2 and infinity.
-_NEAR, _FAR = 0.5**0.5, 2.0**0.5
 _WEIGHTS = torch.tensor(
     [
         [1, 0, 0],
-        [-2 / 3, -2 / 3 * _NEAR, -1 / 3],
-        [-2 / 3, 2 / 3 * _NEAR, -1 / 3],
-        [1 / 6, 1 / 6 * _FAR, 1 / 3],
-        [1 / 6, -1 / 6 * _FAR, 1 / 3],
+        [-2 / 3, -2 / 3 * NEAR, -1 / 3],
+        [-2 / 3, 2 / 3 * NEAR, -1 / 3],
+        [1 / 6, 1 / 6 * FAR, 1 / 3],
+        [1 / 6, -1 / 6 * FAR, 1 / 3],
         [0, 0, 1],
     ],
     dtype=torch.float32,
@@ -52,24 +62,21 @@ def winograd() -> Any:
     return loops("winograd")
 
 
-def filtered(x: Tensor, weight: Tensor) -> bool:
+def filtered(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Tell whether a convolution may go by minimal filtering: on a CPU, channels in eights, enough tiles."""
-    kind = _numbers(x, weight)
-    if kind is None or not plain(x) or x.is_neg() or weight.device.type != "cpu" or weight.shape[1] != x.shape[1]:
+    kind = numbers_of(x, weight)
+    if kind is None or not plain(x) or x.is_neg() or weight.device.type != "cpu":
         return False
-    if not x.shape[1] or x.shape[1] % 8 or not _vectors(len(weight), kind) or len(x) * _tiles(x) < LEAST:
+    if weight.shape[1:] != (x.shape[1], 3, 3) or not x.shape[1] or x.shape[1] % 8:
+        return False
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.device.type != "cpu"):
+        return False
+    # As torch has it, which stays for what is refused here: within autocast they may differ.
+    if bias is not None and bias.dtype != x.dtype and not torch.is_autocast_enabled("cpu"):
+        return False
+    if not _vectors(len(weight), kind) or len(x) * _tiles(x) < LEAST:
         return False
     return (multiplies_pairs() if kind == torch.bfloat16 else multiplies_and_adds()) and winograd() is not None
-
-
-def _numbers(x: Tensor, weight: Tensor) -> torch.dtype | None:
-    """Return the numbers that a convolution computes in, if they are known here."""
-    if torch.is_autocast_enabled("cpu"):
-        known = (torch.bfloat16, torch.float32)
-        if torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.dtype in known and weight.dtype in known:
-            return torch.bfloat16
-        return None
-    return x.dtype if x.dtype == weight.dtype and x.dtype in _LIKE else None
 
 
 def convolved(
@@ -87,8 +94,8 @@ def convolved(
         bias: is added.
         training: see `worth_it`.
     """
-    kind = _numbers(x, weight)
-    if kind is not None and worth_it(training, kind) and filtered(x, weight):
+    kind = numbers_of(x, weight)
+    if kind is not None and worth_it(training, kind) and filtered(x, weight, bias):
         return convolve(x, weight, bias)
     return F.conv2d(x, weight, bias, padding=1)
 
@@ -101,8 +108,7 @@ def convolve(
     Each number is off by about a millionth of the largest ones of its tile, of bfloat16 by about a hundredth of what is
     usual; one that is none, or infinite, makes all of its tile none.
     """
-    kind = _numbers(x, weight)
-    return cast(Tensor, _Convolution.apply(x, weight, bias, kind))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Convolution.apply(x, weight, bias, numbers_of(x, weight)))  # type: ignore[no-untyped-call]
 
 
 class _Convolution(torch.autograd.Function):
@@ -138,21 +144,25 @@ class _Convolution(torch.autograd.Function):
 class _Turns:
     """How maps of a size are gone through, some rows of tiles at a turn, by as many threads as torch may use.
 
+    Args:
+        x: the maps.
+        together: rows of tiles that are taken together.
+
     Attributes:
         like: what tells loops in which numbers they are.
         height, width: of the maps.
         across: tiles of a row.
         rows: of tiles, of all maps one after the other.
-        per: rows at a turn; an even number, as two may be taken together.
+        per: rows at a turn.
         room: tiles of a turn, filled up to what is multiplied at once.
     """
 
-    def __init__(self, x: Tensor) -> None:
-        self.like = _LIKE[x.dtype]
+    def __init__(self, x: Tensor, together: int = 1) -> None:
+        self.like = LIKE[x.dtype]
         self.height, self.width = x.shape[2:]
         self.across = times(self.width, 4)
         self.rows = len(x) * times(self.height, 4)
-        self.per = 2 * max(1, AT_ONCE // self.across // 2)
+        self.per = together * max(1, AT_ONCE // self.across // together)
         self.room = self.tiles(self.per)
 
     def tiles(self, rows: int) -> int:
@@ -204,7 +214,9 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     like, vectors, size = turns.like, _vectors(out, x.dtype), int(turns.like)
     made = torch.empty((len(x), out, *x.shape[2:]), dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
     weights = transformed(weight, x.dtype)
-    more = np.zeros(out, np.float32) if bias is None else bias.detach().float().numpy()
+    more = torch.zeros(out, dtype=torch.float32, device="cpu")
+    if bias is not None:
+        more.copy_(bias.detach())
 
     def take(starts: range) -> None:
         left, right = turns.place("left", channels, size), turns.place("right", out, 4)
@@ -215,7 +227,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             loop.transform(like, x.data_ptr(), strip.ctypes.data, left, first, rows, *turns.shape(channels, size), 1)
             sizes = (turns.tiles(rows), turns.room, channels, out, vectors)
             loop.multiply(like, left, weights.data_ptr(), right, *sizes, *apart)
-            places = more.ctypes.data, back.ctypes.data, made.data_ptr()
+            places = more.data_ptr(), back.ctypes.data, made.data_ptr()
             loop.transform_back(like, right, *places, first, rows, *turns.shape(out, 4))
 
     turns.take(take)
@@ -224,18 +236,18 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _gradient_of_weights(x: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient of a convolution's weights, (out, channel, 3, 3), from maps that lie channels last."""
-    turns, channels, out, loop = _Turns(x), x.shape[1], gradient.shape[1], winograd()
+    together = 2 if x.dtype == torch.bfloat16 else 1
+    turns, channels, out, loop = _Turns(x, together), x.shape[1], gradient.shape[1], winograd()
     like, vectors = turns.like, _vectors(out, x.dtype)
-    paired = x.dtype == torch.bfloat16
     panel = 8 * vectors
 
     def take(starts: range) -> ndarray:
         sums = np.zeros((loop.SPOTS, out // panel * channels * panel), np.float32)
         left, right = turns.place("left", channels, 4), turns.place("right", out, 4)
         apart = turns.spot(channels, 4), turns.spot(out, 4)
-        under = [turns.strip(channels, 2) for _ in range(1 + paired)]
-        own = [turns.strip(out, 0) for _ in range(1 + paired)]
-        change = loop.transform_pairs if paired else loop.transform
+        under = [turns.strip(channels, 2) for _ in range(together)]
+        own = [turns.strip(out, 0) for _ in range(together)]
+        change = loop.transform_pairs if together == 2 else loop.transform
         for first in starts:
             rows = min(turns.per, turns.rows - first)
             of_maps, of_gradient = (turns.shape(count, 4) for count in (channels, out))
@@ -243,7 +255,7 @@ def _gradient_of_weights(x: Tensor, gradient: Tensor) -> Tensor:
             change(
                 like, gradient.data_ptr(), *(strip.ctypes.data for strip in own), right, first, rows, *of_gradient, 0
             )
-            tiles = times(rows, 1 + paired) * turns.across
+            tiles = times(rows, together) * turns.across
             sizes = (tiles, turns.room, channels, out, vectors)
             loop.multiply_back(like, left, right, sums.ctypes.data, *sizes, *apart)
         return sums

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets.plain import LANES, loops, multiplies_and_adds, plain, worth_it
-
-_LIKE = {torch.bfloat16: np.uint16(2), torch.float32: np.uint32(4)}
+from fastrain.nets.plain import LANES, LIKE, loops, multiplies_and_adds, plain, worth_it
 
 
 def passes() -> Any:
@@ -68,9 +65,9 @@ def gelu(x: Float[Tensor, "batch channel y x"], *, training: bool = False) -> Fl
 def in_passes(x: Tensor, length: int, *, training: bool) -> bool:
     """Tell whether maps are gone through by loops of ours: on one thread of a CPU, so many at a stretch.
 
-    In float32 only where numba is `worth_it`; bfloat16 is of processors that it makes twice as fast in any case.
+    In float32 only where numba is `worth_it`; in bfloat16 whoever asks has to see to that.
     """
-    if x.dtype not in _LIKE or not plain(x) or not x.numel() or length % LANES or torch.get_num_threads() > 1:
+    if x.dtype not in LIKE or not plain(x) or not x.numel() or length % LANES or torch.get_num_threads() > 1:
         return False
     if x.dtype == torch.float32 and not (worth_it(training, x.dtype) and multiplies_and_adds()):
         return False
@@ -97,7 +94,7 @@ class _Maps:
 
     def __init__(self, x: Tensor) -> None:
         self.x = x.detach().contiguous(memory_format=torch.channels_last)
-        self.like = _LIKE[x.dtype]
+        self.like = LIKE[x.dtype]
         self.pixels = len(x) * x.shape[2] * x.shape[3]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +22,11 @@ STEP = 32  # bfloat16 numbers of a row: how much of a sum one product takes
 TILE = 1024  # bytes of a tile
 # Cells of a forecast for which loading numba is worth it: half a second; 18 leads win it back (LOG.md).
 LARGE = {torch.float32: 48_000, torch.bfloat16: 100_000}
+LIKE: dict[torch.dtype, Any] = {
+    torch.bfloat16: np.uint16(2),
+    torch.float32: np.uint32(4),
+}  # tells loops in which numbers
+NEAR, FAR = 0.5**0.5, 2.0**0.5  # the points of minimal filtering beside 0 and infinity, on both sides; see `winograd`
 _own = threading.local()
 
 
@@ -27,6 +35,14 @@ def plain(x: Tensor) -> bool:
     if x.ndim != 4 or x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter):
         return False
     return not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+
+
+def numbers_of(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """Return the numbers that maps and weights are multiplied in, if loops of ours know them."""
+    if not torch.is_autocast_enabled("cpu"):
+        return x.dtype if x.dtype == weight.dtype and x.dtype in LIKE else None
+    known = torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.dtype in LIKE and weight.dtype in LIKE
+    return torch.bfloat16 if known else None
 
 
 def times(count: int, of: int) -> int:
@@ -87,7 +103,9 @@ def _intels() -> bool:
 
 
 def _feature(name: str) -> bool:
-    """Tell whether the processor has a feature, by LLVM's name for it."""
+    """Tell whether the processor has a feature, by LLVM's name for it, and numba may use it."""
+    if os.environ.get("NUMBA_CPU_NAME") or os.environ.get("NUMBA_CPU_FEATURES"):
+        return False
     try:
         from llvmlite import binding
     except ImportError:

@@ -80,8 +80,9 @@ class RainNet(nn.Module):
         known: Float[Tensor, "batch conditions"],
     ) -> tuple[Float[Tensor, "batch threshold rows columns"], Float[Tensor, "batch threshold rows columns"]]:
         """Return the two summands of the logits: the straight line through the guesses, and what is learned."""
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))  # before it is laid anew: half as many bytes
+        kind = x.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))  # before it is laid anew: half as many bytes
         with forecasting(len(x) * x.shape[2] * x.shape[3]):
             fine = self._finest(x.contiguous(memory_format=torch.channels_last), known)
         if self.block > 1:

@@ -1,4 +1,4 @@
-"""Words for LLVM's vectors: of 16 numbers if not said otherwise, which AVX-512 takes at once.
+"""Words for LLVM's vectors: of 16 numbers, which AVX-512 takes at once, if not said otherwise.
 
 In memory numbers are float32, or bfloat16, the upper half of one; they are computed with as float32.
 """
@@ -57,15 +57,20 @@ def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return call(builder, "fma", a, b, c)
 
 
-def _all(value: int) -> Any:
-    return ir.Constant(BITS, [value] * LANES)
+def _all(value: int, lanes: int = LANES) -> Any:
+    return ir.Constant(_bits(lanes), [value] * lanes)
+
+
+def _bits(lanes: int) -> Any:
+    return ir.VectorType(ir.IntType(32), lanes)
 
 
 def widened(builder: Any, halves: Any) -> Any:
-    """Return numbers as float32."""
-    if halves.type == SINGLES:
+    """Return as many numbers as there are as float32."""
+    singles, lanes = ir.VectorType(ir.FloatType(), halves.type.count), halves.type.count
+    if halves.type == singles:
         return halves
-    return builder.bitcast(builder.shl(builder.zext(halves, BITS), _all(16)), SINGLES)
+    return builder.bitcast(builder.shl(builder.zext(halves, _bits(lanes)), _all(16, lanes)), singles)
 
 
 def rounded(builder: Any, singles: Any, kind: Any = HALVES) -> Any:
@@ -79,9 +84,10 @@ def rounded(builder: Any, singles: Any, kind: Any = HALVES) -> Any:
 
 
 def paired(builder: Any, first: Any, second: Any) -> Any:
-    """Return bfloat16 numbers of two vectors as pairs."""
-    low, high = (builder.zext(half, BITS) for half in (first, second))
-    return builder.or_(low, builder.shl(high, _all(16)))
+    """Return bfloat16 numbers of two vectors, as many as there are, as pairs."""
+    lanes = first.type.count
+    low, high = (builder.zext(half, _bits(lanes)) for half in (first, second))
+    return builder.or_(low, builder.shl(high, _all(16, lanes)))
 
 
 def transposed(builder: Any, rows: list[Any]) -> list[Any]:
@@ -97,9 +103,9 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def kind_of(like: Any) -> Any:
+def kind_of(like: Any, lanes: int = LANES) -> Any:
     """Return the vector of the numbers that numba's type of their bytes stands for: uint16 bfloat16, uint32 float32."""
-    return HALVES if like == types.uint16 else SINGLES
+    return ir.VectorType(ir.IntType(16) if like == types.uint16 else ir.FloatType(), lanes)
 
 
 def emitted(emit: Callable[..., None], operands: int, *like: Any) -> Any:
@@ -126,5 +132,5 @@ def compiled(function: Callable[..., None]) -> Any:
 
 
 _WORDS = zlib.crc32(
-    b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("vectors", "instructions"))
+    b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("vectors", "instructions", "transforms"))
 )
