@@ -12,12 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastrain.nets import blocks, filtering, plain
+from fastrain.nets import blocks, convolution, filtering, plain
 from fastrain.nets.blocks import ConvNorm
 from fastrain.nets.convolution import Convolution
-from fastrain.nets.filtering import convolve, convolved, filtered
+from fastrain.nets.filtering import convolve, convolve_halved, convolved, filtered
+from fastrain.nets.image_net import Group, NetSettings
 from fastrain.nets.plain import LARGE, forecasting, multiplies_pairs, worth_it
 from fastrain.nets.rain_net import RainNet
+from fastrain.nets.turns import Maps, halved_convolution
 
 pytestmark = pytest.mark.skipif(filtering.winograd() is None, reason="numba is not installed")
 
@@ -230,6 +232,54 @@ def test_a_way_back_within_autocast_is_that_of_the_way_there():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = torch.autograd.grad(out, (x, weight), gradient)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES[:5], (40, 16, 32, 2, 2), (30, 64, 64, 3, 2), (2, 16, 32, 5, 41)])
+def test_a_convolution_halved_in_one_go_is_the_largest_of_each_four(shape, kind, threads):
+    torch.manual_seed(6)
+    images, channels_in, channels_out, height, width = shape
+    x = torch.randn(images, channels_in, height, width).to(kind).requires_grad_()
+    weight = torch.randn(channels_out, channels_in, 3, 3).to(kind).requires_grad_()
+    out = convolve_halved(x, weight)
+    whole = convolve(x, weight)
+    assert torch.equal(out, F.max_pool2d(whole, 2))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    gradient = torch.randn(out.shape).to(kind)
+    found = torch.autograd.grad(out, (x, weight), gradient)
+    _, which = halved_convolution(Maps.of(x.detach().contiguous(memory_format=torch.channels_last)), weight.detach())
+    spread = Maps(gradient, which, height, width).whole()
+    rows, columns = (2 * size for size in out.shape[2:])
+    fours = [one[..., :rows, :columns].unflatten(3, (-1, 2)).unflatten(2, (-1, 2)) for one in (spread, whole)]
+    assert torch.equal(fours[0].sum((3, 5)), gradient)
+    assert torch.equal((fours[1] * (fours[0] != 0)).sum((3, 5)), out)  # each at a cell that holds the largest
+    assert not spread[..., rows:, :].any() and not spread[..., columns:].any()
+    expected = torch.autograd.grad(whole, (x, weight), spread)
+    assert all(off(mine, theirs.double()) < 1e-6 for mine, theirs in zip(found, expected, strict=True))
+
+
+def test_what_is_no_number_is_not_lost_where_it_is_halved(kind):
+    x = torch.zeros(3, 16, 16, 16).to(kind)
+    x[1, 3, 6, 7] = torch.nan
+    weight = torch.ones(16, 16, 3, 3).to(kind)
+    assert torch.equal(convolve_halved(x, weight).isnan(), F.max_pool2d(convolve(x, weight), 2).isnan())
+    assert convolve_halved(x, weight)[1].isnan().any() and not convolve_halved(x, weight)[0].isnan().any()
+
+
+def test_a_group_halves_in_one_go_only_where_that_is_worth_it(monkeypatch):
+    torch.manual_seed(7)
+    group = Group(16, 32, 2, "after", NetSettings())
+    x = torch.randn(8, 16, 10, 10)
+    asked = []
+    monkeypatch.setattr(convolution, "convolve_halved", partial(counting, asked, convolve_halved))
+    mine = group(x)
+    assert len(asked) == 1
+    group.eval()(x)
+    assert len(asked) == 1
+    monkeypatch.setattr(filtering, "winograd", lambda: None)
+    theirs = group.train()(x)
+    assert len(asked) == 1
+    assert off(mine, theirs.double()) < 1e-4
+    assert group.convolutions[0].halved(torch.randn(30, 16, 1, 9)) is None
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ class Group(nn.Module):
         """Return the group's map."""
         if self.pool == "before":
             x = F.max_pool2d(x, 2)
-        first = x = self._bent(self.convolutions[0](x), 0)
+        first = x = self._first(x)
         last = len(self.convolutions) - 1
         for i in range(1, last + 1):
             x = self.convolutions[i](x)
@@ -169,9 +169,15 @@ class Group(nn.Module):
             x = self._bent(x, i)
         return x + first if self.around else x
 
-    def _bent(self, x: Tensor, i: int) -> Tensor:
-        """Return a convolution's map halved, if it is the first and that is wanted, normalised and bent."""
-        halve = i == 0 and self.pool == "after"
+    def _first(self, x: Tensor) -> Tensor:
+        """Return the first convolution's map halved, if that is wanted, normalised and bent."""
+        convolution = cast(Convolution, self.convolutions[0])
+        halve = self.pool == "after"
+        halved = convolution.halved(x) if halve else None
+        return self._bent(convolution(x), 0, halve=halve) if halved is None else self._bent(halved, 0)
+
+    def _bent(self, x: Tensor, i: int, *, halve: bool = False) -> Tensor:
+        """Return a convolution's map halved, if that is wanted, normalised and bent."""
         norm = cast(nn.BatchNorm2d, self.norms[i])
         if self.activation is gelu:
             return norm_gelu(x, norm, halve=halve)

@@ -1,4 +1,4 @@
-"""Changes of tiles by minimal filtering, and products of what they are changed to, in LLVM's words, for `winograd`.
+"""Changes of tiles by minimal filtering in LLVM's words, for `winograd`.
 
 All are of 8 channels, at addresses. `like` is numba's type of how many bytes a map's number has: uint16 for bfloat16,
 uint32 for float32.
@@ -25,23 +25,12 @@ FOUR, SIX = 4, 6  # edges of a tile and of what is under it
 _VECTOR = ir.VectorType(ir.FloatType(), EIGHT)
 _PAIRS = ir.VectorType(ir.IntType(32), EIGHT)
 _HALVES = ir.VectorType(ir.IntType(16), EIGHT)
-_FIRST = ir.Constant(ir.IntType(32), 0)
-# How many rows a product takes at once, by how many eights a panel has, of float32 and of bfloat16: as many sums as
-# AVX2 has registers for, less some, and as AVX-512 has.
-ROWS = ((), (), (6, 12), (4, 8), (0, 6))
-BACK_ROWS = ((), (), (4, 8), (4, 8), (0, 4))
+_BYTES = ir.VectorType(ir.IntType(8), EIGHT)
 _NEAR_SQUARED, _FAR_SQUARED = 0.5, 2.0  # whose product is 1
 
 
 def _place(builder: Any, start: Any, row: Any, column: Any, i: int, j: int) -> Any:
     return ahead(builder, ahead(builder, start, i, row), j, column)
-
-
-def _everywhere(builder: Any, address: Any, kind: Any) -> Any:
-    """Return the 32 bits at an address in all lanes."""
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), read(builder, address, kind.element), _FIRST)
-    lanes = ir.Constant(_PAIRS, [0] * EIGHT)
-    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
 
 
 def _plus(builder: Any, a: Any, b: Any, factor: float) -> Any:
@@ -135,20 +124,67 @@ def _transform(change: Callable[[Any, list[Any]], list[Any]], there: int, like: 
     return emitted(emit, 6, like)
 
 
+def _cells_back(builder: Any, start: Any, row: Any, column: Any) -> list[list[Any]]:
+    """Return the change of 8 channels of 6×6 sums to 4×4 cells."""
+
+    def at(i: int, j: int) -> Any:
+        return read(builder, _place(builder, start, row, column, i, j), _VECTOR)
+
+    return _changed(builder, _of_output, SIX, FOUR, at)
+
+
 def _transform_back(like: Any) -> Any:
     """Return what emits the change of 8 channels of 6×6 sums, and what is added to all, to 4×4 cells of a map."""
 
     def emit(builder: Any, start: Any, row: Any, column: Any, bias: Any, to: Any, to_row: Any, to_column: Any) -> None:
-        def at(i: int, j: int) -> Any:
-            return read(builder, _place(builder, start, row, column, i, j), _VECTOR)
-
         more = read(builder, bias, _VECTOR)
-        for i, values in enumerate(_changed(builder, _of_output, SIX, FOUR, at)):
+        for i, values in enumerate(_cells_back(builder, start, row, column)):
             for j, value in enumerate(values):
                 cell = _as_map(builder, like, builder.fadd(value, more))
                 write(builder, cell, _place(builder, to, to_row, to_column, i, j))
 
     return emitted(emit, 7, like)
+
+
+def _largest_back(like: Any) -> Any:
+    """Return what emits the same change, and writes of each 2×2 cells the largest, and which of them it is."""
+
+    def emit(builder: Any, *places: Any) -> None:
+        start, row, column, to, to_row, to_column, which, which_row, which_column = places
+        cells = _cells_back(builder, start, row, column)
+        for i in range(FOUR // 2):
+            for j in range(FOUR // 2):
+                best, place = cells[2 * i][2 * j], ir.Constant(_BYTES, [0] * EIGHT)
+                for number, (di, dj) in enumerate(((0, 1), (1, 0), (1, 1)), 1):
+                    other = cells[2 * i + di][2 * j + dj]
+                    # What is no number counts as the largest, as it does for torch, so that it is not lost.
+                    more = builder.or_(
+                        builder.fcmp_ordered(">", other, best), builder.fcmp_unordered("uno", other, other)
+                    )
+                    best = builder.select(more, other, best)
+                    place = builder.select(more, ir.Constant(_BYTES, [number] * EIGHT), place)
+                write(builder, _as_map(builder, like, best), _place(builder, to, to_row, to_column, i, j))
+                write(builder, place, _place(builder, which, which_row, which_column, i, j))
+
+    return emitted(emit, 9, like)
+
+
+def _spread(like: Any, first: int) -> Any:
+    """Return what emits 8 numbers at one of two cells side by side, zeros at the other; or zeros at both.
+
+    Args:
+        like: see above.
+        first: what says that it is the left one; the next says the right one.
+    """
+    nothing = ir.Constant(kind_of(like, EIGHT), [0] * EIGHT)
+
+    def emit(builder: Any, start: Any, which: Any, to: Any, right: Any) -> None:
+        value, place = read(builder, start, kind_of(like, EIGHT)), read(builder, which, _BYTES)
+        for number, address in ((first, to), (first + 1, builder.add(to, right))):
+            here = builder.icmp_unsigned("==", place, ir.Constant(_BYTES, [number] * EIGHT))
+            write(builder, builder.select(here, value, nothing), address)
+
+    return emitted(emit, 4, like)
 
 
 def _transform_pair(change: Callable[[Any, list[Any]], list[Any]], there: int) -> Any:
@@ -183,6 +219,24 @@ def bring_back(typing, like, start, row, column, bias, to, to_row, to_column):  
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def bring_back_largest(typing, like, start, row, column, to, to_row, to_column, which, which_row, which_column):  # type: ignore[no-untyped-def]
+    """Write the largest of each 2×2 of the cells that 36 numbers stand for, and a byte: which, 0 to 3, by rows."""
+    return _largest_back(like)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def spread_above(typing, like, start, which, to, right):  # type: ignore[no-untyped-def]
+    """Write what belongs to the largest of 2×2 cells to the upper two of them, zeros where it was another."""
+    return _spread(like, 0)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def spread_below(typing, like, start, which, to, right):  # type: ignore[no-untyped-def]
+    """Write the same to the lower two."""
+    return _spread(like, 2)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def take_gradient(typing, like, start, row, column, to, to_row, to_column):  # type: ignore[no-untyped-def]
     """Write the gradients of 36 numbers from those of the 4×4 cells that they stand for."""
     return _transform(_of_gradient, FOUR, like)
@@ -200,111 +254,17 @@ def take_gradient_pair(typing, start, other, row, column, to, to_row, to_column)
     return _transform_pair(_of_gradient, FOUR)
 
 
-def _added(builder: Any, one: Any, by: Any, found: Any) -> Any:
-    """Return a sum and a product; of bfloat16, a sum and the products of pairs."""
-    if one.type == _VECTOR:
-        return fma(builder, one, by, found)
-    function = ir.FunctionType(_VECTOR, [_VECTOR, _PAIRS, _PAIRS])
-    return builder.call(ir.InlineAsm(function, "vdpbf16ps $3, $2, $0", "=v,0,v,v", False), [found, one, by])
-
-
-def _of(like: Any) -> int:
-    return int(like == types.uint16)
-
-
-def _kernel(rows: int, vectors: int, like: Any, *, back: bool) -> Any:
-    """Return what emits a product of a few rows and 16 to 32 columns, kept in registers over the whole sum.
-
-    Forward a row is a tile, and the sum goes over channels; back a row is a channel, and the sum goes over tiles, added
-    to what is there. Back, numbers of bfloat16 are pairs, and take as many bytes as float32.
-    """
-    halves = like == types.uint16
-    kind = _PAIRS if halves else _VECTOR
-    block = BYTES // 2 if halves and not back else BYTES  # bytes of 8 channels of a tile
-
-    def emit(builder: Any, left: Any, right: Any, to: Any, count: Any, stride: Any, to_stride: Any) -> None:
-        lanes = [(r, v) for r in range(rows) for v in range(vectors)]
-
-        def out(r: int, v: int) -> Any:
-            if back:
-                return ahead(builder, to, BYTES * (vectors * r + v))
-            return ahead(builder, ahead(builder, to, BYTES * r), v, to_stride)
-
-        started = [read(builder, out(r, v), _VECTOR) if back else constant(0.0, EIGHT) for r, v in lanes]
-        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        left_at, right_at, left_in = builder.phi(WORD), builder.phi(WORD), builder.phi(WORD)
-        sums = [builder.phi(_VECTOR) for _ in lanes]
-        carried = [left_in, left_at, right_at, *sums]
-        for phi, value in zip(carried, [ir.Constant(WORD, 0), left, right, *started], strict=True):
-            phi.add_incoming(value, before)
-        found = list(sums)
-        steps = 1 if back else block // 4
-        for k in range(steps):
-            places = [
-                ahead(builder, right_at, v, stride) if back else ahead(builder, right_at, BYTES * (vectors * k + v))
-                for v in range(vectors)
-            ]
-            by = [read(builder, place, kind) for place in places]
-            for r in range(rows):
-                one = _everywhere(builder, ahead(builder, left_at, 4 * r if back else block * r + 4 * k), kind)
-                for v in range(vectors):
-                    found[r * vectors + v] = _added(builder, one, by[v], found[r * vectors + v])
-        on = ahead(builder, left_in, 1)
-        left_on = ahead(builder, left_at, BYTES) if back else builder.add(left_at, stride)
-        right_on = ahead(builder, right_at, BYTES * (1 if back else steps * vectors))
-        for phi, value in zip(carried, [on, left_on, right_on, *found], strict=True):
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", on, count), loop, after)
-        builder.position_at_end(after)
-        for (r, v), value in zip(lanes, found, strict=True):
-            write(builder, value, out(r, v))
-
-    return emitted(emit, 6, like)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def by_two(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Write the products of ROWS[2] tiles and a panel of 16 channels out."""
-    return _kernel(ROWS[2][_of(like)], 2, like, back=False)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def by_three(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Write the products of ROWS[3] tiles and a panel of 24."""
-    return _kernel(ROWS[3][_of(like)], 3, like, back=False)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def by_four(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Write the products of ROWS[4] tiles and a panel of 32."""
-    return _kernel(ROWS[4][_of(like)], 4, like, back=False)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def back_by_two(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Add the products of BACK_ROWS[2] channels of tiles and a panel of 16 gradients."""
-    return _kernel(BACK_ROWS[2][_of(like)], 2, like, back=True)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def back_by_three(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Add the products of BACK_ROWS[3] channels of tiles and a panel of 24 gradients."""
-    return _kernel(BACK_ROWS[3][_of(like)], 3, like, back=True)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def back_by_four(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Add the products of BACK_ROWS[4] channels of tiles and a panel of 32 gradients."""
-    return _kernel(BACK_ROWS[4][_of(like)], 4, like, back=True)
-
-
 @intrinsic  # type: ignore[untyped-decorator]
 def copy(typing, like, start, to):  # type: ignore[no-untyped-def]
     """Copy 8 numbers."""
     kind = kind_of(like, EIGHT)
     return emitted(lambda builder, start, to: write(builder, read(builder, start, kind), to), 2, like)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def copy_bytes(typing, start, to):  # type: ignore[no-untyped-def]
+    """Copy 8 bytes."""
+    return emitted(lambda builder, start, to: write(builder, read(builder, start, WORD), to), 2)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -131,6 +131,5 @@ def compiled(function: Callable[..., None]) -> Any:
     return njit(nogil=True, cache=True, error_model="numpy")(function)
 
 
-_WORDS = zlib.crc32(
-    b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("vectors", "instructions", "transforms"))
-)
+_FILES = ("vectors", "instructions", "transforms", "products")  # that loops take their words from
+_WORDS = zlib.crc32(b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _FILES))

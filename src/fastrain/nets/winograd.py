@@ -19,20 +19,26 @@ Source: Lavin and Gray (2016), arXiv:1509.09308; the points: Alam et al. (2022),
 
 from __future__ import annotations
 
-from fastrain.nets.transforms import (
+from fastrain.nets.products import (
     BACK_ROWS,
-    BYTES,
-    EIGHT,
     ROWS,
     back_by_four,
     back_by_three,
     back_by_two,
-    bring_back,
     by_four,
     by_three,
     by_two,
+)
+from fastrain.nets.transforms import (
+    BYTES,
+    EIGHT,
+    bring_back,
+    bring_back_largest,
     clear,
     copy,
+    copy_bytes,
+    spread_above,
+    spread_below,
     take_gradient,
     take_gradient_pair,
     take_input,
@@ -47,33 +53,58 @@ _BACK = BACK_ROWS[2:]
 
 
 @compiled
-def _fill(like, x, strip, number, end, height, width, channels, overlap):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _fill(like, x, which, strip, number, end, height, width, channels, overlap):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Copy what is under a row of tiles to a strip, zeros where it is beyond its map, or beyond the last."""
     down, across = (height + 3) // 4, (width + 3) // 4
     eight = EIGHT * int(like)
     pixel = int(like) * channels
     line = (4 * across + 2 * overlap) * pixel
     top = number % down * 4 - overlap
-    start = x + number // down * (height * width * pixel)
     for i in range(4 + 2 * overlap):
         y = top + i
         place = strip + i * line + overlap * pixel
-        if 0 <= y < height and number < end:
-            source = start + y * width * pixel
-            for k in range(0, width * pixel, eight):
-                copy(like, source + k, place + k)
-        else:
+        if not 0 <= y < height or number >= end:
             for k in range(0, width * pixel, eight):
                 clear(like, place + k)
+        elif which:
+            row = number // down * (height // 2) + y // 2
+            _spread(like, x, which, place, row, y, height, width, channels)
+        else:
+            source = x + (number // down * height + y) * width * pixel
+            for k in range(0, width * pixel, eight):
+                copy(like, source + k, place + k)
 
 
 @compiled
-def transform(like, x, strip, to, first, rows, height, width, channels, tiles, spot, overlap):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _spread(like, x, which, place, row, y, height, width, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Write a row of maps that hold something only where the largest of each 2×2 was."""
+    eight = EIGHT * int(like)
+    pixel = int(like) * channels
+    begun = 0
+    if y // 2 < height // 2:
+        begun = width // 2 * 2
+        source, of = x + row * (width // 2) * pixel, which + row * (width // 2) * channels
+        for column in range(width // 2):
+            for block in range(channels // EIGHT):
+                to = place + 2 * column * pixel + block * eight
+                if y % 2:
+                    spread_below(like, source, of, to, pixel)
+                else:
+                    spread_above(like, source, of, to, pixel)
+                source += eight
+                of += EIGHT
+    for k in range(begun * pixel, width * pixel, eight):
+        clear(like, place + k)
+
+
+@compiled
+def transform(like, x, which, strip, to, first, rows, height, width, channels, tiles, spot, overlap):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Take rows of tiles of maps to 36 numbers a channel.
 
     Args:
         like: of the maps.
-        x: the maps, (batch, y, x, channel).
+        x: the maps, (batch, y, x, channel), or what belongs to the largest of each 2×2 cells.
+        which: of each 2×2, a byte each, which of them that was; 0 if the maps are whole.
         strip: room for a strip; zeros.
         to: (36, channels / 8, tiles, 8), numbers as in the maps; 36 apart by `spot` bytes.
         first: row of tiles, of all maps one after the other, to begin with.
@@ -89,7 +120,7 @@ def transform(like, x, strip, to, first, rows, height, width, channels, tiles, s
     line = (4 * across + 2 * overlap) * pixel
     at = to
     for number in range(first, first + rows):
-        _fill(like, x, strip, number, first + rows, height, width, channels, overlap)
+        _fill(like, x, which, strip, number, first + rows, height, width, channels, overlap)
         for block in range(channels // EIGHT):
             target = at + block * tiles * eight
             for t in range(across):
@@ -102,11 +133,11 @@ def transform(like, x, strip, to, first, rows, height, width, channels, tiles, s
 
 
 @compiled
-def transform_pairs(like, x, strip, other, to, first, rows, height, width, channels, tiles, spot, overlap):  # type: ignore[no-untyped-def]  # pragma: no cover
+def transform_pairs(like, x, which, strip, other, to, first, rows, height, width, channels, tiles, spot, overlap):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Take rows of tiles of bfloat16 maps to 36 pairs a channel: tiles of two rows, one after the other.
 
     Args:
-        like, x, first, rows, height, width, channels, spot, overlap: see `transform`.
+        like, x, which, first, rows, height, width, channels, spot, overlap: see `transform`.
         strip, other: room for a strip each.
         to: (36, channels / 8, tiles, 8, 2).
         tiles: pairs that `to` has room for.
@@ -116,8 +147,8 @@ def transform_pairs(like, x, strip, other, to, first, rows, height, width, chann
     line = (4 * across + 2 * overlap) * pixel
     at = to
     for number in range(first, first + rows, 2):
-        _fill(like, x, strip, number, first + rows, height, width, channels, overlap)
-        _fill(like, x, other, number + 1, first + rows, height, width, channels, overlap)
+        _fill(like, x, which, strip, number, first + rows, height, width, channels, overlap)
+        _fill(like, x, which, other, number + 1, first + rows, height, width, channels, overlap)
         for block in range(channels // EIGHT):
             target = at + block * tiles * BYTES
             for t in range(across):
@@ -156,6 +187,38 @@ def transform_back(like, found, bias, strip, out, first, rows, height, width, ch
             source = strip + i * line
             for k in range(0, width * pixel, eight):
                 copy(like, source + k, place + k)
+        at += across * BYTES
+
+
+@compiled
+def transform_back_largest(like, found, strip, places, out, which, first, rows, height, width, channels, tiles, spot):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Bring rows of tiles back to the largest of each 2×2 cells; a last odd row or column is left out.
+
+    Args:
+        found: tiles, float32.
+        strip, places: room for half a strip each, of numbers and of bytes.
+        out: (batch, y / 2, x / 2, channel).
+        which: of each, a byte, which of the four it is.
+        like, first, rows, height, width, channels, tiles, spot: see `transform`; those of the whole maps.
+    """
+    down, across = (height + 3) // 4, (width + 3) // 4
+    eight = EIGHT * int(like)
+    pixel = int(like) * channels
+    at = found
+    for number in range(first, first + rows):
+        for block in range(channels // EIGHT):
+            source = at + block * tiles * BYTES
+            for t in range(across):
+                to, of = strip + 2 * t * pixel + block * eight, places + 2 * t * channels + block * EIGHT
+                by = 2 * across * pixel, 2 * across * channels
+                bring_back_largest(like, source + t * BYTES, 6 * spot, spot, to, by[0], pixel, of, by[1], channels)
+        top = number % down * 2
+        for i in range(min(2, height // 2 - top)):
+            row = number // down * (height // 2) + top + i
+            for k in range(0, width // 2 * pixel, eight):
+                copy(like, strip + i * 2 * across * pixel + k, out + row * (width // 2) * pixel + k)
+            for k in range(0, width // 2 * channels, EIGHT):
+                copy_bytes(places + i * 2 * across * channels + k, which + row * (width // 2) * channels + k)
         at += across * BYTES
 
 
