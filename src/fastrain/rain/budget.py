@@ -18,8 +18,7 @@ from fastrain.rain.inputs import GUESSES, Radar, channels_of
 from fastrain.rain.settle import settled_cells
 
 FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains nothing
-# Bytes of kernels and optimisers, once there is anything to be learned; of a map's network numba's kernels, too.
-LEARNING, PLACE_LEARNING = 190_000_000, 90_000_000
+LEARNING = 190_000_000  # bytes of kernels, torch's and numba's, and of optimisers, once there is anything to be learned
 # Bytes of a training step for each cell of its batch and channel of the finest scale, in bfloat16 with AMX and in
 # float32 with AVX-512: as they are, and where maps are computed again.
 STEP: dict[Precision, float] = {"bfloat16": 142.0, "float32": 180.0}
@@ -226,11 +225,11 @@ class PlaceNeeds:
 
     def frames(self, memory: int) -> int:
         """Return the bytes that frames may take where so much memory is allowed."""
-        return max(self.window, min(PLACE_FRAMES, memory - self.base - PLACE_LEARNING - self.making))
+        return max(self.window, min(PLACE_FRAMES, memory - self.base - LEARNING - self.making))
 
     def peak(self, memory: int) -> int:
         """Return the most that is taken at a time where so much memory is allowed."""
-        return self.base + PLACE_LEARNING + max(self.frames(memory) + self.making, self.step)
+        return self.base + LEARNING + max(self.frames(memory) + self.making, self.step)
 
     @property
     def least(self) -> int:
