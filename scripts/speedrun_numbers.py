@@ -17,14 +17,21 @@ def main() -> None:
 def filled(page: str) -> str:
     """Return the page with the numbers of the records."""
     found = {
-        "cpu": _cpu(record("speedrun_cpu"), record("speedrun_cost")),
+        "cpu": _of_cpu("speedrun_cpu", "speedrun_cost", ""),
+        "pairs": _of_cpu("speedrun_pairs", "speedrun_cost_pairs", ", beside tests"),
         "float32": _float32(record("speedrun_float32"), record("speedrun_cost_float32")),
     }
     return between_marks(page, found)
 
 
-def _cpu(runs: dict[str, Any], cost: dict[str, Any]) -> str:
-    """Return what `cpu` reached, and what it cost beside airbench94."""
+def _of_cpu(of_runs: str, of_cost: str, beside: str) -> str:
+    """Return what `cpu` reached, and what it cost beside airbench94, as two records say.
+
+    Args:
+        of_runs, of_cost: their names.
+        beside: what else the machine did during the runs.
+    """
+    runs, cost = record(of_runs), record(of_cost)
     reached, median, least = runs["accuracy_views"], cost["median"], cost["least"]
     each = ", ".join(f"{100 * seed['accuracy_views']:.2f}" for seed in runs["seeds"])
     spent, quiet = (of["cpu_seconds_of_a_run"] for of in (median, least))
@@ -32,14 +39,14 @@ def _cpu(runs: dict[str, Any], cost: dict[str, Any]) -> str:
         [
             f"`cpu`: **{100 * reached['mean']:.2f} ± {100 * reached['spread']:.2f} %** with the views over "
             f"{reached['count']} seeds ({each}), {100 * runs['accuracy']['mean']:.2f} % with one view; "
-            f"{runs['cpu_seconds']['mean']:.0f} CPU seconds each, judging with the views included ({runs['device']}, "
-            f"one thread, {runs['precision']}; [record](../records/speedrun_cpu.json)).\n",
+            f"{runs['cpu_seconds']['mean']:.0f} CPU seconds each{beside}, judging with the views included "
+            f"({runs['device']}, one thread, {runs['precision']}; [record](../records/{of_runs}.json)).\n",
             f"All steps, taken in turns with `airbench94`'s as torch computes them, {cost['rounds']} rounds in one run "
             f"({cost['processor']}, {cost['precision']}): {spent['cpu, ours']:.0f} CPU seconds, `airbench94`'s "
             f"{spent['airbench94, torch']:.0f}: **{median['ratio']:.2f} of them**; at the machine's quietest "
             f"{quiet['cpu, ours']:.0f} and {quiet['airbench94, torch']:.0f}: {least['ratio']:.2f}. By torch alone "
             f"`cpu` would take {median['ratio_both_by_torch']:.2f} and {least['ratio_both_by_torch']:.2f} of them "
-            "([record](../records/speedrun_cost.json)).",
+            f"([record](../records/{of_cost}.json)).",
         ]
     )
 
