@@ -23,7 +23,7 @@ LEAST = 24  # tiles for which transforming weights is worth it
 def filtered(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Tell whether a convolution may go by minimal filtering: on a CPU, channels in eights, enough tiles."""
     kind = numbers_of(x, weight)
-    if kind is None or not plain(x) or x.is_neg() or weight.device.type != "cpu":
+    if kind is None or not plain(x) or weight.device.type != "cpu":
         return False
     if weight.shape[1:] != (x.shape[1], 3, 3) or not x.shape[1] or x.shape[1] % 8:
         return False
@@ -138,4 +138,4 @@ def _tiles(x: Tensor) -> int:
 
 
 def _laid(x: Tensor, kind: torch.dtype) -> Tensor:
-    return x.detach().to(kind).contiguous(memory_format=torch.channels_last)
+    return x.detach().to(kind).resolve_neg().contiguous(memory_format=torch.channels_last)

@@ -83,8 +83,8 @@ class Maps:
         if self.which is None:
             return self.x
         rows, columns = (2 * size for size in self.x.shape[2:])
-        place = self.which.permute(0, 3, 1, 2).long()
-        spread = F.one_hot(place, 4).to(self.x.dtype) * self.x[..., None]  # (batch, channel, y, x, 4)
+        place = self.which.permute(0, 3, 1, 2)[..., None] == torch.arange(4)
+        spread = torch.where(place, self.x[..., None], 0.0)  # (batch, channel, y, x, 4)
         cells = spread.view(*self.x.shape, 2, 2).permute(0, 1, 2, 4, 3, 5).reshape(*self.x.shape[:2], rows, columns)
         return F.pad(cells, (0, self.width - columns, 0, self.height - rows))
 
