@@ -379,6 +379,13 @@ def test_within_autocast_it_computes_in_bfloat16(monkeypatch):
     assert filtered(x, layer.weight)
 
 
+def test_which_processors_multiply_pairs(monkeypatch):
+    said = [getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile")]
+    assert plain.multiplies_pairs() == (said == [True, False])
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    assert not plain.multiplies_pairs.__wrapped__()
+
+
 def test_numbers_of_two_kinds_are_torchs():
     assert not filtered(torch.zeros(9, 24, 8, 8, dtype=torch.bfloat16), torch.zeros(24, 24, 3, 3))
 

@@ -77,24 +77,23 @@ def _fill(like, x, which, strip, number, end, height, width, channels, overlap):
 
 @compiled
 def _spread(like, x, which, place, row, y, height, width, channels):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Write a row of maps that hold something only where the largest of each 2×2 was."""
+    """Write a row of maps that hold something only where the largest of each 2×2 was; a last odd column stays zeros."""
     eight = EIGHT * int(like)
     pixel = int(like) * channels
-    begun = 0
-    if y // 2 < height // 2:
-        begun = width // 2 * 2
-        source, of = x + row * (width // 2) * pixel, which + row * (width // 2) * channels
-        for column in range(width // 2):
-            for block in range(channels // EIGHT):
-                to = place + 2 * column * pixel + block * eight
-                if y % 2:
-                    spread_below(like, source, of, to, pixel)
-                else:
-                    spread_above(like, source, of, to, pixel)
-                source += eight
-                of += EIGHT
-    for k in range(begun * pixel, width * pixel, eight):
-        clear(like, place + k)
+    if y // 2 == height // 2:  # a last odd row
+        for k in range(0, width * pixel, eight):
+            clear(like, place + k)
+        return
+    source, of = x + row * (width // 2) * pixel, which + row * (width // 2) * channels
+    for column in range(width // 2):
+        for block in range(channels // EIGHT):
+            to = place + 2 * column * pixel + block * eight
+            if y % 2:
+                spread_below(like, source, of, to, pixel)
+            else:
+                spread_above(like, source, of, to, pixel)
+            source += eight
+            of += EIGHT
 
 
 @compiled
