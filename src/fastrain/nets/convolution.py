@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastrain.core.shapes import Float
-from fastrain.nets.filtering import convolve_halved, convolved, filtered
-from fastrain.nets.plain import EDGE, STEP, TILE, filled, loops, numbers_of, plain, times, worth_it
+from fastrain.nets.filtering import convolve_halved, convolved, gains
+from fastrain.nets.plain import EDGE, STEP, TILE, filled, loops, numbers_of, plain, times
 
 AT_ONCE = 14  # pixels whose tiles are to stay in the first cache: 28 KiB of left ones
 MANY = 200_000  # weights that do not stay in the second cache while a row of a map is written
@@ -46,10 +46,10 @@ class Convolution(nn.Conv2d):
 
     def halved(self, x: Float[Tensor, "batch channel y x"]) -> Tensor | None:
         """Return the largest of each 2×2 of the convolution, (batch, out, y // 2, x // 2), if it comes in one go."""
-        kind = numbers_of(x, self.weight)
-        if kind is None or not worth_it(self.training, kind) or on_tiles(x, self.weight) or min(x.shape[2:]) < 2:
+        # Where there is a matrix unit, bfloat16 never gains by minimal filtering, so it stays on tiles.
+        if min(x.shape[2:]) < 2 or not gains(x, self.weight, training=self.training):
             return None
-        return convolve_halved(x, self.weight) if filtered(x, self.weight) else None
+        return convolve_halved(x, self.weight)
 
 
 def on_tiles(x: Tensor, weight: Tensor) -> bool:

@@ -37,6 +37,12 @@ def filtered(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     return (multiplies_pairs() if kind == torch.bfloat16 else multiplies_and_adds()) and winograd() is not None
 
 
+def gains(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, training: bool) -> bool:
+    """Tell whether a convolution may go by minimal filtering and is worth loading numba; see `worth_it`."""
+    kind = numbers_of(x, weight)
+    return kind is not None and worth_it(training, kind) and filtered(x, weight, bias)
+
+
 def convolved(
     x: Float[Tensor, "batch channel y x"],
     weight: Float[Tensor, "out channels_in 3 3"],
@@ -52,8 +58,7 @@ def convolved(
         bias: is added.
         training: see `worth_it`.
     """
-    kind = numbers_of(x, weight)
-    if kind is not None and worth_it(training, kind) and filtered(x, weight, bias):
+    if gains(x, weight, bias, training=training):
         return convolve(x, weight, bias)
     return F.conv2d(x, weight, bias, padding=1)
 

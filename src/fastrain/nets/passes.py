@@ -27,10 +27,12 @@ from fastrain.nets.vectors import (
     emitted,
     fma,
     kind_of,
+    largest_of,
     read,
     rounded,
     widened,
     write,
+    write_where,
 )
 
 # The normal distribution up to z, and the slope of z times it, less a half, are z times even functions: polynomials in
@@ -90,16 +92,8 @@ def _largest(typing, like, start, right, below, to, which):  # type: ignore[no-u
 
     def emit(builder: Any, start: Any, right: Any, below: Any, to: Any, which: Any) -> None:
         under = builder.add(start, below)
-        best = read(builder, start, kind_of(like))
-        place = ir.Constant(_BYTES, [0] * LANES)
-        for number, address in enumerate((builder.add(start, right), under, builder.add(under, right)), 1):
-            other = read(builder, address, kind_of(like))
-            value = widened(builder, other)
-            # What is no number counts as the largest, as it does for torch, so that it is not lost.
-            none = builder.fcmp_unordered("uno", value, value)
-            more = builder.or_(builder.fcmp_ordered(">", value, widened(builder, best)), none)
-            best = builder.select(more, other, best)
-            place = builder.select(more, ir.Constant(_BYTES, [number] * LANES), place)
+        four = (start, builder.add(start, right), under, builder.add(under, right))
+        best, place = largest_of(builder, [read(builder, address, kind_of(like)) for address in four])
         write(builder, best, to)
         write(builder, place, which)
 
@@ -180,8 +174,7 @@ def _back_to_largest(typing, like, start, gradient, scale, shift, along, offset,
         place = read(builder, which, _BYTES)
         under = builder.add(to, below)
         for number, address in enumerate((to, builder.add(to, right), under, builder.add(under, right))):
-            here = builder.icmp_unsigned("==", place, ir.Constant(_BYTES, [number] * LANES))
-            write(builder, builder.select(here, found, ir.Constant(kind_of(like), [0] * LANES)), address)
+            write_where(builder, found, place, number, address)
 
     return emitted(emit, 10, like)
 

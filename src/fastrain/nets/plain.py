@@ -22,10 +22,8 @@ STEP = 32  # bfloat16 numbers of a row: how much of a sum one product takes
 TILE = 1024  # bytes of a tile
 # Cells of a forecast for which loading numba is worth it: half a second; 18 leads win it back (LOG.md).
 LARGE = {torch.float32: 48_000, torch.bfloat16: 100_000}
-LIKE: dict[torch.dtype, Any] = {
-    torch.bfloat16: np.uint16(2),
-    torch.float32: np.uint32(4),
-}  # tells loops in which numbers
+# What tells loops in which numbers maps are: how many bytes each has.
+LIKE: dict[torch.dtype, Any] = {torch.bfloat16: np.uint16(2), torch.float32: np.uint32(4)}
 NEAR, FAR = 0.5**0.5, 2.0**0.5  # the points of minimal filtering beside 0 and infinity, on both sides; see `winograd`
 _own = threading.local()
 

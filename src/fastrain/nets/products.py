@@ -11,10 +11,10 @@ from numba.extending import intrinsic
 from fastrain.nets.transforms import BYTES, EIGHT
 from fastrain.nets.vectors import WORD, ahead, constant, emitted, fma, read, write
 
-# How many rows a product takes at once, by how many eights a panel has, of float32 and of bfloat16: as many sums as
-# AVX2 has registers for, less some, and as AVX-512 has.
-ROWS = ((), (), (6, 12), (4, 8), (0, 6))
-BACK_ROWS = ((), (), (4, 8), (4, 8), (0, 4))
+# How many rows a product takes at once, of panels of two, three and four eights, of float32 and of bfloat16: as many
+# sums as AVX2 has registers for, less some, and as AVX-512 has. Panels of four are of bfloat16 only.
+ROWS = ((6, 12), (4, 8), (0, 6))
+BACK_ROWS = ((4, 8), (4, 8), (0, 4))
 _VECTOR = ir.VectorType(ir.FloatType(), EIGHT)
 _PAIRS = ir.VectorType(ir.IntType(32), EIGHT)
 _FIRST = ir.Constant(ir.IntType(32), 0)
@@ -35,17 +35,14 @@ def _added(builder: Any, one: Any, by: Any, found: Any) -> Any:
     return builder.call(ir.InlineAsm(function, "vdpbf16ps $3, $2, $0", "=v,0,v,v", False), [found, one, by])
 
 
-def _of(like: Any) -> int:
-    return int(like == types.uint16)
-
-
-def _kernel(rows: int, vectors: int, like: Any, *, back: bool) -> Any:
+def _kernel(vectors: int, like: Any, *, back: bool) -> Any:
     """Return what emits a product of a few rows and 16 to 32 columns, kept in registers over the whole sum.
 
     Forward a row is a tile, and the sum goes over channels; back a row is a channel, and the sum goes over tiles, added
     to what is there. Back, numbers of bfloat16 are pairs, and take as many bytes as float32.
     """
     halves = like == types.uint16
+    rows = (BACK_ROWS if back else ROWS)[vectors - 2][int(halves)]
     kind = _PAIRS if halves else _VECTOR
     block = BYTES // 2 if halves and not back else BYTES  # bytes of 8 channels of a tile
 
@@ -91,37 +88,15 @@ def _kernel(rows: int, vectors: int, like: Any, *, back: bool) -> Any:
     return emitted(emit, 6, like)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def by_two(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Write the products of ROWS[2] tiles and a panel of 16 channels out."""
-    return _kernel(ROWS[2][_of(like)], 2, like, back=False)
+def _product(vectors: int, *, back: bool) -> Any:
+    """Return an intrinsic that multiplies by a panel of so many eights; see `_kernel`."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def product(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
+        return _kernel(vectors, like, back=back)
+
+    return product
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def by_three(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Write the products of ROWS[3] tiles and a panel of 24."""
-    return _kernel(ROWS[3][_of(like)], 3, like, back=False)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def by_four(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Write the products of ROWS[4] tiles and a panel of 32."""
-    return _kernel(ROWS[4][_of(like)], 4, like, back=False)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def back_by_two(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Add the products of BACK_ROWS[2] channels of tiles and a panel of 16 gradients."""
-    return _kernel(BACK_ROWS[2][_of(like)], 2, like, back=True)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def back_by_three(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Add the products of BACK_ROWS[3] channels of tiles and a panel of 24 gradients."""
-    return _kernel(BACK_ROWS[3][_of(like)], 3, like, back=True)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def back_by_four(typing, like, left, right, to, count, stride, to_stride):  # type: ignore[no-untyped-def]
-    """Add the products of BACK_ROWS[4] channels of tiles and a panel of 32 gradients."""
-    return _kernel(BACK_ROWS[4][_of(like)], 4, like, back=True)
+by_two, by_three, by_four = (_product(vectors, back=False) for vectors in (2, 3, 4))
+back_by_two, back_by_three, back_by_four = (_product(vectors, back=True) for vectors in (2, 3, 4))

@@ -15,7 +15,20 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastrain.nets.plain import FAR, NEAR
-from fastrain.nets.vectors import WORD, ahead, constant, emitted, fma, kind_of, paired, read, widened, write
+from fastrain.nets.vectors import (
+    WORD,
+    ahead,
+    constant,
+    emitted,
+    fma,
+    kind_of,
+    largest_of,
+    paired,
+    read,
+    widened,
+    write,
+    write_where,
+)
 
 llvmlite.binding.initialize_native_asmparser()
 
@@ -154,15 +167,8 @@ def _largest_back(like: Any) -> Any:
         cells = _cells_back(builder, start, row, column)
         for i in range(FOUR // 2):
             for j in range(FOUR // 2):
-                best, place = cells[2 * i][2 * j], ir.Constant(_BYTES, [0] * EIGHT)
-                for number, (di, dj) in enumerate(((0, 1), (1, 0), (1, 1)), 1):
-                    other = cells[2 * i + di][2 * j + dj]
-                    # What is no number counts as the largest, as it does for torch, so that it is not lost.
-                    more = builder.or_(
-                        builder.fcmp_ordered(">", other, best), builder.fcmp_unordered("uno", other, other)
-                    )
-                    best = builder.select(more, other, best)
-                    place = builder.select(more, ir.Constant(_BYTES, [number] * EIGHT), place)
+                four = [cells[2 * i + di][2 * j + dj] for di in range(2) for dj in range(2)]
+                best, place = largest_of(builder, four)
                 write(builder, _as_map(builder, like, best), _place(builder, to, to_row, to_column, i, j))
                 write(builder, place, _place(builder, which, which_row, which_column, i, j))
 
@@ -176,13 +182,11 @@ def _spread(like: Any, first: int) -> Any:
         like: see above.
         first: what says that it is the left one; the next says the right one.
     """
-    nothing = ir.Constant(kind_of(like, EIGHT), [0] * EIGHT)
 
     def emit(builder: Any, start: Any, which: Any, to: Any, right: Any) -> None:
         value, place = read(builder, start, kind_of(like, EIGHT)), read(builder, which, _BYTES)
         for number, address in ((first, to), (first + 1, builder.add(to, right))):
-            here = builder.icmp_unsigned("==", place, ir.Constant(_BYTES, [number] * EIGHT))
-            write(builder, builder.select(here, value, nothing), address)
+            write_where(builder, value, place, number, address)
 
     return emitted(emit, 4, like)
 

@@ -90,6 +90,26 @@ def paired(builder: Any, first: Any, second: Any) -> Any:
     return builder.or_(low, builder.shl(high, _all(16, lanes)))
 
 
+def largest_of(builder: Any, numbers: list[Any]) -> tuple[Any, Any]:
+    """Return the largest of some vectors in each lane, and a byte: which of them that is, the first of several."""
+    best, kind = numbers[0], ir.VectorType(ir.IntType(8), numbers[0].type.count)
+    place = ir.Constant(kind, [0] * kind.count)
+    for number, other in enumerate(numbers[1:], 1):
+        value = widened(builder, other)
+        # What is no number counts as the largest, as it does for torch, so that it is not lost.
+        none = builder.fcmp_unordered("uno", value, value)
+        more = builder.or_(builder.fcmp_ordered(">", value, widened(builder, best)), none)
+        best = builder.select(more, other, best)
+        place = builder.select(more, ir.Constant(kind, [number] * kind.count), place)
+    return best, place
+
+
+def write_where(builder: Any, value: Any, place: Any, number: int, address: Any) -> None:
+    """Write a vector to an address, zeros in the lanes whose byte is not a number."""
+    here = builder.icmp_unsigned("==", place, ir.Constant(place.type, [number] * place.type.count))
+    write(builder, builder.select(here, value, ir.Constant(value.type, [0] * value.type.count)), address)
+
+
 def transposed(builder: Any, rows: list[Any]) -> list[Any]:
     """Return 16 rows of 16 32-bit numbers as columns: interleaved with their half, four times over."""
     low = [k // 2 + LANES * (k % 2) for k in range(LANES)]
@@ -131,5 +151,5 @@ def compiled(function: Callable[..., None]) -> Any:
     return njit(nogil=True, cache=True, error_model="numpy")(function)
 
 
-_FILES = ("vectors", "instructions", "transforms", "products")  # that loops take their words from
+_FILES = ("plain", "vectors", "instructions", "transforms", "products")  # that loops take their words from
 _WORDS = zlib.crc32(b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _FILES))

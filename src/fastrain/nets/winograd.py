@@ -48,8 +48,6 @@ from fastrain.nets.vectors import compiled
 
 SPOTS = 36  # numbers that a tile is transformed to
 TILES = 24  # of which multiples are multiplied
-_TWO, _THREE, _FOUR = ROWS[2:]
-_BACK = BACK_ROWS[2:]
 
 
 @compiled
@@ -203,21 +201,21 @@ def transform_back_largest(like, found, strip, places, out, which, first, rows, 
     down, across = (height + 3) // 4, (width + 3) // 4
     eight = EIGHT * int(like)
     pixel = int(like) * channels
+    line, bytes_line = 2 * across * pixel, 2 * across * channels
     at = found
     for number in range(first, first + rows):
         for block in range(channels // EIGHT):
             source = at + block * tiles * BYTES
             for t in range(across):
                 to, of = strip + 2 * t * pixel + block * eight, places + 2 * t * channels + block * EIGHT
-                by = 2 * across * pixel, 2 * across * channels
-                bring_back_largest(like, source + t * BYTES, 6 * spot, spot, to, by[0], pixel, of, by[1], channels)
+                bring_back_largest(like, source + t * BYTES, 6 * spot, spot, to, line, pixel, of, bytes_line, channels)
         top = number % down * 2
         for i in range(min(2, height // 2 - top)):
             row = number // down * (height // 2) + top + i
             for k in range(0, width // 2 * pixel, eight):
-                copy(like, strip + i * 2 * across * pixel + k, out + row * (width // 2) * pixel + k)
+                copy(like, strip + i * line + k, out + row * (width // 2) * pixel + k)
             for k in range(0, width // 2 * channels, EIGHT):
-                copy_bytes(places + i * 2 * across * channels + k, which + row * (width // 2) * channels + k)
+                copy_bytes(places + i * bytes_line + k, which + row * (width // 2) * channels + k)
         at += across * BYTES
 
 
@@ -239,22 +237,20 @@ def multiply(like, left, right, to, tiles, room, channels, out, vectors, left_sp
     stride, to_stride = room * eight, room * BYTES
     panel = channels * vectors * eight
     blocks = channels // EIGHT
-    half = 1 if int(like) == 2 else 0
-    two, three, four = _TWO[half], _THREE[half], _FOUR[half]
+    rows = ROWS[vectors - 2][1 if int(like) == 2 else 0]
     for place in range(SPOTS):
         for o in range(out // (EIGHT * vectors)):
             weights = right + (place * (out // (EIGHT * vectors)) + o) * panel
             source = left + place * left_spot
             target = to + place * spot + o * vectors * to_stride
-            if vectors == 2:
-                for t in range(0, tiles, two):
-                    by_two(like, source + t * eight, weights, target + t * BYTES, blocks, stride, to_stride)
-            elif vectors == 3:
-                for t in range(0, tiles, three):
-                    by_three(like, source + t * eight, weights, target + t * BYTES, blocks, stride, to_stride)
-            else:
-                for t in range(0, tiles, four):
-                    by_four(like, source + t * eight, weights, target + t * BYTES, blocks, stride, to_stride)
+            for t in range(0, tiles, rows):
+                given, there = source + t * eight, target + t * BYTES
+                if vectors == 2:
+                    by_two(like, given, weights, there, blocks, stride, to_stride)
+                elif vectors == 3:
+                    by_three(like, given, weights, there, blocks, stride, to_stride)
+                else:
+                    by_four(like, given, weights, there, blocks, stride, to_stride)
 
 
 @compiled
@@ -271,7 +267,7 @@ def multiply_back(like, left, right, to, tiles, room, channels, out, vectors, le
     """
     stride = room * BYTES
     panel = channels * vectors * BYTES
-    rows = _BACK[vectors - 2][1 if int(like) == 2 else 0]
+    rows = BACK_ROWS[vectors - 2][1 if int(like) == 2 else 0]
     for place in range(SPOTS):
         for o in range(out // (EIGHT * vectors)):
             gradient = right + place * right_spot + o * vectors * stride
