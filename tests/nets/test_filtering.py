@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from functools import partial
 from math import prod
 
@@ -12,12 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastrain.nets import blocks, convolution, filtering, plain
+from fastrain.nets import blocks, convolution, filtering
 from fastrain.nets.blocks import ConvNorm
 from fastrain.nets.convolution import Convolution
 from fastrain.nets.filtering import convolve, convolve_halved, convolved, filtered
 from fastrain.nets.image_net import Group, NetSettings
-from fastrain.nets.plain import LARGE, forecasting, multiplies_pairs, worth_it
+from fastrain.nets.plain import LARGE, forecasting, multiplies_pairs
 from fastrain.nets.rain_net import RainNet
 from fastrain.nets.turns import Maps, halved_convolution
 
@@ -146,52 +144,6 @@ def test_what_lay_in_its_room_before_changes_nothing(kind, threads):
     none = torch.full((20, 24, 16, 16), torch.nan, dtype=kind)
     assert convolve(none, weight).isnan().all()
     assert all(torch.equal(a, b) for a, b in zip(before, found(), strict=True))
-
-
-def test_forecasts_of_small_maps_do_not_load_numba():
-    asked = """
-import sys
-import torch
-from fastrain.nets.image_net import ImageNet
-from fastrain.nets.rain_net import RainNet
-
-rain = RainNet(8, guesses=2, thresholds=3, conditions=6, width=24).eval()
-rain(torch.zeros(1, 8, 200, 200), torch.zeros(1, 3, 2, 200, 200), torch.zeros(1, 6))
-ImageNet(3, 10).eval()(torch.zeros(60, 3, 32, 32))
-print("numba" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-def test_forecasts_of_large_maps_go_by_it(monkeypatch):
-    asked = []
-    monkeypatch.setattr(filtering, "convolve", lambda x, *_: asked.append(x.shape) or torch.zeros(1))
-    x, weight = torch.randn(1, 24, 40, 40), torch.randn(24, 24, 3, 3)
-    convolved(x, weight, training=False)
-    assert not asked
-    large = LARGE[torch.float32]
-    with forecasting(large):
-        with forecasting(1):  # within many, few are among many
-            convolved(x, weight, training=False)
-        assert len(asked) == 1
-    assert not worth_it(False, torch.float32)
-    with forecasting(large - 1):
-        convolved(x, weight, training=False)
-    convolved(x, weight, training=True)
-    assert len(asked) == 2
-
-
-@pytest.mark.parametrize("can", [False, True])
-def test_forecasts_in_bfloat16_go_by_it_where_convolutions_gain(monkeypatch, can):
-    """On a matrix unit torch's convolutions stay, and what is left would not win back loading numba."""
-    monkeypatch.setattr(plain, "multiplies_pairs", lambda: can)
-    few, many = LARGE[torch.float32], LARGE[torch.bfloat16]
-    with forecasting(few):
-        assert not worth_it(False, torch.bfloat16)
-    with forecasting(many):
-        assert worth_it(False, torch.bfloat16) == can
-    assert worth_it(True, torch.bfloat16)
 
 
 def test_a_rain_network_says_the_same_by_it_as_by_torch(monkeypatch, kind):
@@ -377,13 +329,6 @@ def test_within_autocast_it_computes_in_bfloat16(monkeypatch):
     with torch.autocast("cpu", dtype=torch.float16):
         assert not filtered(x, layer.weight)
     assert filtered(x, layer.weight)
-
-
-def test_which_processors_multiply_pairs(monkeypatch):
-    said = [getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile")]
-    assert plain.multiplies_pairs() == (said == [True, False])
-    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
-    assert not plain.multiplies_pairs.__wrapped__()
 
 
 def test_numbers_of_two_kinds_are_torchs():
