@@ -270,7 +270,7 @@ def forecasts(event: Event, network: RainNet) -> list[Unseen]:
     every = Adapter(event.radar.layout.periods, event.radar.minutes, len(THRESHOLDS), event.radar.cell_km).every
     learned_from = [issue for issue in event.issues() if issue % every == 0]
     for issue in sorted({*event.issues(SCORED).tolist(), *learned_from}):
-        inputs, moved = make_inputs(event.frames, int(issue), event.radar)
+        inputs, moved = make_inputs(event.frames, int(issue), event.radar, every=False)
         straight, learned = predict_parts(network, inputs)
         outcome = happened(event.frames, int(issue), event.radar)
         others = {

@@ -332,7 +332,7 @@ def score(event: Event, network: Any, line: Any, spread: float, steps: Path | No
     # Those between are what the adapted chances learn from.
     between = {int(issue) for issue in event.issues() if issue % adapters["adapted"].every == 0}
     for issue in sorted({*issues.tolist(), *with_steps, *between}):
-        inputs, moved = make_inputs(event.frames, int(issue), radar)
+        inputs, moved = make_inputs(event.frames, int(issue), radar, every=False)
         straight, learned = predict_parts(network, inputs)
         # The line as it was fitted: while the network learns, the line moves with what is learned.
         before, _ = predict_parts(line, inputs)

@@ -20,7 +20,8 @@ LANES = 16  # numbers that are computed with together
 EDGE = LANES  # rows of a tile of the matrix unit, and 32-bit numbers of a row
 STEP = 32  # bfloat16 numbers of a row: how much of a sum one product takes
 TILE = 1024  # bytes of a tile
-# Cells of a forecast for which loading numba is worth it: half a second; 18 leads win it back (LOG.md).
+# Cells of a forecast for which loading numba is worth it: half a second; some twenty maps, as `base` makes when looking
+# back, win it back (LOG.md).
 LARGE = {torch.float32: 48_000, torch.bfloat16: 100_000}
 # What tells loops in which numbers maps are: how many bytes each has.
 LIKE: dict[torch.dtype, Any] = {torch.bfloat16: np.uint16(2), torch.float32: np.uint32(4)}

@@ -89,9 +89,15 @@ class RainNet(nn.Module):
             # The row and column that the stem took come back as copies; a block is what its most telling cell is.
             fine = F.max_pool2d(F.pad(fine, (0, 1, 0, 1), mode="replicate"), self.block)
         learned = self.head(fine)  # (batch, threshold, y, x): the head's padding gives back what the stem took
-        line = self.straight(known).view(len(x), self.thresholds, self.guesses + 1)
+        return self.line(guess, known), learned.float()
+
+    def line(
+        self, guess: Float[Tensor, "batch threshold guess rows columns"], known: Float[Tensor, "batch conditions"]
+    ) -> Float[Tensor, "batch threshold rows columns"]:
+        """Return the first summand of the logits alone: the straight line through the guesses."""
+        line: Tensor = self.straight(known).view(len(known), self.thresholds, self.guesses + 1)
         straight = torch.einsum("btg,btgyx->btyx", line[:, :, :-1].float(), guess.float())
-        return straight + line[:, :, -1, None, None].float(), learned.float()
+        return straight + line[:, :, -1, None, None].float()
 
     def _finest(self, x: Tensor, known: Tensor) -> Tensor:
         """Return the map of the finest scale that chances are read off."""

@@ -200,7 +200,7 @@ def forecast_grid(run: Run, archive: Archive, at: datetime | None = None) -> xr.
 def _map_of_chances(run: Run, archive: Archive, radar: Radar, slot: int) -> Float[ndarray, "period threshold y x"]:
     coarseness = run.coarseness_on(archive)
     frames = load_frames(archive, coarseness, np.arange(slot - radar.layout.history + 1, slot + 1))
-    inputs, moved = make_inputs(frames, slot, radar)
+    inputs, moved = make_inputs(frames, slot, radar, every=False)
     network = Network.of(run, radar)
     learn_from_past(network, archive, coarseness, radar, slot)
     chance = network.chances(network.summands(frames, slot, inputs, moved, radar), slot)

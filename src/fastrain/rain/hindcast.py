@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError
 from fastrain.rain.adapt import Adapter
 from fastrain.rain.area import Carried, shifts
+from fastrain.rain.between import asked_of
 from fastrain.rain.chances import Calibration
 from fastrain.rain.inputs import (
     Inputs,
@@ -153,7 +155,7 @@ def hindcasts(
     """
     known_names(against)
     for issue in issues:
-        inputs, moved = make_inputs(frames, int(issue), radar)
+        inputs, moved = make_inputs(frames, int(issue), radar, every=False)
         outcome = happened(frames, int(issue), radar)
         due = judged_outcome(frames, int(issue), outcome, moved)
         # All are judged on the same cells: those, of which peers must know something, too.
@@ -201,15 +203,19 @@ def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: 
             if issue + b > now or held[issue + a + 1 - first : issue + b + 1 - first].mean() < OBSERVED_SHARE:
                 break
             count += 1
-        if count:
-            short = replace(radar, layout=replace(layout, periods=layout.periods[:count]))
-            frames = load_frames(
-                archive, coarseness, np.arange(issue - layout.history + 1, issue + short.layout.ahead + 1)
-            )
-            inputs, moved = make_inputs(frames, issue, short)
-            outcome = happened(frames, issue, short)
-            parts = network.summands(frames, issue, inputs, moved, short)
-            network.remember(issue, parts, judged_outcome(frames, issue, outcome, moved))
+        if not count:
+            continue
+        # As far as the next period that the network is asked about: those before it hang on it.
+        asked = asked_of(layout.periods, radar.minutes)
+        until = 1 + asked[bisect_left(asked, count - 1)]
+        short, longer = (replace(radar, layout=replace(layout, periods=layout.periods[:n])) for n in (count, until))
+        frames = load_frames(archive, coarseness, np.arange(issue - layout.history + 1, issue + short.layout.ahead + 1))
+        inputs, moved = make_inputs(frames, issue, longer, every=False)
+        outcome = happened(frames, issue, short)
+        straight, learned = network.summands(frames, issue, inputs, moved, longer)
+        moved = replace(moved, highest=moved.highest[:count], known=moved.known[:count])
+        due = judged_outcome(frames, issue, outcome, moved)
+        network.remember(issue, (straight[:count], learned[:count]), due)
 
 
 def judged_outcome(frames: Frames, issue: int, outcome: ndarray, moved: Moved) -> Int8[ndarray, "period y x"]:

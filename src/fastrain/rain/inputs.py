@@ -25,6 +25,7 @@ from fastrain.core.errors import SettingError
 from fastrain.core.levels import LevelTable
 from fastrain.motion import advect, displacements, filter_map
 from fastrain.rain.baselines import MOTION_FRAMES, motion_of
+from fastrain.rain.between import Between, asked_of
 from fastrain.rain.memory import Memory, remember
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import FrameLayout, middle
@@ -117,14 +118,21 @@ class Inputs:
     """One window's inputs, float16.
 
     Attributes:
-        x: (period, channel, y, x).
+        x: (period, channel, y, x), of the periods that the network is asked about.
         guess: (period, threshold, guess, y, x) logits of the conditional chances.
         known: (period, condition).
+        between: what carries to the periods that the network is not asked about; None where it is asked about all.
     """
 
     x: Tensor
     guess: Tensor
     known: Tensor
+    between: Between | None = None
+
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """Periods that the network is asked about, which `x` is of."""
+        return tuple(range(len(self.known))) if self.between is None else self.between.asked
 
     @property
     def bytes(self) -> int:
@@ -179,33 +187,45 @@ def _moved(highest: Tensor, mean: Tensor, observed: Tensor, radar: Radar) -> Mov
     return carry(radar.spoken(highest, mean)[-1], observed[-1], travelled, radar.layout)
 
 
-def make_inputs(frames: Frames, issue: int, radar: Radar) -> tuple[Inputs, Moved]:
+def make_inputs(frames: Frames, issue: int, radar: Radar, *, every: bool = True) -> tuple[Inputs, Moved]:
     """Return what the network sees of the window issued at a slot, and the last frame carried along.
 
     Only frames up to and with the issue are touched.
+
+    Args:
+        frames: that hold the history.
+        issue: slot.
+        radar: see there.
+        every: of every period, as training wants it; else of those that a forecast asks the network about.
     """
     layout = radar.layout
     shown = frames.rows(np.arange(issue - layout.history + 1, issue + 1))
     highest, mean, observed = rain_rates(frames, shown, radar)
     moved = _moved(highest, mean, observed, radar)
     travelled = moved.travelled
-    memory = _memory(radar.spoken(highest, mean), observed, travelled, radar)
+    periods = len(layout.periods)
+    asked = tuple(range(periods)) if every else asked_of(layout.periods, radar.minutes)
+    memory = _memory(radar.spoken(highest, mean), observed, travelled, radar, asked)
     speed = travelled[0].square().sum(dim=0).sqrt() * radar.cell_km / radar.minutes  # km per minute
-    periods, (rows, columns), count = len(layout.periods), highest.shape[-2:], len(radar.thresholds)
+    (rows, columns), count = highest.shape[-2:], len(radar.thresholds)
     # Each period is made to its end, in half precision: all of them together would be the most that memory ever holds.
-    x = torch.empty((periods, channels_of(count), rows, columns), dtype=torch.half)
+    x = torch.empty((len(asked), channels_of(count), rows, columns), dtype=torch.half)
     guess = torch.empty((periods, count, GUESSES, rows, columns), dtype=torch.half)
     still = _still(highest, mean, observed, radar)
     for p in range(periods):
         chance = torch.cat([smoothed_chances(moved, radar, p), memory.chances[p]], dim=1)
         guess[p] = guess_logits(chance)
+        if p not in asked:
+            continue
+        row, at = asked.index(p), 0
         carried = _carried(highest, mean, observed, moved, speed, p, radar)
-        at = 0
-        for part in (still, *carried, chance.flatten(0, 1), memory.past[p]):
-            x[p, at : at + len(part)] = part
+        for part in (still, *carried, chance.flatten(0, 1), memory.past[row]):
+            x[row, at : at + len(part)] = part
             at += len(part)
     known = torch.tensor([conditions(a, b, radar) for a, b in layout.periods])
-    return Inputs(x, guess, known), moved
+    middles = tuple(middle(period) for period in layout.periods)
+    between = Between(asked, middles, travelled[0]) if len(asked) < periods else None
+    return Inputs(x, guess, known, between), moved
 
 
 def happened(frames: Frames, issue: int, radar: Radar) -> Int8[ndarray, "period y x"]:
@@ -322,7 +342,7 @@ def _carried(
     return signal(torch.where(known, carried, 0.0)).flatten(0, 1), extra
 
 
-def _memory(spoken: Tensor, observed: Tensor, travelled: Tensor, radar: Radar) -> Memory:
+def _memory(spoken: Tensor, observed: Tensor, travelled: Tensor, radar: Radar, asked: tuple[int, ...]) -> Memory:
     return remember(
         spoken.flip(0),
         observed.flip(0),
@@ -331,6 +351,7 @@ def _memory(spoken: Tensor, observed: Tensor, travelled: Tensor, radar: Radar) -
         radar.thresholds,
         minutes=radar.minutes,
         cell_km=radar.cell_km,
+        asked=asked,
     )
 
 

@@ -44,12 +44,13 @@ class Memory:
 
     Attributes:
         chances: (period, threshold, 2, y, x) by fading yes and no, and by fading rain rates with their doubt.
-        past: (period, 2 · threshold, y, x) for each threshold the error of the oldest frame carried to the issue, as a
-            share of the rain, and how much more rain there is than was carried, both carried on to the period.
+        past: (asked, 2 · threshold, y, x) for each threshold the error of the oldest frame carried to the issue, as a
+            share of the rain, and how much more rain there is than was carried, both carried on to the periods that
+            were asked about.
     """
 
     chances: Float[Tensor, "period threshold guess y x"]
-    past: Float[Tensor, "period channel y x"]
+    past: Float[Tensor, "asked channel y x"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def remember(
     *,
     minutes: float,
     cell_km: float,
+    asked: Sequence[int] | None = None,
 ) -> Memory:
     """Return what the history says of each period.
 
@@ -80,7 +82,9 @@ def remember(
         thresholds: mm/h.
         minutes: between frames.
         cell_km: edge of a cell.
+        asked: periods of which the past errors are wanted, too; all if None.
     """
+    asked = range(len(periods)) if asked is None else asked
     ages = sorted({max(1, (len(rates) - 1) // 2), len(rates) - 1})
     fields, known = [_told(rates[0], thresholds)], [observed[0]]
     for age in ages:
@@ -102,13 +106,14 @@ def remember(
     speed = float(travelled[0].square().sum(dim=0).sqrt().quantile(0.9))  # cells a frame
     every = max(1, int(STRIDE / max(speed, 1e-6)))
     count, size = len(thresholds), rates.shape[1:]
-    chances, pasts = torch.empty(len(periods), count, 2, *size), torch.empty(len(periods), 2 * count, *size)
+    chances, pasts = torch.empty(len(periods), count, 2, *size), torch.empty(len(asked), 2 * count, *size)
     for p, (share, edge, doubt, (a, b)) in enumerate(zip(kept, edges, doubts, periods, strict=True)):
         field = _collapse(now, share) + mean[:, None, None]
         chance = torch.cat([field[:-1].clamp(0, 1), torch.special.ndtr((field[-1] - edge[:, None, None]) / doubt)])
         at = round(middle((a, b)))
-        told, _ = _carried(torch.cat([chance, past]), known[0], travelled[at - 1])
-        pasts[p] = told[2 * count :]
+        told, _ = _carried(torch.cat([chance, past]) if p in asked else chance, known[0], travelled[at - 1])
+        if p in asked:
+            pasts[asked.index(p)] = told[2 * count :]
         # Of a period the highest chance that passes a cell.
         highest = told[: 2 * count]
         for step in {b, *range(a + 1, b, every)} - {at}:

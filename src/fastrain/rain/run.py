@@ -311,13 +311,23 @@ def predict_parts(
 ) -> tuple[Float[ndarray, "period threshold y x"], Float[ndarray, "period threshold y x"]]:
     """Return the straight line through the first guesses, and the learned correction to it, as logits.
 
-    Period by period, so that memory does not grow with their number.
+    Period by period, so that memory does not grow with their number. To periods that the network is not asked about,
+    what it learned is carried from those around.
     """
-    out = []
+    straight: list[torch.Tensor] = []
+    learned: list[torch.Tensor] = []
     device = next(network.parameters()).device
     for p in range(len(inputs.known)):
-        x, guess, known = (part[p : p + 1].to(device).float() for part in (inputs.x, inputs.guess, inputs.known))
+        guess, known = (part[p : p + 1].to(device).float() for part in (inputs.guess, inputs.known))
         with computing(device):
-            out.append([part.float().cpu() for part in network.parts(x, guess, known)])
-    straight, learned = (torch.cat(parts).numpy() for parts in zip(*out, strict=True))
-    return straight, learned
+            if p in inputs.asked:
+                x = inputs.x[len(learned)][None].to(device).float()
+                line, more = network.parts(x, guess, known)
+                learned.append(more.float().cpu())
+            else:
+                line = network.line(guess, known)
+            straight.append(line.float().cpu())
+    found = torch.cat(learned)
+    if inputs.between is not None:
+        found = inputs.between.all_of(found)
+    return torch.cat(straight).numpy(), found.numpy()
