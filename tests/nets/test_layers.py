@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fastrain.nets.blocks import add_convolved
 from fastrain.nets.rain_net import RainNet
 from fastrain.nets.squeeze_excite import SqueezeExcite
-from fastrain.nets.whitening import Whitening, whitening_filters
+from fastrain.nets.whitening import Whitening, moments, whitening_filters
 
 
 def coloured(channels=3, size=64, seed=0):
@@ -21,7 +21,7 @@ def coloured(channels=3, size=64, seed=0):
 
 def test_whitened_patches_have_unit_covariance():
     sample = coloured()
-    filters = whitening_filters(sample, 2, 12, floor=0.0)
+    filters = whitening_filters(moments(sample, 2)[1], 2, 12, floor=0.0)
     assert filters.shape == (12, 3, 2, 2)
     out = F.conv2d(sample, filters).transpose(0, 1).flatten(1)
     torch.testing.assert_close(torch.cov(out), torch.eye(12), atol=2e-3, rtol=0)

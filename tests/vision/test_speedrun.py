@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from blobs import CPU, blobs, dataset, small
 from images import write_parquet
 from program import BARE
 
@@ -24,31 +25,6 @@ from fastrain.vision.judge import UNSURE, logits
 from fastrain.vision.recipes import RECIPES, Recipe, SgdRates, recipe_of
 from fastrain.vision.train import stages_of, steering_of, train
 
-CPU = torch.device("cpu")
-
-
-def blobs(count, seed, edge=16, classes=4):
-    """Images whose class is the quarter that holds a bright spot."""
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, classes, count)
-    images = draw.integers(0, 90, (count, edge, edge, 3)).astype(np.uint8)
-    half = edge // 2
-    for image, label in zip(images, labels, strict=True):
-        row, column = half * (label // 2) + draw.integers(1, half - 3), half * (label % 2) + draw.integers(1, half - 3)
-        image[row : row + 3, column : column + 3] = 255
-    return Split(images, labels)
-
-
-def dataset():
-    return Dataset("blobs", ("a", "b", "c", "d"), blobs(600, 1), blobs(200, 2))
-
-
-def small(recipe):
-    net = replace(recipe.net, widths=tuple(w // 4 for w in recipe.net.widths))
-    augmentation = replace(recipe.augmentation, flip=None, translate=1)
-    return replace(recipe, net=net, batch=50, epochs=min(recipe.epochs, 8.0), augmentation=augmentation, views="one")
-
-
 COMPILED = """
 import sys, time
 from dataclasses import replace
@@ -56,7 +32,7 @@ import torch
 import fastrain.vision.train as module
 from fastrain.nets import filtering, norm_gelu
 from fastrain.vision.recipes import recipe_of
-from test_speedrun import CPU, dataset, small
+from blobs import CPU, dataset, small
 # What is compiled is torch's, to which this is compared; so nothing of ours is made ready.
 filtering.winograd = norm_gelu.passes = lambda: None
 module.make_ready = lambda kind: 0.0

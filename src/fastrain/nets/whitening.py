@@ -14,30 +14,55 @@ from torch import Tensor, nn
 
 from fastrain.core.shapes import Float
 
+PATCHES = 2**22  # values of patches that are held at once
+
 
 def whitening_filters(
-    sample: Float[Tensor, "batch channel y x"], kernel: int, filters: int, floor: float = 1e-3
+    covariance: Float[Tensor, "value other"], kernel: int, filters: int, floor: float = 1e-3
 ) -> Float[Tensor, "filters channel kernel kernel"]:
-    """Return the filters that turn a sample's patches into uncorrelated values of unit variance.
+    """Return the filters that turn patches into uncorrelated values of unit variance.
 
     Args:
-        sample: what comes in, a few million values at most.
+        covariance: of the patches' values; see `moments`.
         kernel: edge k of a patch.
         filters: how many, the directions of most variance first; at most channel·k².
         floor: share of the largest variance that every direction is given at least, so that noise is not blown up.
     """
-    channels = sample.shape[1]
-    patches = F.unfold(sample.float(), kernel).transpose(1, 2).reshape(-1, channels * kernel * kernel)
-    centred = patches - patches.mean(dim=0)
-    covariance = (centred.T @ centred) / max(1, len(centred) - 1)
-    variance, direction = torch.linalg.eigh(covariance.double())
+    variance, direction = torch.linalg.eigh(covariance)
     variance, direction = variance.flip(0)[:filters], direction.flip(1)[:, :filters]
     # The sign of an eigenvector is arbitrary and differs between libraries; its largest entry is made positive.
     largest = direction.gather(0, direction.abs().argmax(dim=0, keepdim=True))
     direction = direction * largest.sign()
     scaled = direction / torch.sqrt(variance.clamp(min=0) + floor * variance[0])
-    filters_out: Tensor = scaled.T.reshape(-1, channels, kernel, kernel).float()
+    filters_out: Tensor = scaled.T.reshape(-1, len(covariance) // kernel**2, kernel, kernel).float()
     return filters_out
+
+
+def moments(
+    sample: Float[Tensor, "batch channel y x"], kernel: int
+) -> tuple[Float[Tensor, value], Float[Tensor, "value other"]]:
+    """Return mean and covariance of a sample's patches, in float64.
+
+    A part of the sample at a time: all patches together are many times the sample.
+
+    Args:
+        sample: what comes in, a few million values at most.
+        kernel: edge k of a patch.
+    """
+    at_once = max(1, PATCHES // max(1, sample[0].numel() * kernel * kernel))
+    parts = sample.split(at_once)
+    count = 0
+    total = torch.zeros(sample.shape[1] * kernel * kernel, dtype=torch.float64, device=sample.device)
+    for part in parts:
+        patches = F.unfold(part.float(), kernel)  # (batch, value, patch)
+        count += len(patches) * patches.shape[2]
+        total += patches.sum(dim=(0, 2), dtype=torch.float64)
+    mean = total / max(1, count)
+    products = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=sample.device)
+    for part in parts:
+        centred = F.unfold(part.float(), kernel).sub_(mean.float()[:, None]).transpose(1, 2).flatten(0, 1)
+        products += (centred.T @ centred).double()
+    return mean, products / max(1, count - 1)
 
 
 class Whitening(nn.Module):
@@ -78,9 +103,10 @@ class Whitening(nn.Module):
     def fit(self, sample: Float[Tensor, "batch channel y x"], floor: float = 1e-3) -> None:
         """Set the filters, and the bias that centres what comes out, from a sample of what will come in."""
         with torch.no_grad():
-            self.weight.copy_(whitening_filters(sample, self.kernel, self.filters, floor))
-            mean = F.conv2d(sample.float(), self.weight).mean(dim=(0, 2, 3))
-            self.bias.copy_(torch.cat([-sign * mean for sign in self.signs]))
+            mean, covariance = moments(sample, self.kernel)
+            self.weight.copy_(whitening_filters(covariance, self.kernel, self.filters, floor))
+            centre = (self.weight.flatten(1).double() @ mean).float()
+            self.bias.copy_(torch.cat([-sign * centre for sign in self.signs]))
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch width rows columns"]:
         """Return the whitened patches and their negatives."""

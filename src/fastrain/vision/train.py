@@ -393,7 +393,7 @@ def _sgd(
     return [(sgd, [rise, rise, partial(falling, steps=stem_steps)])]
 
 
-def average_of(network: ImageNet, averages: Averages | None, steps: int, per_epoch: int) -> MovingAverage | None:
+def average_of(network: nn.Module, averages: Averages | None, steps: int, per_epoch: int) -> MovingAverage | None:
     """Return the average of a recipe, None where it keeps none."""
     if averages is None:
         return None
