@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -627,7 +628,27 @@ def test_a_plan_takes_the_steps_with_and_without_the_first_group(monkeypatch):
 
         monkeypatch.setattr(probe, "step", step)
         monkeypatch.setattr(probe, "_timed", lambda at, step=step, taken=taken: step(at) or (3.0 if taken[-1] else 2.0))
-        assert probe.plan().seconds == 3 * with_it + 2 * (404 - with_it)
+        monkeypatch.setattr(probe, "_around", lambda: 0.25)
+        assert probe.plan().seconds == 3 * with_it + 2 * (404 - with_it) + 0.25
+
+
+@pytest.mark.parametrize(("count", "edge", "batch"), [(1200, 32, 0), (60, 190, 0), (40, 64, 400)])
+def test_a_plans_memory_is_what_a_training_takes(tmp_path, count, edge, batch):
+    """Of small images, of large ones, and of few that are tested on many: judging and whitening take memory, too."""
+    rng = np.random.default_rng(0)
+    for i in range(count + batch):
+        part = ("test" if i < batch else "train") if batch else "."
+        path = tmp_path / "images" / part / "ab"[i % 2]
+        path.mkdir(parents=True, exist_ok=True)
+        noise = rng.normal(100 + 50 * (i % 2), 60, (edge, edge, 3))
+        Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(path / f"{i}.png")
+    run = tmp_path / "run"
+    done = call("vision", "train", tmp_path / "images", "--run", run, "--epochs", "1.5", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    said = re.search(r"about .* and ([\d.]+) ([MG]B) of memory, the libraries among it", done.stderr)
+    planned = float(said[1]) * {"MB": 1e6, "GB": 1e9}[said[2]]
+    taken = json.loads((run / "run.json").read_text())["peak_bytes"]
+    assert 0.9 < planned / taken < 1.2
 
 
 @pytest.mark.parametrize("count", [2, 31, 64, 500, 5000, 13_000, 50_000, 400_000])

@@ -282,7 +282,9 @@ def test_flips_at_random_are_of_every_other_image_anew():
 
 def test_a_recipes_augmentation_is_what_its_batches_do():
     split = blobs(120, 5)
-    recipe = replace(Recipe(), batch=40, augmentation=Augmentation(flip="random", translate=3, cutmix=5, cutmix_from=0.5))
+    recipe = replace(
+        Recipe(), batch=40, augmentation=Augmentation(flip="random", translate=3, cutmix=5, cutmix_from=0.5)
+    )
     drawn = batches_of(recipe, torch.from_numpy(split.images), torch.from_numpy(split.labels), 30, seed=2)
     assert drawn.augmentation == recipe.augmentation and drawn.size == 40 and drawn.skipping is None
     assert drawn.batch(14).others is None and drawn.batch(15).mixed == 25 / 16**2

@@ -50,7 +50,7 @@ def moments(
         kernel: edge k of a patch.
     """
     at_once = max(1, PATCHES // max(1, sample[0].numel() * kernel * kernel))
-    parts = sample.split(at_once)
+    parts = torch.split(sample, at_once)
     count = 0
     total = torch.zeros(sample.shape[1] * kernel * kernel, dtype=torch.float64, device=sample.device)
     for part in parts:

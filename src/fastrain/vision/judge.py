@@ -18,7 +18,7 @@ from fastrain.nets.plain import forecasting
 
 Views = Literal["one", "mirrored", "mirrored and moved", "moved where unsure"]
 
-AT_ONCE = 2**20  # pixels that are judged together: a thousand images of 32×32
+AT_ONCE = {"cpu": 2**18, "cuda": 2**20}  # pixels that are judged together: 256, a thousand images of 32×32
 UNSURE = 1.1  # lead of an image's likeliest class, in logits, below which it is looked at moved too (LOG.md)
 BINS = 15  # of chances, in which the error of calibration is taken
 
@@ -75,7 +75,7 @@ def logits_of(
 ) -> Float[Tensor, "image class"]:
     """Return the logits of images that lie on the network's device as bytes."""
     cells = images.shape[1] * images.shape[2]
-    step = max(1, AT_ONCE // cells)
+    step = judged_at_once(images.shape[1:3], images.device)
     with forecasting(len(images) * cells // 8):  # some hundreds of images win back what a few leads of rain do
         return torch.cat(
             [
@@ -83,6 +83,11 @@ def logits_of(
                 for start in range(0, len(images), step)
             ]
         )
+
+
+def judged_at_once(shape: tuple[int, ...], device: torch.device) -> int:
+    """Return how many images of some rows and columns are judged together: few, as more would only take memory."""
+    return max(1, AT_ONCE[device.type] // (shape[0] * shape[1]))
 
 
 def temperature_of(logits: Float[ndarray, "image class"], labels: Int[ndarray, image]) -> float:

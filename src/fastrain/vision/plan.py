@@ -6,15 +6,30 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
+from statistics import median
 
 import torch
 
 from fastrain.core.memory import peak_bytes
 from fastrain.engine.precision import Precision, computing, fast_precision
 from fastrain.nets.image_net import ImageNet
+from fastrain.nets.whitening import PATCHES
 from fastrain.vision.datasets import Dataset
+from fastrain.vision.judge import Views, all_alike, judged_at_once, logits_of
 from fastrain.vision.recipes import Recipe
-from fastrain.vision.train import average_of, batches_of, loss_of, settled_from, steering_of
+from fastrain.vision.train import (
+    average_of,
+    batches_of,
+    for_whitening,
+    loss_of,
+    settled_from,
+    steering_of,
+    whiten,
+)
+
+TIMED, LONGEST = 3, 1.0  # steps that are timed, and seconds after which no other one is
+PIECES = 1.04  # a training takes this much more than its first steps: freed memory lies in pieces that do not fit
+LOOKS: dict[Views, int] = {"one": 1, "mirrored": 2, "mirrored and moved": 6, "moved where unsure": 3}
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,7 @@ class Plan:
         images: to train on.
         steps: in all.
         weights: of the network.
-        seconds: that it is expected to take on this device, from steps that were timed.
+        seconds: that it is expected to take on this device, judging after each epoch among it, from what was timed.
         bytes: of memory that training is expected to take at its peak: what it took until now, and the images; on a
             GPU of its memory.
     """
@@ -86,17 +101,39 @@ class Probe:
         before = self._timed(at)
         after = self._timed(self.steps - 1) if settled < self.steps else 0.0
         seconds = (settled * before + (self.steps - settled) * after) * share_of_work(self.recipe)
+        seconds += self._around()
         weights = sum(p.numel() for p in self.network.parameters())
         images = self.data.train.images
-        # A step has been taken: what is to come is the images once more, with their margins.
+        # All has been done once: what is to come is the images once more, with their margins, and memory in pieces.
         taken = torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else peak_bytes()
-        needed = taken + _image_bytes(self.recipe, images.shape)
+        needed = int(PIECES * taken) + _image_bytes(self.recipe, images.shape)
         return Plan(self.recipe, len(images), self.steps, weights, seconds, needed)
 
     def _timed(self, at: int) -> float:
+        """Return the seconds of a step: the middle one of three, or, of a slow one, of one."""
+        taken: list[float] = []
+        while len(taken) < TIMED and sum(taken) < LONGEST:
+            began = time.perf_counter()
+            self.step(at)
+            taken.append(time.perf_counter() - began)
+        return median(taken)
+
+    def _around(self) -> float:
+        """Return the seconds of what is not a step: whitening, and judging after each epoch and in the end."""
         began = time.perf_counter()
-        self.step(at)
-        return time.perf_counter() - began
+        images, test = self.data.train.images, self.data.test.images
+        whiten(self.network, self.recipe, torch.from_numpy(images), self.batches)
+        whitened = time.perf_counter()
+        if not len(test):
+            return whitened - began
+        some = test[: judged_at_once(test.shape[1:3], self.device)]
+        views = all_alike(self.recipe.views)  # what was not trained is sure of nothing
+        logits_of(self.network, torch.from_numpy(some).to(self.device), self.batches.mean, self.batches.spread, views)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        look = (time.perf_counter() - whitened) / LOOKS[views] * len(test) / len(some)
+        # One look after each epoch; in the end with the views, once for the figures and once for the report.
+        return whitened - began + look * (ceil(self.recipe.epochs) + 1 + 2 * LOOKS[self.recipe.views])
 
 
 def share_of_work(recipe: Recipe) -> float:
@@ -127,7 +164,10 @@ def needed_bytes(recipe: Recipe, shape: tuple[int, ...], precision: Precision) -
         maps += wide * pixels * (3 * depth - 1)
     # Of a value, with the gradients of two maps at a time beside them; in float32 measured.
     a_value = 2.5 if precision == "bfloat16" else 5.5
-    return int(_image_bytes(recipe, shape) + recipe.batch * (a_value * maps + 8 * height * width * channels))
+    step = recipe.batch * (a_value * maps + 8 * height * width * channels)
+    # Whitening comes before: its sample, as it is made, and some patches of it, as they are and centred.
+    whitening = 4 * (3 * for_whitening(shape) * height * width * channels + 3 * PATCHES)
+    return int(_image_bytes(recipe, shape) + max(step, whitening))
 
 
 def _image_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:

@@ -153,12 +153,7 @@ def _train(
         compile_seconds += took
     clock = _Clock(device)
     batches = batches_of(recipe, values, labels, steps, seed)
-    most = max(100, FOR_WHITENING * 32 * 32 // int(values.shape[1] * values.shape[2]))
-    # Evenly spread: the images of a folder come class by class.
-    chosen = torch.linspace(0, len(values) - 1, min(most, FOR_WHITENING, len(values)), device=device).long()
-    sample = normalised(values[chosen], batches.mean, batches.spread)
-    network.stem.fit(sample, recipe.net.whitening_floor)
-    del sample
+    whiten(network, recipe, values, batches)
     average = average_of(network, recipe.averages, steps, per_epoch)
     epochs: list[Epoch] = []
 
@@ -202,6 +197,28 @@ def _train(
         compile_seconds=compile_seconds,
         epochs=tuple(epochs),
     )
+
+
+def whiten(network: ImageNet, recipe: Recipe, values: Tensor, batches: Batches) -> None:
+    """Fit a network's stem to images, (image, y, x, channel) bytes.
+
+    Args:
+        network: see there.
+        recipe: see there.
+        values: images, of which some are looked at.
+        batches: that tell how images are normalised.
+    """
+    count = for_whitening(tuple(values.shape))
+    # Evenly spread: the images of a folder come class by class.
+    chosen = torch.linspace(0, len(values) - 1, count, device=values.device).long()
+    sample = normalised(values[chosen].to(batches.mean.device), batches.mean, batches.spread)
+    network.stem.fit(sample, recipe.net.whitening_floor)
+
+
+def for_whitening(shape: tuple[int, ...]) -> int:
+    """Return how many images of some, (image, y, x, channel), the stem is whitened by."""
+    images, height, width, _ = shape
+    return min(max(100, FOR_WHITENING * 32 * 32 // (height * width)), FOR_WHITENING, images)
 
 
 BACKEND = "inductor"  # of torch.compile
