@@ -57,12 +57,12 @@ def by_hand(network, x, settings, *, training):
             if i == 0 and pool == "after":
                 x = highest_of_each_2x2(x)
             if i > 0 and i == depth - 1 and (settings.squeeze_excite or settings.excite_ratio):
-                gate, of = f"groups.{g}.excite", first.mean((2, 3))  # noqa: F821  # of the first map, from i == 0
+                gate, of = f"groups.{g}.excite", first.mean((2, 3))  # of the first map, from i == 0
                 of = of @ held[f"{gate}.squeeze.weight"].flatten(1).T + held[f"{gate}.squeeze.bias"]
                 of = of.clamp(min=0) @ held[f"{gate}.excite.weight"].flatten(1).T + held[f"{gate}.excite.bias"]
                 x = x / (1 + torch.exp(-of))[:, :, None, None]
             x = bend(normed(x, f"groups.{g}.norms.{i}"))
-            first = x if i == 0 else first  # noqa: F821
+            first = x if i == 0 else first
         if settings.around and depth > 2:
             x = x + first
     scale = settings.head_scale if settings.head_scale is not None else 1 / settings.widths[-1]

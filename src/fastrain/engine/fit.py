@@ -22,6 +22,7 @@ from fastrain.engine.group import ALONE, Group, Lost, lost
 from fastrain.engine.leaving import Interrupted, Leaving, Left
 from fastrain.engine.optimizers import Steering
 from fastrain.engine.precision import Precision, computing
+from fastrain.engine.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,14 @@ def _fit(
                 # Of every step: smoothed over twenty; of more than one: their mean is smooth enough.
                 span = min(step + 1, 20) if settings.look_every == 1 and smooth is not None else 1
                 smooth = mean if smooth is None else smooth + (mean - smooth) / span
-            value.backward()  # type: ignore[no-untyped-call]
+            kept.scaling.scaled(value).backward()  # type: ignore[no-untyped-call]
             group.sum_gradients(model)
-            if settings.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            steering.step()
+            if kept.scaling.sound(model):
+                if settings.clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+                steering.step()
+            else:
+                steering.forget()
             if average is not None:
                 average.update(model)
             if looked and progress and smooth is not None and group.first:
@@ -183,6 +187,7 @@ class _Kept:
         self.model, self.steering, self.settings, self.average = model, steering, settings, average
         self.drawn = drawn
         self.path, self.say = path, say
+        self.scaling = Scaling(settings.precision)
         self._written, self._took, self._failed = time.monotonic(), 0.0, False
 
     @property
@@ -218,6 +223,7 @@ class _Kept:
             "steering": self.steering.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
             "drawn": self.drawn.state_dict() if self.drawn is not None else {},
+            "scaling": self.scaling.state_dict(),
             "settings": self.identity,
             "step": step,
             "loss": smooth,
@@ -255,6 +261,7 @@ class _Kept:
             self.average.load_state_dict(kept["average"])
         if self.drawn is not None:
             self.drawn.load_state_dict(kept.get("drawn", {}))  # checkpoints of before had none
+        self.scaling.load_state_dict(kept.get("scaling", {}))
         torch.set_rng_state(kept["random"][0])
         if self.device.type == "cuda" and len(kept["random"]) > 1:
             torch.cuda.set_rng_state(kept["random"][1], self.device)

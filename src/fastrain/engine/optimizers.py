@@ -115,6 +115,11 @@ class Steering:
         """Take a step of every optimiser, and forget the gradients."""
         for optimiser, _ in self.parts:
             optimiser.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the gradients."""
+        for optimiser, _ in self.parts:
             optimiser.zero_grad()
 
     def identity(self, steps: int) -> str:
@@ -277,8 +282,8 @@ def orthogonalised(
     Source: Jordan et al. (2024), a Newton-Schulz iteration of the fifth order, in bfloat16 where that is fast.
     """
     a, b, c = _QUINTIC
-    x = matrix.to(number_of(precision))
-    x = x / (x.norm() + 1e-7)  # no singular value is above one
+    # No singular value is above one; in float32, as float16 would not hold every gradient.
+    x = (matrix / (matrix.norm() + 1e-7)).to(number_of(precision))
     tall = x.size(0) > x.size(1)
     if tall:
         x = x.T

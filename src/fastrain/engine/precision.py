@@ -1,7 +1,8 @@
-"""In which numbers a network computes: bfloat16 where the device has units for it, float32 elsewhere.
+"""In which numbers a network computes: bfloat16 where the device has units for it, or else float16, or float32.
 
 Where there are none, bfloat16 is converted there and back at every turn: a training step of the rain network takes 8
-times as long as in float32 on an AVX2 processor (LOG.md), where AMX takes a fraction. Weights are always float32.
+times as long as in float32 on an AVX2 processor (LOG.md), where AMX takes a fraction. Graphics cards before 2020 have units for float16 alone, in which small
+gradients vanish; see `scaling`. Weights are always float32.
 """
 
 from __future__ import annotations
@@ -12,14 +13,23 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["bfloat16", "float32"]
+Precision = Literal["bfloat16", "float16", "float32"]
+
+NUMBERS: dict[Precision, torch.dtype] = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+TENSOR_CORES = (7, 0)  # compute capability of the first cards that multiply float16 faster than float32
 
 
 @cache
 def fast_precision(kind: str) -> Precision:
     """Return what a kind of device, `cpu` or `cuda`, computes fastest in; the same one whenever a machine is asked."""
     if kind == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        return "float16" if torch.cuda.get_device_capability() >= TENSOR_CORES else "float32"
     return "bfloat16" if kind == "cpu" and _processor_has_bfloat16() else "float32"
 
 
@@ -27,12 +37,13 @@ def computing(device: torch.device | str, precision: Precision | None = None) ->
     """Return the context in which a network computes on a device; in what is fastest there if not told otherwise."""
     kind = torch.device(device).type
     precision = precision or fast_precision(kind)
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    half = precision != "float32"
+    return torch.autocast(kind, dtype=NUMBERS[precision] if half else torch.bfloat16, enabled=half)
 
 
 def number_of(precision: Precision) -> torch.dtype:
     """Return the numbers of a precision."""
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    return NUMBERS[precision]
 
 
 def _processor_has_bfloat16() -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fastrain.core.shapes import Float
 from fastrain.nets.convolution import Convolution
 from fastrain.nets.norm_gelu import gelu, norm_gelu
+from fastrain.nets.plain import LIKE
 from fastrain.nets.squeeze_excite import SqueezeExcite
 from fastrain.nets.whitening import Whitening
 
@@ -211,8 +212,10 @@ def make_ready(kind: torch.dtype) -> float:
     """Compile, or load, what a first step on one thread of a CPU would; return the seconds that took.
 
     Args:
-        kind: of the numbers that are computed with, bfloat16 or float32.
+        kind: of the numbers that are computed with; in float16 torch's own are taken.
     """
+    if kind not in LIKE:
+        return 0.0
     began = time.perf_counter()
     x = torch.zeros((32, 32, 4, 4), dtype=kind).contiguous(memory_format=torch.channels_last)
     half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind == torch.bfloat16)

@@ -21,10 +21,10 @@ FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains not
 LEARNING = 190_000_000  # bytes of kernels, torch's and numba's, and of optimisers, once there is anything to be learned
 # Bytes of a training step for each cell of its batch and channel of the finest scale, in bfloat16 with AMX and in
 # float32 with AVX-512: as they are, and where maps are computed again.
-STEP: dict[Precision, float] = {"bfloat16": 142.0, "float32": 180.0}
-LEAN_STEP: dict[Precision, float] = {"bfloat16": 101.0, "float32": 135.0}
+STEP: dict[Precision, float] = {"bfloat16": 142.0, "float16": 142.0, "float32": 180.0}
+LEAN_STEP: dict[Precision, float] = {"bfloat16": 101.0, "float16": 101.0, "float32": 135.0}
 # Bytes of a look at a whole map for each of its cells and channel of the finest scale.
-LOOK: dict[Precision, float] = {"bfloat16": 24.0, "float32": 42.0}
+LOOK: dict[Precision, float] = {"bfloat16": 24.0, "float16": 24.0, "float32": 42.0}
 SETTLE = 48.0  # bytes of settling the calibration for each logit of the cells that are drawn for it
 
 

@@ -163,7 +163,7 @@ def needed_bytes(recipe: Recipe, shape: tuple[int, ...], precision: Precision) -
         pixels = pixels // 4 if pool != "none" else pixels
         maps += wide * pixels * (3 * depth - 1)
     # Of a value, with the gradients of two maps at a time beside them; in float32 measured.
-    a_value = 2.5 if precision == "bfloat16" else 5.5
+    a_value = 5.5 if precision == "float32" else 2.5
     step = recipe.batch * (a_value * maps + 8 * height * width * channels)
     # Whitening comes before: its sample, as it is made, and some patches of it, as they are and centred.
     whitening = 4 * (3 * for_whitening(shape) * height * width * channels + 3 * PATCHES)
