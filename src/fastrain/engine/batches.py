@@ -135,6 +135,13 @@ class Batches:
             return self._mixed(x, labels, chosen, square, generator)
         return Batch(x, labels, chosen)
 
+    def alone(self, step: int) -> bool:
+        """Tell whether the batch of a step is the same before the step before it was taken.
+
+        Where samples are passed over, the first of a pass hangs on what was seen up to then.
+        """
+        return self.skipping is None or self._starts[bisect_right(self._starts, step) - 1] != step
+
     def saw(self, batch: Batch, losses: Float[Tensor, batch]) -> None:
         """Take note of what a network made of a batch, by the loss of each sample."""
         if self._losses is not None:

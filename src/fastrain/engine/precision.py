@@ -1,8 +1,8 @@
 """In which numbers a network computes: bfloat16 where the device has units for it, or else float16, or float32.
 
 Where there are none, bfloat16 is converted there and back at every turn: a training step of the rain network takes 8
-times as long as in float32 on an AVX2 processor (LOG.md), where AMX takes a fraction. Graphics cards before 2020 have units for float16 alone, in which small
-gradients vanish; see `scaling`. Weights are always float32.
+times as long as in float32 on an AVX2 processor (LOG.md), where AMX takes a fraction. Graphics cards before 2020 have
+units for float16 alone, in which small gradients vanish; see `scaling`. Weights are always float32.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fastrain.core.errors import RunError, SettingError, TooBig, TooShort
 from fastrain.core.shapes import Float, Int
+from fastrain.engine.ahead import Ahead
 from fastrain.engine.averaging import MovingAverage
 from fastrain.engine.batches import Batch, Batches, normalised
 from fastrain.engine.fit import FitSettings, fit
@@ -169,17 +170,18 @@ def _train(
         progress(epochs[-1])
         clock.start()
 
-    fitted = fit(
-        network,
-        batches.batch,
-        lambda _, batch: loss(running, batch, saw=batches.saw if recipe.skipping else None),
-        steering_of(network, recipe, steps, per_epoch, precision),
-        FitSettings(steps, precision=precision, look_every=per_epoch),
-        average=average,
-        drawn=batches,
-        state=state,
-        progress=at,
-    )
+    with Ahead(batches.batch, steps, batches.alone, device) as draw:
+        fitted = fit(
+            network,
+            draw,
+            lambda _, batch: loss(running, batch, saw=batches.saw if recipe.skipping else None),
+            steering_of(network, recipe, steps, per_epoch, precision),
+            FitSettings(steps, precision=precision, look_every=per_epoch),
+            average=average,
+            drawn=batches,
+            state=state,
+            progress=at,
+        )
     before = clock.seconds_now
     accuracy_views = _accuracy(fitted, test, batches, recipe.views)
     clock.stop()
