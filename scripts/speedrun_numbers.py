@@ -39,8 +39,9 @@ def _of_cpu(of_runs: str, of_cost: str, beside: str) -> str:
         [
             f"`cpu`: **{100 * reached['mean']:.2f} ± {100 * reached['spread']:.2f} %** with the views over "
             f"{reached['count']} seeds ({each}), {100 * runs['accuracy']['mean']:.2f} % with one view; "
-            f"{runs['cpu_seconds']['mean']:.0f} CPU seconds each{beside}, judging with the views included "
-            f"({runs['device']}, one thread, {runs['precision']}; [record](../records/{of_runs}.json)).\n",
+            f"{runs['cpu_seconds']['mean']:.0f} CPU seconds each{beside}, judging with the views included, "
+            f"{runs['cpu_seconds_of_process'] / reached['count']:.0f} with decoding, compiling and all else of the "
+            f"process ({runs['device']}, one thread, {runs['precision']}; [record](../records/{of_runs}.json)).\n",
             f"All steps, taken in turns with `airbench94`'s as torch computes them, {cost['rounds']} rounds in one run "
             f"({cost['processor']}, {cost['precision']}): {spent['cpu, ours']:.0f} CPU seconds, `airbench94`'s "
             f"{spent['airbench94, torch']:.0f}: **{median['ratio']:.2f} of them**; at the machine's quietest "

@@ -78,6 +78,8 @@ def test_the_report_shows_curve_confusion_and_words_of_caution(trained):
     path, facts, _ = trained
     page = (path / "run" / "report.html").read_text()
     assert page.count("<svg") == 3
+    of_accuracy = page[page.index("<title>Accuracy by epoch") :].split("</svg>")[0]
+    assert max(float(x) for x in re.findall(r">([\d.]+)</text>", of_accuracy)) <= 100
     for i, row in enumerate(facts["judged"]["confusion"]):
         assert f"<th>{facts['classes'][i]}</th>" in page
         assert sum(row) == facts["images"]["test"][i]
@@ -276,6 +278,10 @@ def test_a_killed_run_goes_on_to_the_same_network(tmp_path, monkeypatch):
             [*command, *more, "--run", str(tmp_path / name)], capture_output=True, text=True, check=True
         )
         assert "goes on from step" in done.stderr and ", with 1 thread." in done.stderr
+        # What is planned is what is left, and nothing is said within the table.
+        step, whole = map(int, re.search(r"goes on from step (\d+) of (\d+)", done.stderr).groups())
+        assert re.search(r"(\d+) steps of", done.stderr)[1] == str(whole - step)
+        assert done.stderr.index("goes on") < done.stderr.index("steps of") < done.stderr.index("seed │")
     runs = [open_image_run(tmp_path / name) for name in ("whole", "killed")]
     for a, b in zip(*(run.network.state_dict().values() for run in runs), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -477,8 +483,19 @@ def test_broken_images_are_refused_or_left_out_by_name(tmp_path):
     for name in ("000.png", "001.png"):
         whole = (folder / "red" / name).read_bytes()
         (folder / "red" / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DamagedFile, match=r"2 of 62 images cannot be read, the first is red/000.png: .*--skip-broken"):
+        if name == "000.png":
+            with pytest.raises(DamagedFile, match=r"colours: red/000.png: .* truncated\); mend or remove it, .*--skip"):
+                open_dataset(folder)
+    said = r"red/000.png: .* \(of 62 images 2 cannot be read: also red/001.png\); mend or remove them"
+    with pytest.raises(DamagedFile, match=said):
         open_dataset(folder)
+    for i in range(2, 9):
+        (tmp_path / "many" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "many" / "ab"[i % 2] / f"{i}.png").write_bytes(b"no picture")
+    draw("red", 0).save(tmp_path / "many" / "a" / "0.png")
+    said = r"many: a/2.png: .* \(of 8 images 7 cannot be read: also a/4.png, a/6.png, a/8.png, b/3.png and 2 more\)"
+    with pytest.raises(DamagedFile, match=said):
+        open_dataset(tmp_path / "many")
     data = open_dataset(folder, Reading(skip_broken=True))
     assert [name for name, _ in data.broken] == ["red/000.png", "red/001.png"]
     assert len(data.train.labels) + len(data.test.labels) == 60

@@ -317,7 +317,7 @@ def test_a_killed_run_that_passes_over_what_is_learned_goes_on_to_the_same_netwo
 
 
 def test_too_few_or_too_small_images_are_refused_with_a_reason():
-    with pytest.raises(TooShort, match="600 images to train on, the recipe's batch is 2000"):
+    with pytest.raises(TooShort, match=r"600 images to train on, the recipe's batch is 2000; take .*--recipe cpu"):
         train(dataset(), Recipe(), seed=0, device=CPU)
     tiny = Dataset("tiny", ("a", "b"), blobs(60, 1, edge=10, classes=2), blobs(10, 2, edge=10, classes=2))
     with pytest.raises(SettingError, match=r"images of 10 pixels .* are too small"):
@@ -352,7 +352,7 @@ def test_the_command_runs_on_a_bare_machine_and_prints_one_json_object(tmp_path)
     accuracies = [seed["accuracy_views"] for seed in record["seeds"]]
     assert record["accuracy_views"]["mean"] == pytest.approx(np.mean(accuracies))
     assert record["accuracy_views"]["spread"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert record["data"] == tmp_path.name and record["images"] == [500, 100]
+    assert record["data"] == tmp_path.name and record["images"] == [500, 100] and record["held_out"] is False
     lines = [line for line in done.stderr.splitlines() if "│" in line]
     assert len(lines) == 2 + 2 * 9  # the head, eight epochs and the end of each seed
 
@@ -363,6 +363,7 @@ def test_the_command_runs_on_a_bare_machine_and_prints_one_json_object(tmp_path)
         (["--recipe", "resnet"], 2, "known recipes"),
         (["--device", "meta"], 2, "expected cpu or cuda"),
         (["--to", "/nowhere/record.json"], 2, "there is no folder /nowhere"),
+        (["--to", "/tmp"], 2, "--to /tmp: is a folder; name a file"),
         (["--device", "cuda:7"], 2, "--device cuda:7: not to be had"),
         (["--seeds", "0"], 2, "--seeds"),
     ],
@@ -374,3 +375,21 @@ def test_wrong_usage_is_one_line_and_status_2(tmp_path, more, status, said):
     assert said in done.stderr
     if "--seeds" not in more:  # that one is the parser's own, in a box
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_what_is_held_out_is_said_and_too_few_images_are_told_before_the_table(tmp_path):
+    split = blobs(650, 1)
+    write_parquet(tmp_path / "mine.parquet", split.images, split.labels)
+    command = [
+        sys.executable,
+        "-c",
+        "from fastrain.cli.main import run; run()",
+        "speedrun",
+        str(tmp_path / "mine.parquet"),
+    ]
+    done = subprocess.run(
+        [*command, "--recipe", "airbench94"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "to test on (held out, as it has no test part)" in done.stderr
+    assert "│" not in done.stderr and "`fastrain vision train`" in done.stderr

@@ -53,9 +53,12 @@ def speedrun(
         chosen = replace(chosen, compile=compile)
     if to is not None and not to.resolve().parent.is_dir():
         raise UsageError(f"--to {to}: there is no folder {to.resolve().parent}.")
+    if to is not None and to.is_dir():
+        raise UsageError(f"--to {to}: is a folder; name a file for the record.")
     held = open_dataset(data)
+    apart = " (held out, as it has no test part)" if held.held_out else ""
     say(
-        f"{held.name}: {len(held.train.labels)} images to train on, {len(held.test.labels)} to test on, "
+        f"{held.name}: {len(held.train.labels)} images to train on, {len(held.test.labels)} to test on{apart}, "
         f"{len(held.classes)} classes; recipe {name}, {on}."
     )
     table = Table(chosen.epochs)

@@ -110,7 +110,7 @@ def train(
 
     def planned(plan: Plan) -> None:
         say(
-            f"{plan.steps} steps of {recipe_here.batch} images, {plan.weights:,} weights; about "
+            f"{plan.steps - plan.done} steps of {recipe_here.batch} images, {plan.weights:,} weights; about "
             f"{duration(plan.seconds)} and {size(plan.bytes)} of "
             f"{'memory of the device' if on.type == 'cuda' else 'memory, the libraries among it'}."
         )

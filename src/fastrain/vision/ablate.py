@@ -26,6 +26,7 @@ from fastrain.vision.datasets import Dataset, Split
 from fastrain.vision.judge import all_alike, as_bytes, logits_of
 from fastrain.vision.plan import Probe
 from fastrain.vision.recipes import Recipe, SgdRates
+from fastrain.vision.speedrun import commit_of_checkout, device_name
 from fastrain.vision.svg import Row, rows_svg
 from fastrain.vision.switches import BASE, PATIENCE, SWITCHES
 from fastrain.vision.train import train
@@ -241,7 +242,9 @@ class _Runs:
 
     def write(self, found: Ablation) -> None:
         """Write summary, table and picture."""
-        write_whole(self.folder / SUMMARY, json.dumps(asdict(found), indent=1) + "\n")
+        # What it ran on, beside what was asked: going on elsewhere is no other ablation.
+        on = {"commit": commit_of_checkout(), "processor": device_name(torch.device(self.facts["device"]))}
+        write_whole(self.folder / SUMMARY, json.dumps({**on, **asdict(found)}, indent=1) + "\n")
         write_whole(self.folder / TABLE, table_of(found))
         write_whole(self.folder / PICTURE, picture_of(found))
 

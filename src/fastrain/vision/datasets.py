@@ -181,7 +181,7 @@ def _parquet(files: list[list[Path]], reading: Reading) -> _Parts:
             rows += more
             labels += marks
         if paths:
-            where = f"{paths[0].parent.name}/{paths[0].stem.split('-')[0]}"
+            where = f"{paths[0].resolve().parent.name}/{paths[0].stem.split('-')[0]}"
             splits.append(_split(decoded(rows, where, reading), rows, labels, broken))
     count = int(max(split.labels.max() for split in splits)) + 1
     if count > MOST_CLASSES:

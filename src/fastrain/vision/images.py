@@ -22,6 +22,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 SMALLEST_EDGE = 4  # pixels
 LARGEST_EDGE = 256  # pixels: what a small-image network is for; larger ones are brought down by `edge`
+NAMED = 5  # images that cannot be read, of which a message tells the names
 _AT_ONCE = 200  # images that a thread decodes in one go
 
 
@@ -118,10 +119,12 @@ def _decoded(pictures: Sequence[tuple[str, bytes | Path]], where: str, reading: 
     named = tuple((pictures[i][0], broken[i]) for i in sorted(broken))
     if named and not reading.skip_broken:
         name, reason = named[0]
-        count = f"{len(named)} of {len(pictures)} images cannot be read, the first is " if len(named) > 1 else ""
+        others = ", ".join(other for other, _ in named[1:NAMED])
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        also = f" (of {len(pictures)} images {len(named)} cannot be read: also {others}{more})" if others else ""
         raise DamagedFile(
-            f"{where}: {count}{name}: {reason}; mend or remove it, or leave such images out: `fastrain vision train "
-            "--skip-broken`."
+            f"{where}: {name}: {reason}{also}; mend or remove {'them' if others else 'it'}, or leave such images out: "
+            "`fastrain vision train --skip-broken`, which lists all."
         )
     kept = np.flatnonzero(good)
     if len(kept) < len(images):

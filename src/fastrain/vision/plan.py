@@ -41,9 +41,11 @@ class Plan:
         images: to train on.
         steps: in all.
         weights: of the network.
-        seconds: that it is expected to take on this device, judging after each epoch among it, from what was timed.
+        seconds: that the steps which are left are expected to take on this device, judging after each epoch among it,
+            from what was timed.
         bytes: of memory that training is expected to take at its peak: what it took until now, and the images; on a
             GPU of its memory.
+        done: steps that a run which was killed has taken.
     """
 
     recipe: Recipe
@@ -52,6 +54,7 @@ class Plan:
     weights: int
     seconds: float
     bytes: int
+    done: int = 0
 
 
 class Probe:
@@ -93,8 +96,8 @@ class Probe:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def plan(self) -> Plan:
-        """Return what training will be."""
+    def plan(self, done: int = 0) -> Plan:
+        """Return what training will be, or what is left of it after some steps."""
         settled = settled_from(self.recipe, self.steps)
         at = max(0, settled - 1)
         self.step(at)  # the first makes the kernels
@@ -107,7 +110,7 @@ class Probe:
         # All has been done once: what is to come is the images once more, with their margins, and memory in pieces.
         taken = torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else peak_bytes()
         needed = int(PIECES * taken) + _image_bytes(self.recipe, images.shape)
-        return Plan(self.recipe, len(images), self.steps, weights, seconds, needed)
+        return Plan(self.recipe, len(images), self.steps, weights, seconds * (1 - done / self.steps), needed, done)
 
     def _timed(self, at: int) -> float:
         """Return the seconds of a step: the middle one of three, or, of a slow one, of one."""

@@ -112,6 +112,7 @@ def _charts(run: ImageRun, data: Dataset, chances: Float[ndarray, "image class"]
         "epoch",
         "told right, %",
         [Line([(e["epoch"], 100 * e["accuracy"]) for e in epochs if e["accuracy"] is not None], "#2b6cb0", dots=True)],
+        y_most=100.0,
     )
     chance, right = chances.max(axis=1), chances.argmax(axis=1) == data.test.labels
     place = np.minimum((chance * BINS).astype(int), BINS - 1)

@@ -265,14 +265,15 @@ def _prepare(
         elif threads is None:
             threads = choose_threads(probe.step) if device.type == "cpu" else 1
         torch.set_num_threads(threads)
-        plan = probe.plan()
+        plan = probe.plan(step)
         del probe
+    if begun:
+        say(f"{path}: goes on from step {step} of {plan.steps}, with {threads} thread{'s' if threads > 1 else ''}.")
     planned(plan)
     write_whole(marker, json.dumps({**_plain(asked), "threads": threads, "precision": precision}, indent=1) + "\n")
     if not begun:
         (path / CURVE).unlink(missing_ok=True)
         return threads, precision, []
-    say(f"{path}: goes on from step {step} of {plan.steps}, with {threads} thread{'s' if threads > 1 else ''}.")
     per_epoch = max(1, len(data.train.labels) // recipe.batch)
     curve = _curve(path / CURVE, step / per_epoch)
     write_whole(path / CURVE, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in curve))

@@ -125,10 +125,7 @@ def _train(
     progress: Callable[[Epoch], None],
 ) -> Trained:
     torch.manual_seed(seed)
-    if len(data.train.labels) < recipe.batch:
-        raise TooShort(
-            f"{data.name}: {len(data.train.labels)} images to train on, the recipe's batch is {recipe.batch}."
-        )
+    require_a_batch(data, recipe)
     values, labels = _on(data.train, device)
     test = _on(data.test, device)
     per_epoch = len(labels) // recipe.batch
@@ -199,6 +196,20 @@ def _train(
         compile_seconds=compile_seconds,
         epochs=tuple(epochs),
     )
+
+
+def require_a_batch(data: Dataset, recipe: Recipe) -> None:
+    """See that there are as many images to train on as a step takes.
+
+    Raises:
+        TooShort: there are fewer.
+    """
+    if len(data.train.labels) < recipe.batch:
+        raise TooShort(
+            f"{data.name}: {len(data.train.labels)} images to train on, the recipe's batch is {recipe.batch}; take "
+            "one of smaller batches (--recipe cpu has 500), or `fastrain vision train`, which goes by the number of "
+            "images."
+        )
 
 
 def whiten(network: ImageNet, recipe: Recipe, values: Tensor, batches: Batches) -> None:
