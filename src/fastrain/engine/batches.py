@@ -103,7 +103,7 @@ class Batches:
         self.shape = values.shape[1:3]
         self.mean, self.spread = moments(values)
         margin = augmentation.translate
-        self._padded = _mirrored(values, margin) if margin else values
+        self._padded = _mirrored(values, margin).contiguous() if margin else values
         self._passes = passes(len(values), size, steps, skipping)
         self._starts = [start for start, _ in self._passes]
         self._order: tuple[int, Tensor] | None = None
@@ -179,10 +179,14 @@ class Batches:
         if not margin:
             return self._padded[chosen]
         height, width = self.shape
+        high, wide, channels = self._padded.shape[1:]
         shift = torch.randint(0, 2 * margin + 1, (2, len(chosen)), generator=generator).to(chosen.device)
-        rows = shift[0, :, None] + torch.arange(height, device=chosen.device)  # (batch, y)
-        columns = shift[1, :, None] + torch.arange(width, device=chosen.device)  # (batch, x)
-        return self._padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+        # Of all stretches of bytes as long as a row those that begin where a row of a moved map does.
+        length = width * channels
+        stretches = self._padded.as_strided((self._padded.numel() - length + 1, length), (1, 1))
+        rows = (chosen * high + shift[0])[:, None] + torch.arange(height, device=chosen.device)  # (batch, y)
+        begins = (rows * wide + shift[1, :, None]) * channels
+        return stretches.index_select(0, begins.flatten()).view(len(chosen), height, width, channels)
 
     def _mixed(self, x: Tensor, labels: Tensor, chosen: Tensor, square: int, generator: torch.Generator) -> Batch:
         order = torch.randperm(len(x), generator=generator).to(x.device)
@@ -233,7 +237,11 @@ def normalised(
     values: UInt8[Tensor, "batch y x channel"], mean: Float[Tensor, channel], spread: Float[Tensor, channel]
 ) -> Float[Tensor, "batch channel y x"]:
     """Return maps of mean 0 and spread 1 in each channel, channels last in memory."""
-    return ((values.float() / 255 - mean) / spread).permute(0, 3, 1, 2)
+    # In two passes over the numbers, not four; along whole rows, as channels are too few to be computed with together.
+    batch, height, width, channels = values.shape
+    rows = values.reshape(batch, height, width * channels)
+    out = (rows * (1 / (255 * spread)).repeat(width)).sub_((mean / spread).repeat(width))
+    return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def shrunk(x: Float[Tensor, "batch channel y x"], size: tuple[int, int]) -> Float[Tensor, "batch channel rows columns"]:
@@ -243,7 +251,8 @@ def shrunk(x: Float[Tensor, "batch channel y x"], size: tuple[int, int]) -> Floa
 
 
 def _flipped(values: Tensor, which: Tensor) -> Tensor:
-    return torch.where(which[:, None, None, None], values.flip(2), values)
+    chosen = torch.nonzero(which).flatten()
+    return values.index_copy(0, chosen, values[chosen].flip(2))
 
 
 def _mirrored(values: UInt8[Tensor, "sample y x channel"], margin: int) -> UInt8[Tensor, "sample high wide channel"]:
