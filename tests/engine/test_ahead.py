@@ -90,3 +90,39 @@ def test_a_run_is_the_same(monkeypatch):
     ahead_of_time = weights()
     monkeypatch.setattr(ahead, "cores", torch.get_num_threads)
     assert torch.equal(ahead_of_time, weights())
+
+
+def test_on_a_gpu_each_queue_waits_for_the_other(monkeypatch):
+    """With queues that only take note: there is no card here. A batch is used after it is made, and made when memory
+    that an earlier step used is free again.
+    """
+    noted = []
+
+    class Queue:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            noted.append(f"{self.name} waits for {other.name}")
+
+        def __enter__(self):
+            self.thread = threading.current_thread()
+
+        def __exit__(self, *_):
+            pass
+
+    steps, batches_queue = Queue("steps"), Queue("batches")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: batches_queue)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: steps)
+    monkeypatch.setattr(torch.cuda, "stream", lambda queue: queue)
+    with Ahead(lambda step: noted.append(f"batch {step}") or step, 3, lambda _: True, torch.device("cuda")) as batches:
+        for step in range(3):
+            assert batches(step) == step
+            batches.pool.submit(int).result()  # what was begun before is done
+    assert batches_queue.thread is not threading.main_thread()
+    assert noted == [
+        "batch 0",
+        *("batches waits for steps", "batch 1"),
+        *("steps waits for batches", "batches waits for steps", "batch 2"),
+        "steps waits for batches",
+    ]
