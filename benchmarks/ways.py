@@ -6,22 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from fastrain.nets import convolution, filtering, norm_gelu
+from fastrain.nets.plain import by_torch
 
 Way = Literal["torch", "ours"]
 WAYS: tuple[Way, ...] = ("torch", "ours")
-_LOOPS = ((convolution, "tiles"), (filtering, "winograd"), (norm_gelu, "passes"))
 
 
 @contextmanager
 def going(way: Way) -> Iterator[None]:
     """Compute by loops of ours where the processor has what they need, or by torch alone."""
-    ours = [getattr(module, name) for module, name in _LOOPS]
-    if way == "torch":
-        for module, name in _LOOPS:
-            setattr(module, name, lambda: None)
-    try:
+    if way == "ours":
         yield
-    finally:
-        for (module, name), loops in zip(_LOOPS, ours, strict=True):
-            setattr(module, name, loops)
+    else:
+        with by_torch():
+            yield

@@ -124,6 +124,17 @@ def night(knmi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def one_thread():
+    """Let one thread compute: what is ours on a CPU is for one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive of synthetic rain that moves, grows and decays."""

@@ -352,7 +352,7 @@ def test_a_checkpoint_that_is_damaged_is_named_and_left_as_it_is(tmp_path, monke
     # As if gone on with on a machine that is fast at something else.
     began_in = fast_precision("cpu")
     other = "float32" if began_in == "bfloat16" else "bfloat16"
-    monkeypatch.setattr("fastrain.vision.run.fast_precision", lambda _: other)
+    monkeypatch.setattr("fastrain.vision.recipes.fast_precision", lambda _: other)
     run, _, _ = train(say=lines.append)
     assert "goes on from step" in lines[0]
     assert run.facts["precision"] == began_in

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from blobs import CPU, blobs, dataset, small
 
 from fastrain.engine.batches import Augmentation, Batch, Batches, normalised
+from fastrain.engine.precision import fast_precision
 from fastrain.nets.image_net import ImageNet, NetSettings
 from fastrain.nets.whitening import Whitening
 from fastrain.vision import train as module
@@ -88,6 +89,7 @@ SETTINGS = {
     "squeeze-and-excite, by ratio": replace(SMALL, excite_ratio=8, depths=(2, 1, 3)),
     "around": replace(SMALL, depths=(3, 2, 3), around=True),
     "head's scale": replace(SMALL, head_scale=0.7),
+    "channels first": replace(SMALL, channels_last=False),
 }
 
 
@@ -163,6 +165,38 @@ def test_a_sample_of_many_parts_whitens_as_one(monkeypatch):
     parts.fit(sample)
     torch.testing.assert_close(parts.weight, whole.weight, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(parts.bias, whole.bias, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_maps_lie_as_they_are_told_and_teach_the_same(last, one_thread):
+    found = []
+    for settings in (replace(SMALL, channels_last=last), SMALL):
+        torch.manual_seed(3)
+        network = ImageNet(3, 5, settings).train()
+        x = torch.randn(32, 3, 33, 30).contiguous(memory_format=torch.channels_last)
+        network.stem.fit(x)
+        seen = []
+        for layer in (network.groups[1].convolutions[1], network.groups[2].convolutions[1]):
+            layer.register_forward_hook(lambda _, given, out, seen=seen: seen.extend((given[0], out)))
+        network(x).square().sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+        if settings.channels_last == last:
+            layout = torch.channels_last if last else torch.contiguous_format
+            assert len(seen) == 4 and all(y.is_contiguous(memory_format=layout) for y in seen)
+    assert (found[0] - found[1]).norm() < 1e-3 * found[1].norm()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_computes_in_what_its_recipe_says(precision, monkeypatch):
+    seen = set()
+    logits = ImageNet._logits
+    monkeypatch.setattr(
+        ImageNet, "_logits", lambda net, x: seen.add((net.training, logits(net, x).dtype)) or logits(net, x)
+    )
+    train(dataset(), replace(small(Recipe()), precision=precision, epochs=0.2), seed=0, device=CPU)
+    assert (True, getattr(torch, precision)) in seen
+    assert Recipe(precision=precision).precision_on(CPU) == precision
+    assert Recipe().precision_on(CPU) == fast_precision("cpu")
 
 
 class Given(torch.nn.Module):
@@ -296,12 +330,13 @@ def test_every_switch_is_one_that_is_tested():
         Recipe: {
             *("net", "rates", "augmentation"),  # below
             *("epochs", "batch", "smoothing", "loss_scale", "averages", "views"),  # here
+            "precision",  # here
             *("stem_bias_epochs", "first_group_until", "edges", "skipping", "compile"),  # test_speedrun, test_batches
         },
         NetSettings: {
             *("widths", "depths", "pools", "kernel", "stride", "padding", "directions", "both_signs"),  # here
             *("whitening_floor", "project", "activation", "norm_share", "squeeze_excite", "excite_ratio"),  # here
-            *("around", "head_scale"),  # here
+            *("around", "head_scale", "channels_last"),  # here
             *("dirac", "head_spread"),  # test_image_net, test_speedrun
         },
         Augmentation: {"flip", "translate", "cutmix", "cutmix_from"},  # here, test_batches

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fastrain.core.shapes import Float
 from fastrain.nets.convolution import Convolution
 from fastrain.nets.norm_gelu import gelu, norm_gelu
-from fastrain.nets.plain import LIKE
+from fastrain.nets.plain import LIKE, by_torch
 from fastrain.nets.squeeze_excite import SqueezeExcite
 from fastrain.nets.whitening import Whitening
 
@@ -55,6 +55,7 @@ class NetSettings:
         dirac: start convolutions as a copy of their input's channels, or add that to the random start.
         head_scale: of the logits; the reciprocal of the last width if None.
         head_spread: of the head's weights at the start; torch's own start if None.
+        channels_last: how maps lie in memory, as all that is fast wants them; else by planes, gone through by torch.
     """
 
     widths: tuple[int, ...] = (64, 256, 256)
@@ -75,6 +76,7 @@ class NetSettings:
     dirac: Dirac | None = "copy"
     head_scale: float | None = None
     head_spread: float | None = 1.0
+    channels_last: bool = True
 
 
 class ImageNet(nn.Module):
@@ -111,7 +113,8 @@ class ImageNet(nn.Module):
         if settings.head_spread is not None:
             with torch.no_grad():
                 self.head.weight.mul_(settings.head_spread / self.head.weight.std())
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def edge_left(self, edge: int) -> int:
         """Return the edge of the last group's map, of images of some edge; 0 where they are too small."""
@@ -120,6 +123,15 @@ class ImageNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch class"]:
         """Return the logits of normalised images."""
+        if self.settings.channels_last:
+            return self._logits(x)
+        x = x.contiguous()
+        if torch.compiler.is_compiling():
+            return self._logits(x)
+        with by_torch():
+            return self._logits(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
         x = self.project(self.stem(x))
         x = gelu(x, training=self.training) if self.activation is gelu else self.activation(x)
         x = self.groups(x)

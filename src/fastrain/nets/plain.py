@@ -30,10 +30,23 @@ _own = threading.local()
 
 
 def plain(x: Tensor) -> bool:
-    """Tell whether maps, (batch, channel, y, x), lie in memory of a CPU, and do not stand for others in a tracing."""
+    """Tell whether loops may go over maps, (batch, channel, y, x): in memory of a CPU, and not in a tracing."""
     if x.ndim != 4 or x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter):
         return False
-    return not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state():
+        return False
+    return not getattr(_own, "torch", False)
+
+
+@contextmanager
+def by_torch() -> Iterator[None]:
+    """Let maps be gone through by torch alone, on this thread."""
+    before = getattr(_own, "torch", False)
+    _own.torch = True
+    try:
+        yield
+    finally:
+        _own.torch = before
 
 
 def numbers_of(x: Tensor, weight: Tensor) -> torch.dtype | None:

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from fastrain.core.memory import peak_bytes
-from fastrain.engine.precision import Precision, computing, fast_precision
+from fastrain.engine.precision import Precision, computing
 from fastrain.nets.image_net import ImageNet
 from fastrain.nets.whitening import PATCHES
 from fastrain.vision.datasets import Dataset
@@ -64,12 +64,12 @@ class Probe:
         recipe: as settled for the data.
         data: see there.
         device: that trains.
-        precision: that it computes in; what the device is fast at if None.
+        precision: that it computes in; as the recipe has it if None.
     """
 
     def __init__(self, recipe: Recipe, data: Dataset, device: torch.device, precision: Precision | None = None) -> None:
         self.recipe, self.data, self.device = recipe, data, device
-        self.precision: Precision = precision or fast_precision(device.type)
+        self.precision: Precision = precision or recipe.precision_on(device)
         images = data.train.images
         some = min(len(images), recipe.batch)
         values, labels = (torch.from_numpy(part[:some]).to(device) for part in (images, data.train.labels))

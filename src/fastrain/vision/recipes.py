@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from fastrain.core.errors import SettingError
 from fastrain.engine.batches import Augmentation, Skipping
+from fastrain.engine.precision import Precision, fast_precision
 from fastrain.nets.image_net import NetSettings
 from fastrain.vision.judge import Views
 
@@ -97,6 +100,7 @@ class Recipe:
         edges: pairs of the run's share from which on, and the images' edge then as a share of their own.
         skipping: of images that are learned; None shows all in every pass.
         views: that are averaged in the end.
+        precision: that the network computes in; what the device is fast at if None.
         compile: the network by torch.compile, before the clock starts; gains on a GPU, loses on a CPU (LOG.md).
     """
 
@@ -113,7 +117,12 @@ class Recipe:
     edges: tuple[tuple[float, float], ...] = ()
     skipping: Skipping | None = None
     views: Views = "mirrored and moved"
+    precision: Precision | None = None
     compile: bool = False
+
+    def precision_on(self, device: torch.device) -> Precision:
+        """Return what the network computes in on a device."""
+        return self.precision or fast_precision(device.type)
 
 
 # Source: cifar10-airbench, airbench94_muon.py (2024).

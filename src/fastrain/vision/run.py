@@ -20,7 +20,7 @@ from fastrain.core.memory import available_bytes, keep_all_memory, peak_bytes
 from fastrain.core.shapes import Float, UInt8
 from fastrain.core.version import version
 from fastrain.engine import checkpoint
-from fastrain.engine.precision import Precision, fast_precision
+from fastrain.engine.precision import Precision
 from fastrain.engine.threads import choose_threads
 from fastrain.nets.image_net import ImageNet, NetSettings
 from fastrain.vision.datasets import Dataset, Split
@@ -246,7 +246,7 @@ def _prepare(
         raise RunError(
             f"{path}: holds an unfinished run of other images or settings; name another --run, or remove it."
         )
-    precision = fast_precision(device.type)
+    precision = recipe.precision_on(device)
     if kept is not None and begun:
         if "precision" not in kept:
             raise RunError(f"{path}: holds an unfinished run of another version of this program; {_ANEW}.")

@@ -22,7 +22,6 @@ import torch
 from fastrain.core.errors import SettingError, first_line
 from fastrain.core.memory import keep_all_memory, peak_bytes
 from fastrain.core.version import version
-from fastrain.engine.precision import fast_precision
 from fastrain.vision.datasets import Dataset
 from fastrain.vision.recipes import Recipe
 from fastrain.vision.train import Epoch, Trained, require_a_batch, train
@@ -128,7 +127,7 @@ def record_of(
         "settings": asdict(recipe),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "precision": fast_precision(device.type),
+        "precision": recipe.precision_on(device),
         "commit": commit_of_checkout(),
         "versions": {"fastrain": version(), "torch": torch.__version__, "python": platform.python_version()},
         "seeds": [asdict(outcome) for outcome in outcomes],

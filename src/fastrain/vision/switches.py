@@ -71,6 +71,8 @@ SWITCHES: dict[str, Turn] = {
     "not moved": _augmentation(translate=0),
     "moved by 4 pixels": _augmentation(translate=4),
     "SGD for Muon": _sgd,
+    "float32": _recipe(precision="float32"),
+    "channels first": _net(channels_last=False),
     "half the batch": lambda r: replace(r, batch=r.batch // 2),
     "small images first": _recipe(edges=((0.0, 0.75), (0.5, 1.0))),
     "what is learned passed over": _recipe(skipping=Skipping(keep=0.6, start=0.25, end=0.86)),

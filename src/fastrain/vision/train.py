@@ -23,7 +23,7 @@ from fastrain.engine.averaging import MovingAverage
 from fastrain.engine.batches import Batch, Batches, normalised
 from fastrain.engine.fit import FitSettings, fit
 from fastrain.engine.optimizers import SGD, Muon, Optimiser, Schedule, Steering
-from fastrain.engine.precision import Precision, computing, fast_precision, number_of
+from fastrain.engine.precision import Precision, computing, number_of
 from fastrain.engine.schedule import falling, triangle
 from fastrain.nets.image_net import ImageNet, make_ready
 from fastrain.vision.datasets import Dataset, Split
@@ -100,7 +100,7 @@ def train(
         recipe: see there.
         seed: of everything that is drawn.
         device: that trains.
-        precision: that the network computes in; what the device is fast at if None.
+        precision: that the network computes in; as the recipe has it if None.
         look: judge the test images after every epoch too; its time is not counted.
         state: file of the checkpoint; a killed run of the same data and recipe goes on from it.
         progress: called at every epoch's end.
@@ -111,7 +111,7 @@ def train(
         TooBig: it does not fit into memory.
     """
     with told_plainly(data.name):
-        return _train(data, recipe, seed, device, precision or fast_precision(device.type), look, state, progress)
+        return _train(data, recipe, seed, device, precision or recipe.precision_on(device), look, state, progress)
 
 
 def _train(
