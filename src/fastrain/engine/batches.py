@@ -251,6 +251,8 @@ def shrunk(x: Float[Tensor, "batch channel y x"], size: tuple[int, int]) -> Floa
 
 
 def _flipped(values: Tensor, which: Tensor) -> Tensor:
+    if values.device.type != "cpu":  # there, to count which would be to wait
+        return torch.where(which[:, None, None, None], values.flip(2), values)
     chosen = torch.nonzero(which).flatten()
     return values.index_copy(0, chosen, values[chosen].flip(2))
 
