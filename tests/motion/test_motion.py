@@ -167,3 +167,14 @@ def test_one_mask_for_all_channels_says_the_same_as_one_for_each(monkeypatch, la
     assert known.shape == mask.shape
     assert torch.equal(known.expand_as(field), known_each)
     assert torch.equal(carried[known_each], for_each[known_each])
+
+
+def test_flow_and_advection_stay_on_the_device_they_are_given():
+    """On one that computes nothing: what would lie on another device could not be computed with."""
+    meta = torch.device("meta")
+    signal, observed = torch.zeros(2, 3, 70, 90, device=meta), torch.ones(2, 3, 70, 90, dtype=torch.bool, device=meta)
+    flow = estimate_motion(signal, observed)
+    assert flow.device == meta and flow.shape == (2, 2, 70, 90)
+    travelled = displacements(flow, 3)
+    carried, known = advect(signal[:, -1:], observed[:, -1:], travelled[:, -1])
+    assert carried.device == known.device == meta and carried.shape == (2, 1, 70, 90)

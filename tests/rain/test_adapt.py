@@ -81,6 +81,15 @@ def test_old_forecasts_are_forgotten_and_memory_is_bounded():
     assert all(one.straight.shape == (2, CELLS) for one in adapter._past)
 
 
+def test_what_is_looked_back_at_is_every_half_hour_of_the_last_hours():
+    adapter = Adapter(PERIODS, 5.0, 1, 20.0)
+    slots, issues = np.delete(np.arange(7, 400), range(90, 99)), np.array([12, 130, 133, 390])
+    found = adapter.learned_from(slots, issues).tolist()
+    reach = HOURS * 60 / 5
+    assert found == [s for s in slots if s % 6 == 0 and any(0 < i - s <= reach for i in issues)]
+    assert 6 not in found and 384 in found and 390 not in found and 300 not in found
+
+
 def test_a_small_map_says_little():
     off = {}
     for cell_km in (1.0, 20.0):

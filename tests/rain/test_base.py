@@ -132,6 +132,15 @@ def test_a_forecast_and_its_hindcast_learn_the_same_from_the_last_hours(base, mo
     assert differ >= 2  # it does learn something
 
 
+def test_scored_at_some_issue_times_it_has_learned_from_those_between(base, moving):
+    archive = Archive.open(moving)
+    every, some = (verify(base, archive, against=("persistence",), most=most) for most in (None, 4))
+    assert len(some.slots) == 4 and set(some.slots) < set(every.slots)
+    scores = dict(zip(every.slots.tolist(), every.tallies["network"].windows, strict=True))
+    for slot, found in zip(some.slots.tolist(), some.tallies["network"].windows, strict=True):
+        np.testing.assert_allclose(found, scores[slot], rtol=1e-6)
+
+
 def test_a_forecast_of_the_last_frame_looks_at_no_later_one(base, moving, tmp_path):
     archive = Archive.open(moving)
     start, stop = archive.span

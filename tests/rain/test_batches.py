@@ -88,6 +88,39 @@ def test_no_more_than_two_blocks_are_held(monkeypatch):
             assert len(draw._made) <= 3  # a batch may lie on the border of two, and the next one is being made
 
 
+def test_a_windows_weight_goes_with_every_map_and_cell_of_it():
+    weights = 1 + np.arange(20) / 10
+    with Batches(Marked(), np.arange(20), weights, (slice(1, 9), slice(0, 12)), seed=0) as draw:
+        for step in range(10):
+            _, _, mark, _, weight = draw.batch(step)
+            np.testing.assert_allclose(weight, weights[mark[:, 0].int()], rtol=1e-6)
+        _, mark, _, weight = draw.scattered()
+        assert len(set(mark[:, 0].tolist())) > 5
+        np.testing.assert_allclose(weight, weights[mark[:, 0].int()], rtol=1e-6)
+
+
+class Placed(Marked):
+    """Windows whose every cell holds its own number, in input, guess and truth."""
+
+    def __getitem__(self, issue: int) -> Window:
+        number = torch.arange(10 * 12).view(10, 12)
+        x, guess = number.expand(3, 2, 10, 12).half(), number.expand(3, 1, 1, 10, 12).half()
+        return Window(Inputs(x, guess, torch.zeros(3, 2)), np.repeat(number.numpy()[None].astype(np.int8), 3, axis=0))
+
+
+def test_maps_are_turned_all_ways_and_what_belongs_together_alike():
+    ways = set()
+    with Batches(Placed(), np.arange(20), np.ones(20), (slice(1, 9), slice(0, 12)), seed=0) as draw:
+        for step in range(80):
+            x, guess, _, outcome, _ = draw.batch(step)
+            assert torch.equal(x[:, 0], guess[:, 0, 0]) and torch.equal(x[:, 0].int(), outcome.int())
+            assert torch.equal(x[:, 1], x[:, 0])
+            steps = x[0, 0, 0, 1] - x[0, 0, 0, 0], x[0, 0, 1, 0] - x[0, 0, 0, 0]
+            ways.add(tuple(int(step) for step in steps))
+    # Along a row of the batch the numbers rise or fall by one cell or by one row of twelve, and down it the other way.
+    assert ways == {(a, b) for one in (1, -1) for row in (12, -12) for a, b in ((one, row), (row, one))}
+
+
 @pytest.mark.parametrize("of", [2, 3])
 def test_the_parts_of_some_processes_make_the_whole(of):
     with drawn(20) as whole:

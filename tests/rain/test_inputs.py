@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from fastrain.archive.store import Archive
 from fastrain.rain.batches import turn
 from fastrain.rain.hindcast import BASELINES, Reference, hindcasts
 from fastrain.rain.inputs import (
+    GUESS_SPREAD,
+    GUESSES,
     Radar,
     channels_of,
+    conditions,
     exceedance_chance,
     guess_logits,
     happened,
@@ -172,3 +176,102 @@ def test_baselines_say_what_they_are_named_for(held):
         highest = rates[2 * p : 2 * p + 2].max(axis=0)
         np.testing.assert_array_equal(cast.outcome[p], sum(highest >= t for t in THRESHOLDS))
     assert cast.judged.mean() > 0.8
+
+
+def shifted(field, cells):
+    """Return a field moved by whole cells, nothing coming in from outside."""
+    (dy, dx), out = cells, np.zeros_like(field)
+    height, width = field.shape[-2:]
+    rows, columns = slice(max(0, dy), min(height, height + dy)), slice(max(0, dx), min(width, width + dx))
+    out[..., rows, columns] = field[
+        ..., slice(rows.start - dy, rows.stop - dy), slice(columns.start - dx, columns.stop - dx)
+    ]
+    return out
+
+
+def test_what_the_network_sees_is_what_it_is_said_to_see(held, monkeypatch):
+    """Every channel worked out by hand, of rain carried by whole cells: by 1 row and 2 columns a frame."""
+    _, frames, radar, start = held
+    issue, dy, dx = start + 20, 1, -2
+    frames = replace(frames, observed=frames.observed.copy(), maximum=frames.maximum.copy())
+    frames.maximum[20 - 2, 5:9, 7:12] = 255  # not observed, in a frame that is shown
+    frames.maximum[20, 18:22, 10:14] = 255  # and in the last
+    flow = torch.tensor([dy, dx], dtype=torch.float32)[:, None, None].expand(2, 32, 32)
+    monkeypatch.setattr("fastrain.rain.inputs._motion", lambda *_: flow)
+    # More thresholds than one, and a truth that tells maximum and mean apart.
+    radar = replace(radar, truth="maximum")
+    found, _ = make_inputs(frames, issue, radar)
+
+    rows = np.arange(20 - 5, 21)
+    rates = np.nan_to_num(radar.table.rates)
+    level = frames.maximum[rows]
+    seen = level != 255
+    highest = np.where(seen, rates[level], 0)
+    if radar.average == "rain_rate":
+        mean = highest * (frames.ratio[rows] / 255)
+    else:
+        mean = np.interp(
+            level * (frames.ratio[rows] / 255), np.arange(radar.table.count + 1), rates[: radar.table.count + 1]
+        )
+        mean = np.where(seen, mean, 0)
+
+    def told(rate):
+        return np.log10(1 + rate / 0.1) / 2
+
+    ages = (0, 2, 4)  # of six frames of history three, evenly
+    inner = np.s_[14:-8, 8:-14]  # where nothing has come from beyond the edge
+    count = len(THRESHOLDS)
+    for p, (a, b) in enumerate(LAYOUT.periods):
+        x = found.x[p].double().numpy()
+        at = 0
+        for age in ages:  # the history where it was
+            for field in (highest, mean):
+                np.testing.assert_allclose(x[at], told(field[-1 - age]) * seen[-1 - age], atol=2e-3)
+                at += 1
+        middle_of = round((a + b + 1) / 2)  # frames after the issue
+        for age in ages:  # and carried on to the middle of the period
+            by = ((middle_of + age) * dy, (middle_of + age) * dx)
+            known = shifted(seen[-1 - age].astype(float), by) > 0.5
+            for field in (highest, mean):
+                np.testing.assert_allclose(x[at][inner], (told(shifted(field[-1 - age], by)) * known)[inner], atol=2e-3)
+                at += 1
+        passing = np.max([shifted(highest[-1], (s * dy, s * dx)) for s in range(a + 1, b + 1)], axis=0)
+        known = (
+            np.mean([shifted(seen[-1].astype(float), (s * dy, s * dx)) for s in range(a + 1, b + 1)], axis=0) >= 0.75
+        )
+        speed = min(3.0, np.hypot(dy, dx) * radar.cell_km / radar.minutes)
+        for expected in (told(passing), seen[-1].astype(float), known.astype(float), np.full((32, 32), speed)):
+            np.testing.assert_allclose(x[at][inner], expected[inner], atol=4e-3)
+            at += 1
+        # Then the first guesses as chances, each threshold's in turn, the smoothed ones as they are scored; the past.
+        lead = (a + b + 1) / 2 * radar.minutes
+        for k in range(count):
+            for g, spread in enumerate(GUESS_SPREAD):
+                smooth = exceedance_chance(
+                    torch.from_numpy(passing).float(),
+                    torch.from_numpy(known),
+                    THRESHOLDS,
+                    spread * lead / radar.cell_km,
+                )[k]
+                np.testing.assert_allclose(x[at + k * GUESSES + g][inner], smooth.numpy()[inner], atol=0.08)
+        at += count * GUESSES
+        assert len(x) == at + 2 * count == channels_of(count)
+        lead_hours, length = lead / 60, (b - a) * radar.minutes
+        np.testing.assert_allclose(
+            found.known[p].numpy(),
+            [
+                np.log2(lead / 30) / 3,
+                np.log2(length / 10) / 3,
+                np.log2(radar.minutes / 5) / 2,
+                np.log2(radar.cell_km / 4) / 2,
+                lead_hours - 0.5,
+                0.0,
+            ],
+            atol=1e-6,
+        )
+    assert found.x[:, :12].std() > 0.1  # there is rain to be told from none
+    # Of another cadence and cell: a lead of 25 minutes, a period of 20.
+    told = conditions(1, 3, replace(radar, cadence=timedelta(minutes=10), cell_km=2.0))
+    np.testing.assert_allclose(told, [np.log2(25 / 30) / 3, 1 / 3, 0.5, -0.5, 25 / 60 - 0.5, 0.0], atol=1e-6)
+    of_mean, _ = make_inputs(frames, issue, replace(radar, truth="mean"))
+    assert (of_mean.known[:, -1] == 1).all()

@@ -66,12 +66,13 @@ def estimate_motion(
     while min(pyramid[-1][0].shape[-2:]) >= 2 * s.smallest:
         pyramid.append(_halve(*pyramid[-1], s.smooth))
     batch = signal.shape[0]
-    flow = torch.zeros(batch, 2, *pyramid[-1][0].shape[-2:])
-    certainty = torch.zeros(batch, 1, *flow.shape[-2:])
+    flow = torch.zeros(batch, 2, *pyramid[-1][0].shape[-2:], device=signal.device)
+    certainty = torch.zeros(batch, 1, *flow.shape[-2:], device=signal.device)
     for scale, (frames, seen) in reversed(list(enumerate(pyramid))):
         size = frames.shape[-2:]
         if flow.shape[-2:] != size:
-            ratio = torch.tensor([size[0] / flow.shape[-2], size[1] / flow.shape[-1]]).view(1, 2, 1, 1)
+            ratio = torch.tensor([size[0] / flow.shape[-2], size[1] / flow.shape[-1]], device=signal.device)
+            ratio = ratio.view(1, 2, 1, 1)
             flow = F.interpolate(flow, size=size, mode="bilinear", align_corners=False) * ratio
         for _ in range(s.iterations):
             step, certainty = _step(frames, seen, flow, s)

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int, Int8
 from numpy import ndarray
 
 from fastrain.samples.layout import middle
@@ -97,6 +97,13 @@ class Adapter:
                 at = draw.choice(seen, CELLS)
                 line, more = (z[p].reshape(self.thresholds, -1)[:, at].astype(np.float32) for z in (straight, learned))
                 self._past.append(_Due(issue, p, line, more, outcome[p].ravel()[at], len(seen) * self.cell_km**2))
+
+    def learned_from(self, slots: Int[ndarray, slots], issues: Int[ndarray, issues]) -> Int[ndarray, some]:
+        """Return which of some slots forecasts at some issue times look back at."""
+        # Of the next issue time after each slot: is it within reach?
+        after = np.searchsorted(issues, slots, side="right")
+        within = np.append(issues, np.iinfo(np.int64).max)[after] - slots <= self.reach
+        return np.asarray(slots[within & (slots % self.every == 0)])
 
     def weights(self, now: int) -> Float[ndarray, "threshold term"]:
         """Return what to add to the weights of both summands (1 each), and the shifts, by what was over by a slot."""

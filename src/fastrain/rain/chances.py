@@ -99,7 +99,7 @@ def pooled_temperature(logits: list[ndarray], outcome: list[ndarray]) -> tuple[f
     x = torch.cat([torch.from_numpy(part).float() for part in logits])
     o = torch.cat([torch.from_numpy(part) for part in outcome])
     weight = torch.ones(len(x))
-    grid = np.exp(np.linspace(np.log(0.5), np.log(4.0), 43))
+    grid = np.exp(np.linspace(np.log(0.25), np.log(4.0), 57))
 
     @lru_cache
     def loss(at: int) -> float:

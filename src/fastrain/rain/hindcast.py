@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,6 +139,7 @@ def hindcasts(
     *,
     against: tuple[str, ...] = BASELINES,
     network: Network | None = None,
+    scored: Container[int] | None = None,
 ) -> Iterator[Hindcast]:
     """Yield the forecasts of some issue times, one window in memory at a time.
 
@@ -149,12 +150,15 @@ def hindcasts(
         reference: what the baselines know.
         against: names of baselines.
         network: of the run to be judged, if any.
+        scored: slots whose forecasts are yielded, all if None; from the others a network that never saw the radar
+            learns, as a forecast does from the last hours.
 
     Raises:
         SettingError: a baseline is unknown.
     """
     known_names(against)
     for issue in issues:
+        asked = scored is None or int(issue) in scored
         inputs, moved = make_inputs(frames, int(issue), radar, every=False)
         outcome = happened(frames, int(issue), radar)
         due = judged_outcome(frames, int(issue), outcome, moved)
@@ -164,13 +168,14 @@ def hindcasts(
         if network is not None:
             parts = network.summands(frames, int(issue), inputs, moved, radar)
             chances["network"] = network.chances(parts, int(issue))
-        for name in against:
+        for name in against if asked else ():
             if name in PEERS:
                 chances[name] = peer(name, frames, int(issue), radar)
                 judged = judged & np.isfinite(chances[name]).all(axis=1)
             else:
                 chances[name] = baseline(name, frames, int(issue), moved, radar, reference)
-        yield Hindcast(int(issue), chances, outcome, judged, reached_now(frames, int(issue), radar))
+        if asked:
+            yield Hindcast(int(issue), chances, outcome, judged, reached_now(frames, int(issue), radar))
         if network is not None:
             # By what the radar shows alone: what is learned must not hang on whom it is compared with.
             network.remember(int(issue), parts, due)

@@ -154,7 +154,7 @@ def verify(
         PlaceError: the place lies outside the picture, or is not the one that the run speaks of.
         UsageError: a baseline is unknown, or the radar's cadence does not fit the run's periods.
     """
-    issues = held_out(run, archive)
+    every = issues = held_out(run, archive)
     if most is not None:
         issues = evenly(issues, most)
     radar = run.radar(archive)
@@ -169,9 +169,9 @@ def verify(
     tallies = {name: Tally(from_on, MEMBERS if name == "steps" else None) for name, from_on in yes.items()}
     changes = {name: Changes(from_on) for name, from_on in yes.items()}
     fractions = {name: Fractions(from_on) for name, from_on in yes.items()}
-    casts, cell = _forecaster(run, archive, radar, reference, against, pixel)
+    casts, cell, looked_at = _forecaster(run, archive, radar, reference, against, pixel, every, issues)
     done = 0
-    for part, frames in stretches(archive, run.coarseness_on(archive), issues, radar.layout, FRAMES_BYTES):
+    for part, frames in stretches(archive, run.coarseness_on(archive), looked_at, radar.layout, FRAMES_BYTES):
         for cast in casts(frames, part):
             event = cast.event()
             for name in against:
@@ -223,8 +223,15 @@ def _forecaster(
     reference: Reference,
     against: tuple[str, ...],
     pixel: tuple[int, int] | None,
-) -> tuple[Casts, tuple[int, int] | None]:
-    """Return what gives the hindcasts of some issue times, and the one cell that they are of, if they are of one."""
+    every: Int[ndarray, every],
+    issues: Int[ndarray, issues],
+) -> tuple[Casts, tuple[int, int] | None, Int[ndarray, slots]]:
+    """Return what gives the hindcasts of some issue times out of all that there are.
+
+    Returns:
+        It, the one cell that they are of, if they are of one, and the slots that have to be looked at: those of the
+        issue times, and those that a network which never saw the radar learns from, as its forecasts do.
+    """
     known_names(against)
     coarseness = run.coarseness_on(archive)
     asked = None if pixel is None else (pixel[0] // coarseness, pixel[1] // coarseness)
@@ -232,12 +239,15 @@ def _forecaster(
         archive.schema.grid.require(pixel)
     if run.recipe == GRID:
         network = Network.of(run, radar)
+        slots, scored = issues, frozenset(int(issue) for issue in issues)
+        if network.adapter is not None:
+            slots = np.union1d(issues, network.adapter.learned_from(every, issues))
 
         def of_map(frames: Frames, part: ndarray) -> Iterator[Hindcast]:
-            for cast in hindcasts(frames, part, radar, reference, against=against, network=network):
+            for cast in hindcasts(frames, part, radar, reference, against=against, network=network, scored=scored):
                 yield cast if asked is None else cast.at(asked)
 
-        return of_map, asked
+        return of_map, asked, slots
     from fastrain.rain.place.hindcast import place_hindcasts
     from fastrain.rain.place.run import place_parts, view_of
 
@@ -252,7 +262,7 @@ def _forecaster(
             frames, part, view, radar, reference, against=against, parts=parts, calibration=run.calibration
         )
 
-    return of_place, cell
+    return of_place, cell, issues
 
 
 def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
