@@ -65,6 +65,25 @@ def test_reliability_bins_hold_every_judged_cell_once():
     assert cells.tolist() == [10] * 9 + [11]
 
 
+def test_reliability_is_told_with_its_counts():
+    found, draw = tally(), np.random.default_rng(0)
+    chance = draw.random((1, 1, 40, 50))
+    chance[chance > 0.8] = 0.05  # no chance in the two highest bins
+    event, judged = draw.random(chance.shape) < chance**2, draw.random((1, 40, 50)) < 0.7
+    found.add(chance, event, judged)
+    row = found.row(0, 0)
+    said, came = chance[0, 0][judged[0]], event[0, 0][judged[0]]
+    expected = []
+    for i in range(8):
+        here = (said >= i / 10) & (said < (i + 1) / 10)
+        expected.append({"cells": here.sum(), "mean_chance": said[here].mean(), "came_true": came[here].mean()})
+    assert [one["cells"] for one in row["reliability"]] == [one["cells"] for one in expected]
+    for one, other in zip(row["reliability"], expected, strict=True):
+        assert one == pytest.approx(other)
+    off = sum(one["cells"] * abs(one["mean_chance"] - one["came_true"]) for one in expected) / judged.sum()
+    assert row["calibration_error"] == pytest.approx(off)
+
+
 def test_nothing_judged_is_no_score_not_zero():
     found = tally()
     found.add(one([[0.5]]), one([[1]]).astype(bool), np.zeros((1, 1, 1), bool))

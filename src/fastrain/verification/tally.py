@@ -152,8 +152,20 @@ class Tally:
             "false_alarms": false_alarms,
             "misses": misses,
             "correct_negatives": negatives,
+            **self._reliability(period, threshold),
             **endless,
         }
+
+    def _reliability(self, period: int, threshold: int) -> dict[str, Any]:
+        """Return for each bin of chance that holds cells what was said and what came, and how far apart they are."""
+        bins = [
+            {"cells": int(cells), "mean_chance": float(chance / cells), "came_true": float(events / cells)}
+            for cells, chance, events in self.binned[:, period, threshold].T
+            if cells
+        ]
+        apart = sum(one["cells"] * abs(one["mean_chance"] - one["came_true"]) for one in bins)
+        count = sum(one["cells"] for one in bins)
+        return {"calibration_error": apart / count if count else float("nan"), "reliability": bins}
 
 
 @dataclass
