@@ -395,11 +395,10 @@ def _rows(event: Event, tallies: dict[str, Tally], issues: int) -> Iterator[dict
                 "events": int(tally.events[p, k]),
             }
             for name, t in tallies.items():
-                count, chance, seen = t.binned[:, p, k]
                 row[name] = {
                     "brier": round(float(t.brier[p, k]), 6),
                     "mean_chance": round(float(t.chance[p, k] / max(1, t.cells[p, k])), 5),
-                    "calibration_error": round(float(np.abs(chance - seen).sum() / max(1, count.sum())), 5),
+                    "calibration_error": round(float(t.calibration_error[p, k]), 5),
                 }
             yield row
 

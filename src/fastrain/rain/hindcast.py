@@ -158,23 +158,23 @@ def hindcasts(
     """
     known_names(against)
     for issue in issues:
-        asked = scored is None or int(issue) in scored
         inputs, moved = make_inputs(frames, int(issue), radar, every=False)
         outcome = happened(frames, int(issue), radar)
         due = judged_outcome(frames, int(issue), outcome, moved)
-        # All are judged on the same cells: those, of which peers must know something, too.
-        judged = due >= 0
-        chances = {}
         if network is not None:
             parts = network.summands(frames, int(issue), inputs, moved, radar)
-            chances["network"] = network.chances(parts, int(issue))
-        for name in against if asked else ():
-            if name in PEERS:
-                chances[name] = peer(name, frames, int(issue), radar)
-                judged = judged & np.isfinite(chances[name]).all(axis=1)
-            else:
-                chances[name] = baseline(name, frames, int(issue), moved, radar, reference)
-        if asked:
+        if scored is None or int(issue) in scored:
+            # All are judged on the same cells: those, of which peers must know something, too.
+            judged = due >= 0
+            chances = {}
+            if network is not None:
+                chances["network"] = network.chances(parts, int(issue))
+            for name in against:
+                if name in PEERS:
+                    chances[name] = peer(name, frames, int(issue), radar)
+                    judged = judged & np.isfinite(chances[name]).all(axis=1)
+                else:
+                    chances[name] = baseline(name, frames, int(issue), moved, radar, reference)
             yield Hindcast(int(issue), chances, outcome, judged, reached_now(frames, int(issue), radar))
         if network is not None:
             # By what the radar shows alone: what is learned must not hang on whom it is compared with.
@@ -198,6 +198,7 @@ def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: 
     if adapter is None or archive.span is None:
         return
     layout = radar.layout
+    asked = asked_of(layout.periods, radar.minutes)
     first = max(archive.span[0], now - adapter.reach - layout.history)
     held = archive.observed(first, now + 1)
     for issue in range(max(first + layout.history - 1, now - adapter.reach), now):
@@ -211,7 +212,6 @@ def learn_from_past(network: Network, archive: Archive, coarseness: int, radar: 
         if not count:
             continue
         # As far as the next period that the network is asked about: those before it hang on it.
-        asked = asked_of(layout.periods, radar.minutes)
         until = 1 + asked[bisect_left(asked, count - 1)]
         short, longer = (replace(radar, layout=replace(layout, periods=layout.periods[:n])) for n in (count, until))
         frames = load_frames(archive, coarseness, np.arange(issue - layout.history + 1, issue + short.layout.ahead + 1))

@@ -98,6 +98,13 @@ class Tally:
             return np.asarray(self.squared / self.cells)
 
     @property
+    def calibration_error(self) -> Float[ndarray, "period threshold"]:
+        """How far what was said is from what came true, over bins of chance; NaN where nothing was judged."""
+        _, chance, events = self.binned
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.abs(chance - events).sum(axis=-1) / self.cells)
+
+    @property
     def roc_area(self) -> Float[ndarray, "period threshold"]:
         """Area under the ROC curve, from the bins of chance; 0.5 knows nothing, NaN where only one outcome came.
 
@@ -152,20 +159,14 @@ class Tally:
             "false_alarms": false_alarms,
             "misses": misses,
             "correct_negatives": negatives,
-            **self._reliability(period, threshold),
+            "calibration_error": float(self.calibration_error[at]),
+            "reliability": [
+                {"cells": int(cells), "mean_chance": float(chance / cells), "came_true": float(events / cells)}
+                for cells, chance, events in self.binned[:, period, threshold].T
+                if cells
+            ],
             **endless,
         }
-
-    def _reliability(self, period: int, threshold: int) -> dict[str, Any]:
-        """Return for each bin of chance that holds cells what was said and what came, and how far apart they are."""
-        bins = [
-            {"cells": int(cells), "mean_chance": float(chance / cells), "came_true": float(events / cells)}
-            for cells, chance, events in self.binned[:, period, threshold].T
-            if cells
-        ]
-        apart = sum(one["cells"] * abs(one["mean_chance"] - one["came_true"]) for one in bins)
-        count = sum(one["cells"] for one in bins)
-        return {"calibration_error": apart / count if count else float("nan"), "reliability": bins}
 
 
 @dataclass

@@ -15,7 +15,7 @@ from fastrain.engine.precision import Precision, computing
 from fastrain.nets.image_net import ImageNet
 from fastrain.nets.whitening import PATCHES
 from fastrain.vision.datasets import Dataset
-from fastrain.vision.judge import Views, all_alike, judged_at_once, logits_of
+from fastrain.vision.judge import LOOKS, all_alike, judged_at_once, logits_of
 from fastrain.vision.recipes import Recipe
 from fastrain.vision.train import (
     average_of,
@@ -29,7 +29,6 @@ from fastrain.vision.train import (
 
 TIMED, LONGEST = 3, 1.0  # steps that are timed, and seconds after which no other one is
 PIECES = 1.04  # a training takes this much more than its first steps: freed memory lies in pieces that do not fit
-LOOKS: dict[Views, int] = {"one": 1, "mirrored": 2, "mirrored and moved": 6, "moved where unsure": 3}
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,6 @@ class Probe:
         images, test = self.data.train.images, self.data.test.images
         whiten(self.network, self.recipe, torch.from_numpy(images), self.batches)
         whitened = time.perf_counter()
-        if not len(test):
-            return whitened - began
         some = test[: judged_at_once(test.shape[1:3], self.device)]
         views = all_alike(self.recipe.views)  # what was not trained is sure of nothing
         logits_of(self.network, torch.from_numpy(some).to(self.device), self.batches.mean, self.batches.spread, views)
