@@ -19,6 +19,7 @@ from fastrain.rain.inputs import (
     Radar,
     channels_of,
     conditions,
+    edge_distance,
     exceedance_chance,
     guess_logits,
     happened,
@@ -189,12 +190,30 @@ def shifted(field, cells):
     return out
 
 
+def inside_by_hand(seen, cell_km):
+    """Return how far each cell lies from the nearest that is not seen, in hundreds of km, looking at every pair."""
+    missing = np.argwhere(~np.pad(seen, 1)) - 1
+    cells = np.argwhere(np.ones_like(seen))
+    far = np.sqrt(((cells[:, None] - missing[None]) ** 2).sum(axis=2)).min(axis=1).reshape(seen.shape)
+    return np.minimum(far * cell_km / 100, 1.0)
+
+
+def test_what_is_seen_far_from_every_edge_is_as_good_as_far():
+    seen = np.ones((40, 9), bool)
+    seen[3, 4] = False
+    for km in (4.0, 30.0):
+        found = edge_distance(torch.from_numpy(seen), km).numpy()
+        np.testing.assert_allclose(found, inside_by_hand(seen, km), atol=1e-6)
+    assert found.max() == 1 and found[3, 4] == 0
+    assert not edge_distance(torch.zeros(5, 6, dtype=torch.bool), 4.0).any()
+
+
 def test_what_the_network_sees_is_what_it_is_said_to_see(held, monkeypatch):
     """Every channel worked out by hand, of rain carried by whole cells: by 1 row and 2 columns a frame."""
     _, frames, radar, start = held
     issue, dy, dx = start + 20, 1, -2
     frames = replace(frames, observed=frames.observed.copy(), maximum=frames.maximum.copy())
-    frames.maximum[20 - 2, 5:9, 7:12] = 255  # not observed, in a frame that is shown
+    frames.maximum[20 - 2, 19:26, 11:18] = 255  # not observed, in a frame that is shown
     frames.maximum[20, 18:22, 10:14] = 255  # and in the last
     flow = torch.tensor([dy, dx], dtype=torch.float32)[:, None, None].expand(2, 32, 32)
     monkeypatch.setattr("fastrain.rain.inputs._motion", lambda *_: flow)
@@ -220,7 +239,7 @@ def test_what_the_network_sees_is_what_it_is_said_to_see(held, monkeypatch):
 
     ages = (0, 2, 4)  # of six frames of history three, evenly
     inner = np.s_[14:-8, 8:-14]  # where nothing has come from beyond the edge
-    count = len(THRESHOLDS)
+    count, unknown = len(THRESHOLDS), 0
     for p, (a, b) in enumerate(LAYOUT.periods):
         x = found.x[p].double().numpy()
         at = 0
@@ -240,7 +259,16 @@ def test_what_the_network_sees_is_what_it_is_said_to_see(held, monkeypatch):
             np.mean([shifted(seen[-1].astype(float), (s * dy, s * dx)) for s in range(a + 1, b + 1)], axis=0) >= 0.75
         )
         speed = min(3.0, np.hypot(dy, dx) * radar.cell_km / radar.minutes)
-        for expected in (told(passing), seen[-1].astype(float), known.astype(float), np.full((32, 32), speed)):
+        inside = inside_by_hand(seen[-1], radar.cell_km)
+        by = (middle_of * dy, middle_of * dx)
+        of_it = [told(passing), seen[-1].astype(float), known.astype(float), np.full((32, 32), speed), inside]
+        # Hours since the older frames, 1 where what they saw is not known; how far inside the latest was seen.
+        for age in ages[1:]:
+            there = shifted(seen[-1 - age].astype(float), ((middle_of + age) * dy, (middle_of + age) * dx)) > 0.5
+            of_it.append(np.where(there, age * radar.minutes / 60, 1.0))
+            unknown += int((~there[inner]).sum())
+        of_it.append(shifted(inside, by))
+        for expected in of_it:
             np.testing.assert_allclose(x[at][inner], expected[inner], atol=4e-3)
             at += 1
         # Then the first guesses as chances, each threshold's in turn, the smoothed ones as they are scored; the past.
@@ -269,6 +297,7 @@ def test_what_the_network_sees_is_what_it_is_said_to_see(held, monkeypatch):
             ],
             atol=1e-6,
         )
+    assert unknown > 5  # cells that an older frame says nothing of
     assert found.x[:, :12].std() > 0.1  # there is rain to be told from none
     # Of another cadence and cell: a lead of 25 minutes, a period of 20.
     told = conditions(1, 3, replace(radar, cadence=timedelta(minutes=10), cell_km=2.0))

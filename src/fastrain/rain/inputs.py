@@ -1,8 +1,8 @@
 """What the network sees of a window: where the rain was, and where it is heading.
 
 History as it was and history advected to each period, so that motion is given and only growth, decay and doubt are
-learned; first guesses from smoothed advection and from how this rain was seen to fade, as logits; and what is known of
-the map: lead, period, cadence, cell.
+learned, with the age of each frame and how far inside of what is observed it was seen; first guesses from smoothed
+advection and from how this rain was seen to fade, as logits; and what is known of the map: lead, period, cadence, cell.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fastrain.archive.schema import Schema
 from fastrain.core.errors import SettingError
 from fastrain.core.levels import LevelTable
 from fastrain.motion import advect, displacements, filter_map
+from fastrain.motion.advect import sample
 from fastrain.rain.baselines import MOTION_FRAMES, motion_of
 from fastrain.rain.between import Between, asked_of
 from fastrain.rain.memory import Memory, remember
@@ -37,6 +38,7 @@ TRUTHS: tuple[Truth, ...] = ("maximum", "mean")
 GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain loses its place (LOG.md)
 GUESSES = len(GUESS_SPREAD) + 2  # and two from what the history shows of the rain's fading
 AGES = 3
+FAR_KM = 100.0  # from the edge of what is observed: farther is as good as far
 BOXES = 3  # means in a row, that make a hill
 CONDITIONS = 6
 
@@ -110,7 +112,8 @@ class Radar:
 
 def channels_of(thresholds: int) -> int:
     """Return the channels of the network's input for a number of thresholds."""
-    return 4 * AGES + 4 + (GUESSES + 2) * thresholds
+    # The history where it was and carried; five of what is known of a cell; how good what was carried is.
+    return 4 * AGES + 5 + (AGES - 1 + 1) + (GUESSES + 2) * thresholds
 
 
 @dataclass(frozen=True)
@@ -206,20 +209,21 @@ def make_inputs(frames: Frames, issue: int, radar: Radar, *, every: bool = True)
     periods = len(layout.periods)
     asked = tuple(range(periods)) if every else asked_of(layout.periods, radar.minutes)
     memory = _memory(radar.spoken(highest, mean), observed, travelled, radar, asked)
-    speed = travelled[0].square().sum(dim=0).sqrt() * radar.cell_km / radar.minutes  # km per minute
+    fast = (travelled[0].square().sum(dim=0).sqrt() * radar.cell_km / radar.minutes).clamp(max=3)  # km per minute
     (rows, columns), count = highest.shape[-2:], len(radar.thresholds)
     # Each period is made to its end, in half precision: all of them together would be the most that memory ever holds.
     x = torch.empty((len(asked), channels_of(count), rows, columns), dtype=torch.half)
     guess = torch.empty((periods, count, GUESSES, rows, columns), dtype=torch.half)
-    still = _still(highest, mean, observed, radar)
+    still, inside = _still(highest, mean, observed, radar), edge_distance(observed[-1], radar.cell_km)
     for p in range(periods):
         chance = torch.cat([smoothed_chances(moved, radar, p), memory.chances[p]], dim=1)
         guess[p] = guess_logits(chance)
         if p not in asked:
             continue
         row, at = asked.index(p), 0
-        carried = _carried(highest, mean, observed, moved, speed, p, radar)
-        for part in (still, *carried, chance.flatten(0, 1), memory.past[row]):
+        carried, quality = _carried(highest, mean, observed, moved, inside, p, radar)
+        seen = torch.stack([signal(moved.highest[p]), observed[-1].float(), moved.known[p].float(), fast, inside])
+        for part in (still, carried, seen, quality, chance.flatten(0, 1), memory.past[row]):
             x[row, at : at + len(part)] = part
             at += len(part)
     known = torch.tensor([conditions(a, b, radar) for a, b in layout.periods])
@@ -326,20 +330,40 @@ def _still(highest: Tensor, mean: Tensor, observed: Tensor, radar: Radar) -> Flo
     return (torch.stack([signal(highest[shown]), signal(mean[shown])], dim=1) * observed[shown][:, None]).flatten(0, 1)
 
 
+def edge_distance(observed: Bool[Tensor, "y x"], cell_km: float) -> Float[Tensor, "y x"]:
+    """Return how far each cell lies from the nearest one that is not observed, those beyond the map's edge included.
+
+    Args:
+        observed: which cells are.
+        cell_km: edge of a cell.
+
+    Returns:
+        The distance of their middles as a share of FAR_KM, at most 1; 0 where nothing is observed.
+    """
+    from scipy.ndimage import distance_transform_edt  # takes its time to load
+
+    far = distance_transform_edt(np.pad(observed.numpy(), 1))[1:-1, 1:-1] * (cell_km / FAR_KM)
+    return torch.from_numpy(np.minimum(far, 1.0).astype(np.float32))
+
+
 def _carried(
-    highest: Tensor, mean: Tensor, observed: Tensor, moved: Moved, speed: Tensor, period: int, radar: Radar
+    highest: Tensor, mean: Tensor, observed: Tensor, moved: Moved, inside: Tensor, period: int, radar: Radar
 ) -> tuple[Tensor, Tensor]:
-    """Return the history where it is in the middle of a period, and what else is known of there."""
+    """Return the history where it is in the middle of a period, and how good it is there.
+
+    How good: hours since each older frame, 1 where it is not known; how far inside of what was observed the latest one
+    was seen.
+    """
     at = round(middle(radar.layout.periods[period]))
     ages = torch.tensor(radar.ages)
     shown = -1 - ages
     both = torch.stack([highest[shown], mean[shown]], dim=1)  # (age, 2, y, x)
     # A frame of some age has to travel that much longer to reach the period.
     carried, known = advect(both, observed[shown][:, None], moved.travelled[at + ages - 1])
-    extra = torch.stack(
-        [signal(moved.highest[period]), observed[-1].float(), moved.known[period].float(), speed.clamp(max=3)]
-    )
-    return signal(torch.where(known, carried, 0.0)).flatten(0, 1), extra
+    hours = (ages[1:] * radar.minutes / 60).view(-1, 1, 1).clamp(max=1)
+    older = torch.where(known[1:, 0], hours, 1.0)
+    source = sample(inside[None, None], -moved.travelled[at - 1][None])[0]  # beyond the map 0, as at its edge
+    return signal(torch.where(known, carried, 0.0)).flatten(0, 1), torch.cat([older, source])
 
 
 def _memory(spoken: Tensor, observed: Tensor, travelled: Tensor, radar: Radar, asked: tuple[int, ...]) -> Memory:

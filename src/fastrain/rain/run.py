@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Net = TypeVar("Net", bound=nn.Module)
 
-RUN_VERSION = 3
+RUN_VERSION = 4
 FACTS, WEIGHTS, STATE = "run.json", "weights.pt", "training.pt"
 LOG, CURVE = "log.jsonl", "loss.png"  # what training came through, by line and as a picture
 SHIPPED_WEIGHTS = "weights.safetensors"
