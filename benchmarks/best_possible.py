@@ -77,9 +77,8 @@ def main() -> None:
     radar = run.radar(archive)
     every = held_out(run, archive)
     issues = every[np.linspace(0, len(every) - 1, ISSUES).round().astype(int)]
-    kept = run.facts["reference"]
     frames = load_frames(archive, 1, window_slots(issues, radar.layout))
-    reference = Reference(np.array(kept["climatology"]), kept["spread"])
+    reference = Reference.from_attributes(run.facts["reference"])
     names = ("network", *BASELINES, "best")
     squared = {name: np.zeros((len(radar.layout.periods), len(radar.thresholds))) for name in names}
     events = np.zeros_like(squared["best"])

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from skill import MADE, THRESHOLDS, WIDTH, read_all, scored_on, smoothing
+from skill import MADE, SCORED, THRESHOLDS, WIDTH, climatology, read_all, scored_on, smoothing
 
 from fastrain.archive.store import Archive
 from fastrain.cli.show import plain
@@ -39,6 +39,7 @@ from fastrain.rain.inputs import TRUTHS, Truth, happened, make_inputs
 from fastrain.rain.joint import HISTORY, Draws, Event, fit_joint
 from fastrain.rain.run import FACTS, RUN_VERSION, SHIPPED_WEIGHTS, network_identity, open_run, predict_parts
 from fastrain.rain.settle import SHARES_KEPT
+from fastrain.rain.straight import StraightLine
 from fastrain.rain.verify import verify
 from fastrain.samples.layout import GUARD, Layout
 from fastrain.verification.tally import Decider
@@ -53,7 +54,6 @@ ALLOWED = {
 UNSEEN = ("mch_2015-05-15", "mch_2016-07-11", "bom_2020-10-31", "openmrg_2015-08-27.nc")
 KEPT = ("forecaster", "period_min", "threshold_mm_h", "brier", "csi", "decide_at", "cells", "events", "mean_chance")
 CARD = "README.md"
-SCORED = 12  # windows of each event that are left out
 SHAPE = (len(LAYOUT.periods), len(THRESHOLDS))
 
 
@@ -75,32 +75,38 @@ def main() -> None:
     radars = read_all(asked.work, tuple(ALLOWED))
     real = [group for group in radars if group != MADE]
 
-    def trained(groups: list[str]) -> RainNet:
+    def trained(groups: list[str]) -> tuple[RainNet, StraightLine]:
         def said(done: int, total: int, loss: float) -> None:
             if done % 100 == 0:
                 print(f"{', '.join(groups)}: {done} of {total}, loss {loss:.4f}", file=sys.stderr, flush=True)
 
-        network, _ = fit_joint(
+        network, line = fit_joint(
             [radars[group] for group in groups], width=asked.width, cells=int(asked.cells), seed=0, progress=said
         )
-        return network
+        return network, StraightLine.of(line.straight, len(THRESHOLDS))
 
     unseen: dict[Truth, list[list[Unseen]]] = {truth: [] for truth in TRUTHS}
     for left_out in real:
-        network = trained([group for group in radars if group != left_out])
+        network, line = trained([group for group in radars if group != left_out])
         for event in scored_on(radars, left_out):
             for truth in TRUTHS:
-                unseen[truth].append(forecasts(asked_of(event, truth), network))
-    share, temperature = pooled([one for truth in TRUTHS for event in unseen[truth] for one in event])
+                unseen[truth].append(forecasts(asked_of(event, truth), network, line))
+    windows = [one for truth in TRUTHS for event in unseen[truth] for one in event]
+    share, temperature = pooled(windows)
+    of_line = Calibration(
+        round(pooled_temperature([one.alone for one in windows], [one.truth for one in windows])[0], 4)
+    )
+    network, line = trained(list(radars))
     all_scored = [event for group in real for event in scored_on(radars, group)]
     of_truth = {}
     for truth in TRUTHS:
         mine = [asked_of(event, truth) for event in all_scored]
+        found = climatology(mine)
+        usual = np.stack([found[end] for _, end in LAYOUT.periods]).round(5)
         of_truth[truth] = {
-            "reference": {"climatology": climatology(mine).round(5).tolist(), "spread": smoothing(mine)},
-            "decide": deciders(unseen[truth], share, temperature),
+            "reference": Reference(usual, smoothing(mine), line, of_line).as_attributes(),
+            "decide": deciders(unseen[truth], share, temperature, of_line),
         }
-    network = trained(list(radars))
     network.shrink(share)
     facts: dict[str, Any] = {
         "fastrain_run": RUN_VERSION,
@@ -249,6 +255,7 @@ class Unseen:
         issue: slot.
         event: that it is of.
         straight, learned: both summands of the logits.
+        alone: logits of the straight line as it was fitted.
         carried: what advection carries.
         truth: thresholds reached, −1 where not judged.
         others: chances of the baselines.
@@ -258,12 +265,13 @@ class Unseen:
     event: Event
     straight: np.ndarray
     learned: np.ndarray
+    alone: np.ndarray
     carried: Carried
     truth: np.ndarray
     others: dict[str, np.ndarray]
 
 
-def forecasts(event: Event, network: RainNet) -> list[Unseen]:
+def forecasts(event: Event, network: RainNet, line: StraightLine) -> list[Unseen]:
     """Return forecasts of windows spread over an event."""
     out: list[Unseen] = []
     reference = Reference(np.zeros(0), smoothing([event]))
@@ -279,7 +287,8 @@ def forecasts(event: Event, network: RainNet) -> list[Unseen]:
         }
         truth = judged_outcome(event.frames, int(issue), outcome, moved)
         carried = Carried.of(event.frames, int(issue), moved, event.radar)
-        out.append(Unseen(int(issue), event, straight, learned, carried, truth, others))
+        alone = line.logits(inputs.guess, inputs.known)
+        out.append(Unseen(int(issue), event, straight, learned, alone, carried, truth, others))
     return out
 
 
@@ -300,7 +309,7 @@ def pooled(unseen: list[Unseen]) -> tuple[float, float]:
     return min(found)[1:]
 
 
-def deciders(unseen: list[list[Unseen]], share: float, temperature: float) -> dict[str, Any]:
+def deciders(unseen: list[list[Unseen]], share: float, temperature: float, of_line: Calibration) -> dict[str, Any]:
     """Return, for each forecaster, from which chance on yes gives the highest CSI; the network's learn as they go."""
     out: dict[str, Decider] = {}
     for event in unseen:
@@ -310,6 +319,7 @@ def deciders(unseen: list[list[Unseen]], share: float, temperature: float) -> di
         for one in event:
             parts = network.held((one.straight, share * one.learned), one.carried, radar)
             chances = {"network": network.chances(parts, one.issue), **one.others}
+            chances["calibrated"] = of_line.chances(one.alone)
             network.remember(one.issue, parts, one.truth)
             for name, chance in chances.items():
                 # An event may be too short for the later periods.
@@ -320,18 +330,6 @@ def deciders(unseen: list[list[Unseen]], share: float, temperature: float) -> di
                 happens = truth[:, None] > np.arange(SHAPE[1])[None, :, None, None]
                 out.setdefault(name, Decider(SHAPE)).add(whole, happens, seen)
     return {name: decider.best().tolist() for name, decider in out.items()}
-
-
-def climatology(events: list[Event]) -> np.ndarray:
-    """Return how often each threshold was reached in each period, (period, threshold), a mean over events."""
-    shares: list[list[np.ndarray]] = [[] for _ in LAYOUT.periods]
-    for event in events:
-        for issue in event.issues(SCORED):
-            outcome = happened(event.frames, int(issue), event.radar)
-            for period, of_period in enumerate(outcome):
-                seen = of_period >= 0
-                shares[period].append(np.array([(of_period > k)[seen].mean() for k in range(len(THRESHOLDS))]))
-    return np.stack([np.mean(of_period, axis=0) for of_period in shares])
 
 
 def where_and_when(work: Path, name: str) -> dict[str, Any]:

@@ -4,15 +4,16 @@
 
 Every radar is forecast by a network that was trained on all others (both events of MeteoSwiss count as one) and on
 synthetic radar: as it is (`network`), and as `base` does it, learning from what came due before the issue (`adapted`).
-Nothing else is tuned or calibrated on what is left out. Two kinds of truth: whether the mean rate of a cell of about
-4 km reaches a threshold at a moment, and whether its highest pixel does within half an hour; the former also of cells
-of about 2 km, where the radar's pixels are finer. Beside it, on the same
-windows and cells: persistence, advection, smoothed advection (`lagrangian`, how much smoothing is chosen on the
-training radars), the same calibrated by logistic regression on the training radars (`straight`), pysteps' Lagrangian
-probability with the motion of its Lucas-Kanade, 1 km of smoothing a minute (`pysteps`), and, with --steps, STEPS of 20
-members on a few issue times, with its Brier score as it is and without the penalty of its finite ensemble. Folds are
-recorded singly; a killed benchmark goes on. The networks stay in --work, so that a change in how chances are made
-of them is scored in minutes; delete them there (`fold, *.pt`) when training itself has changed.
+Nothing else is tuned or calibrated on what is left out. Two kinds of truth: whether the mean rate of a cell of about 4
+km reaches a threshold at a moment, and whether its highest pixel does within half an hour; the former also of cells of
+about 2 km, where the radar's pixels are finer. Beside it, on the same windows and cells: persistence, advection,
+smoothed advection (`lagrangian`, how much smoothing is chosen on the training radars), the same calibrated by logistic
+regression on the training radars (`straight`), how often it happens on those (`climatology`), pysteps' Lagrangian
+probability with the motion of its Lucas-Kanade, 1 km of smoothing a minute (`pysteps`), whether its S-PROG reaches the
+threshold (`sprog`), and, with --steps, STEPS of 20 members on a few issue times, with its Brier score as it is and
+without the penalty of its finite ensemble. Folds are recorded singly; a killed benchmark goes on. The networks stay in
+--work, so that a change in how chances are made of them is scored in minutes; delete them there (`fold, *.pt`) when
+training itself has changed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import SPREADS, Network, Reference, baseline, judged_outcome, lagrangian
 from fastrain.rain.inputs import happened, make_inputs
 from fastrain.rain.joint import HISTORY, Event, events_of, fit_joint, varied_layout
-from fastrain.rain.peers import MEMBERS, SPREAD, history_and_motion, peer
+from fastrain.rain.peers import MEMBERS, MOTION_FRAMES, SPREAD, history_and_motion, peer
 from fastrain.rain.run import make_network, predict_parts
 from fastrain.samples.layout import Layout
 from fastrain.sources.synthetic import KIND
@@ -80,7 +81,8 @@ SCORED = 12  # windows of an event, at most
 STEPS_ISSUES = 3
 WIDTH = 24
 MADE, MADE_RADARS = "synthetic", 32
-OWN = ("network", "adapted", "looser", "straight", "lagrangian", "advection", "persistence")
+OWN = ("network", "adapted", "looser", "straight", "lagrangian", "advection", "persistence", "climatology")
+OF_PYSTEPS = ("pysteps", "sprog")  # scored at moments, on all issue times
 
 
 def main() -> None:
@@ -262,11 +264,13 @@ def fold(
     for truth in KINDS:
         others = [asked_for(e, truth) for group in radars if group != left_out for e in scored_on(radars, group)]
         spreads[truth] = smoothing(others)
+        usual = climatology(others)
         for km in SCORED_TILES if truth == "mean" else (4,):
             for event in scored_on(radars, left_out, km):
-                found = score(
-                    asked_for(event, truth), network, straight, spreads[truth], work if steps and km == 4 else None
-                )
+                mine = asked_for(event, truth)
+                seldom = np.stack([usual[round(b * mine.radar.minutes)] for _, b in mine.radar.layout.periods])
+                reference = Reference(seldom, spreads[truth])
+                found = score(mine, network, straight, reference, work if steps and km == 4 else None)
                 rows += [{**row, "cell_km": km} for row in found]
     return {
         "rows": rows,
@@ -310,16 +314,31 @@ def smoothing(events: list[Event]) -> float:
     return SPREADS[int(np.mean(found, axis=0).argmin())]
 
 
-def score(event: Event, network: Any, line: Any, spread: float, steps: Path | None) -> list[dict[str, Any]]:
+def climatology(events: list[Event]) -> dict[int, np.ndarray]:
+    """Return how often each threshold is reached in the period that ends so many minutes ahead, a mean over events."""
+    shares: dict[int, list[np.ndarray]] = {}
+    for event in events:
+        for issue in event.issues(SCORED):
+            outcome = happened(event.frames, int(issue), event.radar)
+            for (_, end), of_period in zip(event.radar.layout.periods, outcome, strict=True):
+                seen = of_period >= 0
+                often = np.array([(of_period > k)[seen].mean() for k in range(len(THRESHOLDS))])
+                shares.setdefault(round(end * event.radar.minutes), []).append(often)
+    return {end: np.mean(found, axis=0) for end, found in shares.items()}
+
+
+def score(event: Event, network: Any, line: Any, reference: Reference, steps: Path | None) -> list[dict[str, Any]]:
     """Return a row a period and threshold: counts, and Brier score, mean chance and calibration error of each."""
     radar = event.radar
     shape = (len(radar.layout.periods), len(THRESHOLDS))
     moments = radar.truth == "mean"
-    names = [*OWN, *(["pysteps"] if moments else [])]
+    of_pysteps = [
+        name for name in OF_PYSTEPS if moments and (name == "pysteps" or radar.layout.history >= MOTION_FRAMES)
+    ]
+    names = [*OWN, *of_pysteps]
     tallies = {name: Tally(np.full(shape, 0.5)) for name in names}
     # STEPS on few issue times: the others again, on those alone.
     few = {name: Tally(np.full(shape, 0.5), MEMBERS if name == "steps" else None) for name in (*names, "steps")}
-    reference = Reference(np.zeros(shape), spread)
     even = Calibration()
     issues = event.issues(SCORED)
     with_steps = set(event.issues(STEPS_ISSUES).tolist()) if steps and moments else set()
@@ -352,10 +371,11 @@ def score(event: Event, network: Any, line: Any, spread: float, steps: Path | No
         }
         for name in OWN[4:]:
             chances[name] = baseline(name, event.frames, int(issue), moved, radar, reference)
-        if moments:
-            chances["pysteps"] = pysteps_lagrangian(event, int(issue))
+        for name in of_pysteps:
+            asked = pysteps_lagrangian if name == "pysteps" else pysteps_sprog
+            chances[name] = asked(event, int(issue))
             # On the same cells: those that both advections reach.
-            judged = judged & np.isfinite(chances["pysteps"]).all(axis=1)
+            judged = judged & np.isfinite(chances[name]).all(axis=1)
         if issue in with_steps:
             chances["steps"] = pysteps_steps(event, issue, steps)
             both = judged & np.isfinite(chances["steps"]).all(axis=1)
@@ -418,6 +438,11 @@ def pysteps_lagrangian(event: Event, issue: int) -> np.ndarray:
     return np.stack(out, axis=1)
 
 
+def pysteps_sprog(event: Event, issue: int) -> np.ndarray:
+    """Return whether S-PROG's field reaches each threshold, (period, threshold, y, x), NaN where it knows nothing."""
+    return peer("sprog", event.frames, issue, event.radar)
+
+
 def pysteps_steps(event: Event, issue: int, kept: Path) -> np.ndarray:
     """Return the share of STEPS' members that reach each threshold, (period, threshold, y, x); made once, then kept."""
     path = kept / f"steps, {event.name}, {event.coarseness}, {issue}.npy"
@@ -458,16 +483,21 @@ def summary(folds: dict[str, Any]) -> list[dict[str, Any]]:
 def _summed(chosen: list[dict[str, Any]], subject: str) -> dict[str, Any]:
     # Tiles of one map, and both events of one radar family, count as one.
     groups = sorted({row["group"] for row in chosen})
-    baselines = [name for name in (*OWN[3:], "pysteps") if name in chosen[0]]
+    baselines = [name for name in (*OWN[3:], *OF_PYSTEPS) if any(name in row for row in chosen)]
 
-    def each(value: Callable[[dict[str, Any]], float]) -> list[float]:
-        return [float(np.mean([value(row) for row in chosen if row["group"] == group])) for group in groups]
+    def each(value: Callable[[dict[str, Any]], float], rows: list[dict[str, Any]] = chosen) -> list[float]:
+        return [
+            float(np.mean([value(row) for row in rows if row["group"] == group]))
+            for group in groups
+            if any(row["group"] == group for row in rows)
+        ]
 
     def over(name: str) -> float:
-        return round(float(np.mean(each(lambda r: r[subject]["brier"] / r[name]["brier"]))), 4)
+        there = [row for row in chosen if name in row]
+        return round(float(np.mean(each(lambda r: r[subject]["brier"] / r[name]["brier"], there))), 4)
 
     area = each(lambda r: r[subject]["mean_chance"] * r["cells"] / r["events"])
-    best = [r[subject]["brier"] / min(r[name]["brier"] for name in baselines) for r in chosen]
+    best = [r[subject]["brier"] / min(r[name]["brier"] for name in baselines if name in r) for r in chosen]
     found: dict[str, Any] = {
         "radars": groups,
         **{f"over_{name}": over(name) for name in baselines},
@@ -488,7 +518,7 @@ def _summed(chosen: list[dict[str, Any]], subject: str) -> dict[str, Any]:
 
 def show(folds: dict[str, Any]) -> None:
     """Print the tables: a forecaster's Brier score over the others', a mean over the radars left out so far."""
-    names = ("straight", "lagrangian", "pysteps", "steps", "steps_corrected", "advection", "persistence")
+    names = ("straight", "lagrangian", "pysteps", "steps", "steps_corrected", "sprog", *OWN[5:])
     for subject in SUBJECTS:
         print(f"{', '.join(folds)}: Brier score of the {subject} chances over those of", flush=True)
         print(

@@ -14,6 +14,7 @@ from fastrain.archive.store import Archive
 from fastrain.rain.batches import turn
 from fastrain.rain.hindcast import BASELINES, Reference, hindcasts
 from fastrain.rain.inputs import (
+    CONDITIONS,
     GUESS_SPREAD,
     GUESSES,
     Radar,
@@ -26,6 +27,7 @@ from fastrain.rain.inputs import (
     make_inputs,
     rain_rates,
 )
+from fastrain.rain.straight import StraightLine
 from fastrain.rain.windows import Windows, other_truth
 from fastrain.samples.frames import load_frames
 from fastrain.samples.layout import FrameLayout
@@ -162,9 +164,14 @@ def test_a_control_gets_the_truth_of_another_window_with_its_cells_shuffled(held
 
 def test_baselines_say_what_they_are_named_for(held):
     archive, frames, radar, start = held
-    reference = Reference(np.full((3, 3), 0.25), 0.3)
+    slopes = np.zeros((3, GUESSES + 1, CONDITIONS + 1))
+    slopes[:, 0, -1], slopes[:, -1, -1] = 0.8, -0.2  # of the first guess, and an offset
+    reference = Reference(np.full((3, 3), 0.25), 0.3, StraightLine(slopes))
     (cast,) = hindcasts(frames, np.array([start + 30]), radar, reference)
     assert set(cast.chances) == set(BASELINES)
+    inputs, _ = make_inputs(frames, start + 30, radar)
+    conditional = 1 / (1 + np.exp(-(0.8 * inputs.guess[:, :, 0].double().numpy() - 0.2)))
+    np.testing.assert_allclose(cast.chances["calibrated"], conditional.cumprod(axis=1), atol=1e-5)
     assert (cast.chances["climatology"] == 0.25).all()
     level = frames.maximum[30]
     for k, threshold in enumerate(THRESHOLDS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -24,7 +25,16 @@ from fastrain.nets.place_net import PlaceNet
 from fastrain.rain.batches import turn
 from fastrain.rain.forecast import at_place, forecast_grid
 from fastrain.rain.hindcast import Reference, baseline, hindcasts
-from fastrain.rain.inputs import GUESS_SPREAD, Radar, exceedance_chance, happened, make_inputs, rain_rates, signal
+from fastrain.rain.inputs import (
+    CONDITIONS,
+    GUESS_SPREAD,
+    Radar,
+    exceedance_chance,
+    happened,
+    make_inputs,
+    rain_rates,
+    signal,
+)
 from fastrain.rain.new_run import TrainSettings
 from fastrain.rain.place.batches import Looker, turned_motion
 from fastrain.rain.place.guesses import Swept, _travelled, chances_around, sweep
@@ -32,6 +42,7 @@ from fastrain.rain.place.hindcast import cases, place_baseline
 from fastrain.rain.place.prepare import FOLDER, Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.place.views import ANCESTOR_EDGES, APART, EDGE, Foveal, Rings, ages
+from fastrain.rain.straight import StraightLine
 from fastrain.rain.train import train
 from fastrain.rain.verify import verify
 from fastrain.samples.frames import Frames, block_pixels, load_frames, window_slots
@@ -438,6 +449,11 @@ def test_truth_and_baselines_of_a_place_are_those_of_the_map(rain):
     # The map follows every cell's own track and weighs four cells; the place moves all alike, by whole cells.
     whole = baseline("lagrangian", rain, 5, moved, radar, reference)[..., *cell]
     np.testing.assert_allclose(place_baseline("lagrangian", case, view, radar, reference), whole, atol=0.12)
+    slopes = np.zeros((2, len(GUESS_SPREAD) + 1, CONDITIONS + 1))
+    slopes[:, 1, -1], slopes[:, -1, -1] = 0.7, 0.1
+    found = place_baseline("calibrated", case, view, radar, replace(reference, line=StraightLine(slopes)))
+    conditional = 1 / (1 + np.exp(-(0.7 * case.guess[:, :, 1].astype(float) + 0.1)))
+    np.testing.assert_allclose(found, conditional.cumprod(axis=1), atol=1e-5)
     smoothed = inputs.guess[:, :, : len(GUESS_SPREAD), *cell]  # the map has more guesses: a place sees no scales
     np.testing.assert_allclose(case.guess, smoothed.float(), atol=0.8)
 
@@ -456,6 +472,8 @@ def test_a_run_of_a_place_is_scored_at_its_cell(place_run):
     archive = place_run.archive()
     found = verify(place_run, archive)
     assert found.cell == (28, 10)
+    assert found.wetness["network"].windows[1] == 0  # one cell is wet or dry
+    assert sum(found.wetness["network"].windows) == found.issues
     assert found.tallies["network"].cells.max() <= found.issues
     assert np.isfinite(found.tallies["network"].brier).all()
     with pytest.raises(PlaceError, match="alone"):
@@ -471,13 +489,12 @@ def test_a_forecast_at_a_place_is_what_is_scored_there(place_run):
     radar = place_run.radar(archive)
     issue = held_out(place_run, archive)[:1]
     view = view_of(place_run, archive, radar)
-    kept = place_run.facts["reference"]
     (cast,) = place_hindcasts(
         load_frames(archive, 1, window_slots(issue, radar.layout)),
         issue,
         view,
         radar,
-        Reference(np.array(kept["climatology"]), kept["spread"]),
+        Reference.from_attributes(place_run.facts["reference"]),
         against=(),
         parts=place_parts(place_run, radar, view),
         calibration=place_run.calibration,
@@ -507,7 +524,7 @@ def test_scores_of_a_map_at_a_place_are_those_of_its_cell(run):
 
     issues = held_out(run, archive)
     frames = load_frames(archive, coarseness, window_slots(issues, radar.layout))
-    reference = Reference(np.array(run.facts["reference"]["climatology"]), run.facts["reference"]["spread"])
+    reference = Reference.from_attributes(run.facts["reference"])
     squared = []
     for cast in hindcasts(frames, issues, radar, reference, against=(), network=Network.of(run, radar)):
         if cast.judged[0, *cell]:

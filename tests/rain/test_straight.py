@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
 from fastrain.rain.chances import ordinal_loss
+from fastrain.rain.hindcast import Reference
 from fastrain.rain.inputs import CONDITIONS, GUESSES
 from fastrain.rain.run import make_network
 from fastrain.rain.straight import RIDGE, fit_straight
@@ -60,3 +64,25 @@ def test_the_line_found_is_where_the_likelihood_no_longer_rises():
         loss = loss + RIDGE * (now - then.detach()).square().sum()
     loss.backward()
     assert max(line.weight.grad.abs().max(), line.bias.grad.abs().max()) < 1e-4
+
+
+def test_a_line_that_is_kept_says_what_the_network_said_when_it_was_fitted():
+    network = make_network(2, 8)
+    guess, _, outcome, weight = cells(0.7, -0.5)
+    known = torch.rand(40, CONDITIONS) * 2 - 1
+    kept = fit_straight(network, guess, known, outcome, weight)
+    maps = torch.randn(5, 2, GUESSES, 3, 4)
+    with torch.no_grad():
+        expected = network.line(maps, known[:5]).numpy()
+    np.testing.assert_allclose(kept.logits(maps, known[:5]), expected, atol=1e-5)
+    with torch.no_grad():
+        network.straight.weight.add_(1.0)
+    np.testing.assert_allclose(kept.logits(maps, known[:5]), expected, atol=1e-5)
+    again = Reference.from_attributes(json.loads(json.dumps(Reference(np.zeros((5, 2)), 0.3, kept).as_attributes())))
+    # Chances of both thresholds, each given the one below.
+    conditional = 1 / (1 + np.exp(-expected.astype(float)))
+    chances = again.calibrated(maps, known[:5])
+    np.testing.assert_allclose(chances[:, 0], conditional[:, 0], atol=1e-6)
+    np.testing.assert_allclose(chances[:, 1], conditional[:, 0] * conditional[:, 1], atol=1e-6)
+    with pytest.raises(ValueError, match="no straight line"):
+        Reference(np.zeros((5, 2)), 0.3).calibrated(maps, known[:5])

@@ -76,6 +76,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(run, moving, tmp_path, mo
     finished = train(moving, tmp_path / "r", SMALL, progress=lambda *told: resumed.append(told))
     assert next(done for done, _, text in resumed if "loss" in text) == reached[-1]
     assert finished.identity == run.identity
+    assert finished.facts["reference"] == run.facts["reference"]
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["log.jsonl", "loss.png", "run.json", "weights.pt"]
 
 
@@ -166,20 +167,43 @@ def test_the_scores_are_those_of_the_chances_cell_by_cell(run):
     issues = held_out(run, archive)
     frames = load_frames(archive, c, window_slots(issues, layout))
     radar = run.radar(archive)
-    casts = hindcasts(frames, issues, radar, Reference(np.zeros_like(squared), 0.3))
-    for cast in casts:
+    reference = Reference.from_attributes(run.facts["reference"])
+    by_wetness = {}
+    for cast in hindcasts(frames, issues, radar, reference):
         chance = forecast_grid(run, archive, archive.schema.axis.time(cast.issue))["chance"].values
         level = archive.level(cast.issue + 1, cast.issue + 1 + layout.ahead)
         rates = synthetic.TABLE.rates[level]
         rates = rates.reshape(len(rates), rates.shape[1] // c, c, rates.shape[2] // c, c).max(axis=(2, 4))
+        now = synthetic.TABLE.rates[archive.level(cast.issue, cast.issue + 1)[0]]
+        now = now.reshape(now.shape[0] // c, c, now.shape[1] // c, c).max(axis=(1, 3)) >= run.thresholds[0]
+        wet = now[cast.judged.any(axis=0)].mean()
+        kind = 0 if wet < 0.01 else 1 if wet < 0.1 else 2
         for p, (a, b) in enumerate(layout.periods):
             highest = rates[a:b].max(axis=0)
             for k, threshold in enumerate(run.thresholds):
                 error = (chance[p, k] - (highest >= threshold)) ** 2
+                by_wetness.setdefault((kind, p, k), []).append(error[cast.judged[p]])
                 squared[p, k] += error[cast.judged[p]].sum()
                 cells[p, k] += cast.judged[p].sum()
     np.testing.assert_allclose(found.tallies["network"].brier, squared / cells, rtol=2e-3)
     np.testing.assert_array_equal(found.tallies["network"].cells, cells)
+    for (kind, p, k), errors in by_wetness.items():
+        assert found.wetness["network"].brier[kind, p, k] == pytest.approx(np.concatenate(errors).mean(), rel=2e-3)
+        assert found.wetness["network"].windows[kind] == len(errors)
+
+
+def test_calibrated_advection_is_the_line_fitted_before_the_network_was(run, moving):
+    """It is no baseline if it moves with what the network learns: the run keeps it as it was."""
+    held = np.array(run.facts["reference"]["line"])
+    straight = run.network.straight
+    learned = np.concatenate([straight.weight.detach().numpy(), straight.bias.detach().numpy()[:, None]], axis=1)
+    moved = np.abs(learned.reshape(held.shape) - held)
+    assert 1e-3 < moved.max() < 1.0
+    found = verify(run, run.archive())
+    tally = found.tallies["calibrated"]
+    # It is calibrated on another time, and beats what it is made of.
+    assert (np.abs(tally.chance / tally.cells - tally.events / tally.cells) < 0.05).all()
+    assert tally.brier.sum() < found.tallies["lagrangian"].brier.sum()
 
 
 def test_too_little_memory_is_said_with_what_would_fit(moving, tmp_path):

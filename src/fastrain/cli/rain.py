@@ -110,9 +110,13 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="R", help="The run; `base` is the one in the package.")],
     archive: Annotated[Path | None, typer.Option(help="To score on (default: its own, the time held out).")] = None,
     against: Annotated[
-        str,
-        typer.Option(metavar="LIST", help="Of climatology, persistence, advection, lagrangian, pysteps, steps, sprog."),
-    ] = "climatology,persistence,advection,lagrangian",
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Of climatology, persistence, advection, lagrangian, calibrated, pysteps, steps, sprog (default: the "
+            "first five; pysteps, too, where it is installed and issue times are few).",
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write DIR/report.html.")] = None,
     place: Place = None,
     pixel: Pixel = None,
@@ -128,10 +132,12 @@ def verify(
 
     opened = open_run(run).speaking_of(_truth(truth))
     held = opened.archive(archive)
-    names = tuple(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
+    names = None
+    if against is not None:
+        names = tuple(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
     where = asked_pixel(held.schema.grid, place, pixel)
     with progress("verify") as move:
-        found = score(opened, held, against=names, pixel=where, most=issues, progress=move)
+        found = score(opened, held, against=names, pixel=where, most=issues, progress=move, say=say)
     if report is not None:
         from fastrain.rain.report import write_report
 

@@ -168,7 +168,7 @@ def grid_needs(
         + (16 * periods * thresholds + 12 * (4 * thresholds + 1))  # what follows from how it faded
         + 3 * 4 * channels  # one period's channels
     ) * cells
-    judged = periods * thresholds * 8 * 7 * cells  # chances of the network and of four baselines, events and errors
+    judged = periods * thresholds * 8 * 8 * cells  # chances of the network and of five baselines, events and errors
     batch, precision = BATCH * height * across, fast_precision("cpu")
     return Needs(
         base=resident_bytes() if base is None else base,

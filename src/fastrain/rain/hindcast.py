@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 from numpy import ndarray
+from torch import Tensor
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError
@@ -30,12 +32,13 @@ from fastrain.rain.inputs import (
 )
 from fastrain.rain.peers import PEERS, peer
 from fastrain.rain.run import Run
+from fastrain.rain.straight import StraightLine
 from fastrain.samples.frames import Frames, load_frames, stretches
 from fastrain.samples.layout import middle
 from fastrain.samples.split import evenly
 from fastrain.samples.truth import OBSERVED_SHARE
 
-BASELINES = ("climatology", "persistence", "advection", "lagrangian")
+BASELINES = ("climatology", "persistence", "advection", "lagrangian", "calibrated")
 TRIED = 100  # windows, at most, that smoothed advection learns its smoothing from
 SPREADS = (0.15, 0.3, 0.6, 1.2)  # km of smoothing a minute, of which the calibration time chooses the best
 
@@ -47,10 +50,42 @@ class Reference:
     Attributes:
         climatology: (period, threshold) how often each event happened in the training time.
         spread: km of smoothing a minute of lead, of the Lagrangian probability.
+        line: through the first guesses, fitted on the training time.
+        calibration: of its chances, from the calibration time.
     """
 
     climatology: Float[ndarray, "period threshold"]
     spread: float
+    line: StraightLine | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+
+    def calibrated(
+        self, guess: Float[Tensor, "period threshold guess *cells"], known: Float[Tensor, "period condition"]
+    ) -> Float[ndarray, "period threshold *cells"]:
+        """Return the chances of smoothed advection, calibrated: those of the straight line alone.
+
+        Raises:
+            ValueError: no line was fitted.
+        """
+        if self.line is None:
+            raise ValueError("no straight line was fitted, so that nothing is known of calibrated advection")
+        return self.calibration.chances(self.line.logits(guess, known))
+
+    def as_attributes(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "climatology": self.climatology.tolist(),
+            "spread": self.spread,
+            "line": None if self.line is None else self.line.slopes.tolist(),
+            "calibration": self.calibration.as_attributes(),
+        }
+
+    @classmethod
+    def from_attributes(cls, kept: dict[str, Any]) -> Reference:
+        """Return the one that `as_attributes` wrote."""
+        line = None if kept["line"] is None else StraightLine(np.array(kept["line"]))
+        calibration = Calibration.from_attributes(kept["calibration"])
+        return cls(np.array(kept["climatology"]), kept["spread"], line, calibration)
 
 
 @dataclass(frozen=True)
@@ -173,6 +208,8 @@ def hindcasts(
                 if name in PEERS:
                     chances[name] = peer(name, frames, int(issue), radar)
                     judged = judged & np.isfinite(chances[name]).all(axis=1)
+                elif name == "calibrated":
+                    chances[name] = reference.calibrated(inputs.guess, inputs.known)
                 else:
                     chances[name] = baseline(name, frames, int(issue), moved, radar, reference)
             yield Hindcast(int(issue), chances, outcome, judged, reached_now(frames, int(issue), radar))
@@ -231,7 +268,7 @@ def judged_outcome(frames: Frames, issue: int, outcome: ndarray, moved: Moved) -
 def baseline(
     name: str, frames: Frames, issue: int, moved: Moved, radar: Radar, reference: Reference
 ) -> Float[ndarray, "period threshold y x"]:
-    """Return a baseline's chances for one window."""
+    """Return the chances of a baseline that looks at the carried frame alone, for one window."""
     shape = (len(radar.layout.periods), len(radar.thresholds), *frames.maximum.shape[1:])
     if name == "climatology":
         return np.broadcast_to(reference.climatology[:, :, None, None], shape)

@@ -208,7 +208,7 @@ def keep_run(
     run_path: Path, archive: Archive, plan: dict[str, Any], settings: TrainSettings, split: Split, settled: Settled
 ) -> None:
     """Write the run; run.json comes last, so that a run that has it is whole."""
-    network, reference = settled.network, settled.reference
+    network = settled.network
     path = archive.path.resolve()
     facts = {
         **plan,
@@ -217,7 +217,7 @@ def keep_run(
         "issues": {name: len(found) for name, found in split.issues.items()},
         "trained_on": settled.trained_on,
         "calibration": settled.calibration.as_attributes(),
-        "reference": {"climatology": reference.climatology.tolist(), "spread": reference.spread},
+        "reference": settled.reference.as_attributes(),
         "decide": {name: best.tolist() for name, best in settled.decided.items()},
         "network": {
             "identity": network_identity(network),

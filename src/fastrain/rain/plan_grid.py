@@ -20,7 +20,7 @@ from fastrain.rain.plan_row import Row
 from fastrain.rain.run import GRID, make_network, predict_parts
 from fastrain.rain.settle import MOST_WINDOWS, settled_cells
 from fastrain.rain.start import start_of
-from fastrain.rain.straight import CELLS
+from fastrain.rain.straight import CELLS, StraightLine
 from fastrain.rain.survey import FEWEST_EVENTS
 from fastrain.rain.survey import MOST_WINDOWS as SURVEYED
 from fastrain.rain.train import trial_of
@@ -61,7 +61,7 @@ class GridPlanner:
         frames = load_frames(ground.archive, coarseness, window_slots(np.array([issue]), ground.layout), memory=2**62)
         inputs, _ = make_inputs(frames, issue, radar)
         judge = Network(partial(predict_parts, network), Calibration())
-        reference = Reference(np.full(shape, 0.1), 0.3)
+        reference = Reference(np.full(shape, 0.1), 0.3, StraightLine.of(network.straight, shape[1]))
         work: dict[str, Callable[[], object]] = {
             "truth": partial(happened, frames, issue, radar),
             "make": partial(make_inputs, frames, issue, radar),

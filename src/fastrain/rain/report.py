@@ -35,6 +35,7 @@ from fastrain.rain.pictures import (
 from fastrain.rain.run import Run
 from fastrain.rain.verify import Verification
 from fastrain.samples.frames import load_frames, window_slots
+from fastrain.verification.wetness import KINDS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -87,6 +88,7 @@ def write_report(
         reliability=_image(figure_png(reliability_figure(found)), "Reliability diagrams, one for each threshold"),
         brier=_image(figure_png(brier_figure(found)), "Brier scores by lead, one panel for each threshold"),
         scores=_scores(found),
+        wetness=_wetness(found),
         changes=_changes(found),
         scales=_scales(found),
         cases=_cases(run, archive, found) if found.cell is None else "",
@@ -289,6 +291,45 @@ def _skill(value: float, low: float, high: float) -> str:
     if not np.isfinite(value):
         return "–"
     return f"{value:+.0%}" + ("" if np.isnan(low) else f" <small>{low:+.0%} to {high:+.0%}</small>")
+
+
+def _wetness(found: Verification) -> str:
+    """Return the tables of scores apart by how much of the map is wet at issue, one for each threshold."""
+    windows = found.wetness["network"].windows
+    others = [name for name in ("lagrangian", "calibrated") if name in found.wetness]
+    brier = {name: found.wetness[name].brier for name in ("network", *others)}
+    kinds = _WET if found.cell is None else _WET_THERE
+    head = "".join(f"<th>{a}–{b}</th>" for a, b in found.periods)
+    out = []
+    for k, threshold in enumerate(found.thresholds):
+        out.append(f"<h3>≥ {threshold:g} mm/h</h3><table><tr><th>minutes</th><td></td>{head}</tr>")
+        for kind, words in enumerate(kinds):
+            if not windows[kind]:
+                continue
+            label = f"{words}<br><small>{windows[kind]:,} issue times</small>"
+            own = brier["network"][kind, :, k]
+            rows = [("network, Brier", ["–" if np.isnan(v) else f"{v:.4f}" for v in own])]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                skills = [(name, 1 - own / brier[name][kind, :, k]) for name in others]
+            rows += [
+                (f"skill over {NAMES[name]}", [_skill(v, np.nan, np.nan) for v in skill]) for name, skill in skills
+            ]
+            for i, (row, values) in enumerate(rows):
+                cells = "".join(f"<td class='n'>{v}</td>" for v in values)
+                first = f"<th rowspan='{len(rows) + 1}'>{label}</th>" if i == 0 else ""
+                out.append(f"<tr>{first}<td>{row}</td>{cells}</tr>")
+            sums = found.wetness["network"].sums[kind]
+            counts = "".join(
+                f"<td class='n'>{int(e):,} of {int(c):,}</td>"
+                for e, c in zip(sums.events[:, k], sums.cells[:, k], strict=True)
+            )
+            out.append(f"<tr class='counts'><td>cells reached, of those judged</td>{counts}</tr>")
+        out.append("</table>")
+    return "".join(out)
+
+
+_WET = tuple(f"{a:.0%} to {b:.0%} of the map wet now" for a, b in KINDS)
+_WET_THERE = ("dry there now", "", "wet there now")
 
 
 def _changes(found: Verification) -> str:

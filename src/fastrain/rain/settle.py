@@ -12,6 +12,7 @@ from fastrain.rain.chances import Calibration, isotonic, pooled_temperature
 from fastrain.rain.hindcast import Network, Reference, hindcasts
 from fastrain.rain.inputs import Radar
 from fastrain.rain.run import predict_parts
+from fastrain.rain.straight import StraightLine
 from fastrain.rain.windows import Windows
 from fastrain.samples.frames import stretches
 from fastrain.samples.split import evenly
@@ -23,9 +24,9 @@ MOST_CELLS, FEWEST_CELLS = 400_000, 2048  # of all those windows' maps together,
 
 
 def calibrate(
-    network: RainNet, windows: Windows, issues: Int[ndarray, issues], *, long: bool
-) -> tuple[float, Calibration]:
-    """Return how much of what was learned to keep, and the calibration that goes with it, from the calibration time.
+    network: RainNet, windows: Windows, issues: Int[ndarray, issues], line: StraightLine, *, long: bool
+) -> tuple[float, Calibration, Calibration]:
+    """Return how much of what was learned to keep, and the calibration of that and of a straight line alone.
 
     A network trained on a single night is right about some things and sure about too many: the calibration time says
     how much of its correction to the first guesses holds.
@@ -34,20 +35,24 @@ def calibrate(
         network: fitted.
         windows: gives them.
         issues: slots of the calibration time.
-        long: whether they span a day or more.
+        line: a baseline, calibrated as the network is.
+        long: whether the issues span a day or more.
     """
     chosen = np.unique(evenly(issues, MOST_WINDOWS))
     cells = cells_of_each(len(chosen))
-    parts, truth = [], []
+    parts, lines, truth = [], [], []
     for issue in chosen:
         window = windows[int(issue)]
         straight, learned = predict_parts(network, window.inputs)
+        alone = line.logits(window.inputs.guess, window.inputs.known)
         # Of a large map some cells, drawn anew of each: all of all of them would only take memory.
         at = np.random.default_rng([int(issue), 11]).permutation(window.truth[0].size)[:cells]
-        found = [field.reshape(*field.shape[:-2], 1, -1)[..., at] for field in (straight, learned, window.truth)]
+        every = (straight, learned, alone, window.truth)
+        found = [field.reshape(*field.shape[:-2], 1, -1)[..., at] for field in every]
         parts.append((found[0], found[1]))
-        truth.append(found[2])
-    return settle(parts, truth, long=long)
+        lines.append(found[2])
+        truth.append(found[3])
+    return (*settle(parts, truth, long=long), calibration_of(lines, truth, long=long))
 
 
 def cells_of_each(windows: int) -> int:
@@ -77,8 +82,13 @@ def settle(parts: list[tuple[ndarray, ndarray]], truth: list[ndarray], *, long: 
     _, negative, temperature = best
     share = -negative
     if long:
-        return share, isotonic([straight + share * learned for straight, learned in parts], truth)
+        return share, calibration_of([straight + share * learned for straight, learned in parts], truth, long=True)
     return share, Calibration(temperature)
+
+
+def calibration_of(logits: list[ndarray], truth: list[ndarray], *, long: bool) -> Calibration:
+    """Return what makes honest chances of the logits of some windows; the arguments are those of `settle`."""
+    return isotonic(logits, truth) if long else Calibration(pooled_temperature(logits, truth)[0])
 
 
 def decide(

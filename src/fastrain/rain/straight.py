@@ -1,15 +1,19 @@
 """The straight line through the first guesses, fitted before anything else: logistic regression, exact and at once.
 
 A network that starts from it has only growth, decay and doubt left to learn; and one whose truth is shuffled starts
-near climatology, as it should.
+near climatology, as it should. As it was fitted it is a baseline, too: smoothed advection, calibrated.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int8
-from torch import Tensor
+from numpy import ndarray
+from torch import Tensor, nn
 
 from fastrain.nets.place_net import PlaceNet
 from fastrain.nets.rain_net import RainNet
@@ -21,23 +25,65 @@ ENOUGH = 1e-7  # nats a cell: what gains less is the end
 RIDGE = 0.02  # nats a cell; holds the line near the one it begins from where a night of cells says little (LOG.md)
 
 
+@dataclass(frozen=True)
+class StraightLine:
+    """A straight line as it was fitted, which a network that it begins from moves away from.
+
+    Attributes:
+        slopes: (threshold, guess and offset, condition and constant) of each guess's weight, and of the offset.
+    """
+
+    slopes: Float[ndarray, "threshold told condition"]
+
+    @classmethod
+    def of(cls, line: nn.Linear, thresholds: int) -> StraightLine:
+        """Return what a network's `straight` is at present."""
+        held = torch.cat([line.weight, line.bias[:, None]], dim=1).detach().double().cpu()
+        return cls(held.view(thresholds, -1, held.shape[1]).numpy().copy())
+
+    def logits(
+        self, guess: Float[Tensor, "period threshold guess *cells"], known: Float[Tensor, "period condition"]
+    ) -> Float[ndarray, "period threshold *cells"]:
+        """Return the logits of the conditional chances.
+
+        Args:
+            guess: logits that the first guesses say.
+            known: conditions of each period.
+        """
+        conditions = np.concatenate([known.double().numpy(), np.ones((len(known), 1))], axis=1)
+        weights = torch.from_numpy(np.einsum("tgk,pk->ptg", self.slopes, conditions)).float()
+        line = torch.einsum("ptg,ptg...->pt...", weights[..., :-1], guess.float())
+        offset = weights[..., -1].view(*line.shape[:2], *(1,) * (line.dim() - 2))
+        return np.asarray((line + offset).numpy())
+
+
 def fit_straight(
     network: RainNet | PlaceNet,
     guess: Float[Tensor, "map threshold guess cell"],
     known: Float[Tensor, "map condition"],
     outcome: Int8[Tensor, "map cell"],
     weight: Float[Tensor, map],
-) -> None:
-    """Set a network's straight line to the one of the highest likelihood, held near the one it has.
+) -> StraightLine:
+    """Set a network's straight line to the fitted one and return that; the arguments are those of `fit_line`."""
+    return fit_line(network.straight, guess, known, outcome, weight)
+
+
+def fit_line(
+    line: nn.Linear,
+    guess: Float[Tensor, "map threshold guess cell"],
+    known: Float[Tensor, "map condition"],
+    outcome: Int8[Tensor, "map cell"],
+    weight: Float[Tensor, map],
+) -> StraightLine:
+    """Set a straight line to the one of the highest likelihood, held near the one it is, and return that.
 
     Args:
-        network: whose `straight` is set.
+        line: see `fastrain.nets.straight_line`.
         guess: logits of the conditional chances that the guesses say.
         known: conditions of each map.
         outcome: thresholds reached, −1 without truth.
         weight: of each map.
     """
-    line = network.straight
     maps, thresholds, guesses, _ = guess.shape
     conditions = torch.cat([known, torch.ones(maps, 1)], dim=1).double()  # (map, condition and offset)
     believed = torch.cat([line.weight, line.bias[:, None]], dim=1).detach().double()
@@ -52,6 +98,7 @@ def fit_straight(
     with torch.no_grad():
         line.weight.copy_(found[..., :-1].flatten(0, 1))
         line.bias.copy_(found[..., -1].flatten())
+    return StraightLine.of(line, thresholds)
 
 
 def _newton(

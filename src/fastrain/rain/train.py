@@ -159,7 +159,7 @@ def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
             network.stem.fit(batches.sample())
         else:
             network.load_state_dict(start.network.state_dict())
-        fit_straight(network, *batches.scattered())
+        line = fit_straight(network, *batches.scattered())
         say(f"{sum(p.numel() for p in network.parameters()):,} weights, {steps} steps of {BATCH} maps.")
         rate = FRESH_RATE if start is None else LEARNING_RATE
         if allowed.lean:
@@ -178,10 +178,10 @@ def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
         group.same(None)  # until the run is whole: else whoever started this process would take it for done
         raise Done
     fitted = cast(RainNet, fitted)
-    share, calibration = calibrate(fitted, windows, split.issues["calibrate"], long=long)
+    share, calibration, of_line = calibrate(fitted, windows, split.issues["calibrate"], line, long=long)
     fitted.shrink(share)
     spread = learn_spread(archive, coarseness, split.issues["calibrate"], radar, FRAMES_AT_MOST)
-    reference = Reference(found.climatology, spread)
+    reference = Reference(found.climatology, spread, line, of_line)
     decided = decide(
         fitted, calibration, archive, coarseness, split.issues["calibrate"], radar, reference, FRAMES_AT_MOST
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ from fastrain.verification.changes import Changes
 from fastrain.verification.fss import EDGES, Fractions
 from fastrain.verification.intervals import skill_interval
 from fastrain.verification.tally import Tally
+from fastrain.verification.wetness import ByWetness, wet_share
 
 Progress = Callable[[int, int, str], None]
+Say = Callable[[str], None]
+PEER_ISSUES = 200  # issue times, at most, at which pysteps is asked unasked: about a second each
 FRAMES_BYTES = 2**28  # of memory for frames at once, unless a single window needs more
 
 
@@ -46,6 +50,7 @@ class Verification:
         tallies: by forecaster.
         changes: warnings that rain starts or stops, by forecaster.
         fractions: by forecaster, how well the shares of rain in squares agree.
+        wetness: by forecaster, apart by how much of the map is wet at issue.
         cell_km: edge of a cell.
         cell: row and column of the one cell that was judged; None where all were.
         intervals: by forecaster, the ends of the 90 % interval of `skill` over it, each (period, threshold); NaN where
@@ -66,6 +71,7 @@ class Verification:
     tallies: dict[str, Tally]
     changes: dict[str, Changes]
     fractions: dict[str, Fractions]
+    wetness: dict[str, ByWetness]
     cell_km: float
     cell: tuple[int, int] | None
     intervals: dict[str, tuple[ndarray, ndarray]]
@@ -101,6 +107,7 @@ class Verification:
                             f"{edge * self.cell_km:.3g} km": float(fractions[i, p, k]) for i, edge in enumerate(EDGES)
                         }
                     row |= self.changes[name].row(p, k)
+                    row["by_wetness"] = self.wetness[name].row(p, k)
                     if low is not None and high is not None:
                         row["network_skill"] = float(skill[p, k])
                         row["network_skill_90"] = [float(low[p, k]), float(high[p, k])]
@@ -134,20 +141,23 @@ def verify(
     run: Run,
     archive: Archive,
     *,
-    against: tuple[str, ...] = BASELINES,
+    against: tuple[str, ...] | None = BASELINES,
     pixel: tuple[int, int] | None = None,
     most: int | None = None,
     progress: Progress = lambda *_: None,
+    say: Say = lambda _: None,
 ) -> Verification:
     """Return the scores of a run and the baselines on time it was not trained on.
 
     Args:
         run: to be judged.
         archive: its own or another, of which all time is taken that the run has not seen.
-        against: names of baselines.
+        against: names of baselines; if None ours, and pysteps' Lagrangian probability where that is installed and the
+            issue times are few.
         pixel: row and column of a place whose cell alone is judged; every cell if None, or that of a run of one place.
         most: issue times, evenly spaced; all if None.
         progress: called with issue times done, in all, and what is done.
+        say: called with a line on what is left out.
 
     Raises:
         TooShort: no issue time is left to score.
@@ -157,9 +167,9 @@ def verify(
     every = issues = held_out(run, archive)
     if most is not None:
         issues = evenly(issues, most)
+    against = _usual(len(issues), say) if against is None else against
     radar = run.radar(archive)
-    kept = run.facts["reference"]
-    reference = Reference(np.array(kept["climatology"]), kept["spread"])
+    reference = Reference.from_attributes(run.facts["reference"])
     shape = (len(radar.layout.periods), len(radar.thresholds))
     decide = {name: np.array(best) for name, best in run.facts["decide"].items()}
     # Peers have no calibration time of their own: their yes is that of the smoothed advection that they are most like.
@@ -169,17 +179,18 @@ def verify(
     tallies = {name: Tally(from_on, MEMBERS if name == "steps" else None) for name, from_on in yes.items()}
     changes = {name: Changes(from_on) for name, from_on in yes.items()}
     fractions = {name: Fractions(from_on) for name, from_on in yes.items()}
+    wetness = {name: ByWetness(shape) for name in yes}
     casts, cell, looked_at = _forecaster(run, archive, radar, reference, against, pixel, every, issues)
     done = 0
     for part, frames in stretches(archive, run.coarseness_on(archive), looked_at, radar.layout, FRAMES_BYTES):
         for cast in casts(frames, part):
-            event = cast.event()
+            event, wet = cast.event(), wet_share(cast.now, cast.judged)
             for name in against:
                 absent[name] += bool(np.isnan(cast.chances[name]).all())
             for name, chance in cast.chances.items():
                 # What a peer does not know is not judged.
                 known = np.nan_to_num(chance)
-                tallies[name].add(known, event, cast.judged)
+                wetness[name].add(tallies[name].add(known, event, cast.judged), wet)
                 changes[name].add(known, event, cast.judged, cast.now)
                 fractions[name].add(known, event, cast.judged)
             done += 1
@@ -201,6 +212,7 @@ def verify(
         tallies=tallies,
         changes=changes,
         fractions=fractions,
+        wetness=wetness,
         cell_km=radar.cell_km,
         cell=cell,
         intervals={
@@ -211,6 +223,19 @@ def verify(
         },
         hours=spanned,
     )
+
+
+def _usual(issues: int, say: Say) -> tuple[str, ...]:
+    """Return who is scored where nobody is named."""
+    if find_spec("pysteps") is None:
+        return BASELINES
+    if issues > PEER_ISSUES:
+        say(
+            f"pysteps' Lagrangian probability is left out: {issues} issue times would take it long. It joins in where "
+            f"--against names pysteps, or of at most {PEER_ISSUES} --issues."
+        )
+        return BASELINES
+    return (*BASELINES, "pysteps")
 
 
 Casts = Callable[[Frames, ndarray], Iterator[Hindcast]]

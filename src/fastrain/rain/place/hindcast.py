@@ -141,6 +141,8 @@ def place_baseline(
         return np.broadcast_to(case.now.astype(float), reference.climatology.shape)
     if name == "advection":
         return np.array([(swept.reached[row, column] > steps).astype(float) for swept in case.lead.swept])
+    if name == "calibrated":
+        return reference.calibrated(torch.from_numpy(case.guess)[..., None, None], known_of(radar))[..., 0, 0]
     return case.lead.chances(reference.spread, radar, (row,), (column,))[:, :, 0, 0]
 
 

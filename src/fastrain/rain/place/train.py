@@ -20,11 +20,12 @@ from fastrain.core.grid import Grid
 from fastrain.engine.group import Done
 from fastrain.engine.threads import choose_threads, cores
 from fastrain.nets.place_net import PlaceNet
+from fastrain.nets.straight_line import straight_line
 from fastrain.rain.budget import Batched, PlaceNeeds, allowed_bytes, place_needs, too_big
 from fastrain.rain.chances import Calibration
 from fastrain.rain.fitting import Bench, resolved, trial
 from fastrain.rain.hindcast import BASELINES, SPREADS, Hindcast, Reference
-from fastrain.rain.inputs import GUESS_SPREAD, Radar
+from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Radar
 from fastrain.rain.new_run import (
     Say,
     Settled,
@@ -43,8 +44,8 @@ from fastrain.rain.place.run import parts_of_network
 from fastrain.rain.place.views import View, ages
 from fastrain.rain.place.windows import known_of
 from fastrain.rain.run import BASE, STATE, Run, default_coarseness, open_run
-from fastrain.rain.settle import settle
-from fastrain.rain.straight import fit_straight
+from fastrain.rain.settle import calibration_of, settle
+from fastrain.rain.straight import StraightLine, fit_line
 from fastrain.rain.survey import one_class
 from fastrain.samples.frames import stretches
 from fastrain.samples.split import Split, evenly, split_archive
@@ -140,14 +141,15 @@ def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
         count, climatology = _climatology(prepared, radar, say)
         task = replace(task, radar=replace(radar, thresholds=radar.thresholds[:count]))
         looker, calm = (Looker(prepared, block, count, control=task.control) for block in ("train", "calibrate"))
-        network, steps = _fitted(task, looker, bench)
+        network, line, steps = _fitted(task, looker, bench)
         if not group.first:
             group.same(None)  # until the run is whole: else whoever started this process would take it for done
             raise Done
         parts = parts_of_network(network)
-        share, calibration = _calibrate(calm, parts, task)
+        share, calibration, of_line = _calibrate(calm, parts, line, task)
     network.shrink(share)  # type: ignore[operator]
-    reference, decided = _decide(task, climatology, parts, calibration, memory)
+    believed = Reference(climatology, SPREADS[0], line, of_line)
+    reference, decided = _decide(task, believed, parts, calibration, memory)
     settled = Settled(network, steps, share, calibration, reference, decided, looker.count, time.monotonic() - began)
     plan["thresholds"] = list(task.radar.thresholds)
     shutil.rmtree(folder)
@@ -244,15 +246,18 @@ def _recipe(settings: TrainSettings, grid: Grid) -> tuple[Recipe, tuple[int, int
     return recipe, settings.place
 
 
-def _fitted(task: Task, looker: Looker, bench: Bench) -> tuple[nn.Module, int]:
-    """Return the fitted network, and the steps of its training."""
+def _fitted(task: Task, looker: Looker, bench: Bench) -> tuple[nn.Module, StraightLine, int]:
+    """Return the fitted network, the straight line through the first guesses, and the steps of its training."""
     recipe, seed, count = task.recipe, task.settings.seed, looker.thresholds
     torch.manual_seed(seed)
     network = recipe.network(looker.prepared.view, len(task.radar.layout.periods), count, task.settings.width)
     if isinstance(network, PlaceNet):
         some = looker.spread(STEM_WINDOWS)
         network.stem.fit(looker.look(some, np.zeros(len(some), int))[0])
-        fit_straight(network, *looker.guesses(LINE_WINDOWS))
+        begin = network.straight
+    else:
+        begin = straight_line(CONDITIONS, count, len(GUESS_SPREAD))  # a baseline, of no use to the network
+    line = fit_line(begin, *looker.guesses(LINE_WINDOWS))
     steps = steps_of(recipe, looker.count)
     weights = sum(p.numel() for p in network.parameters())
     bench.say(f"{looker.count} windows; {weights:,} weights, {steps} steps of {recipe.batch} windows.")
@@ -268,7 +273,7 @@ def _fitted(task: Task, looker: Looker, bench: Bench) -> tuple[nn.Module, int]:
             samples=recipe.batch,
             averaged=recipe.averaged,
         )
-    return fitted, steps
+    return fitted, line, steps
 
 
 def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarray]:
@@ -304,9 +309,9 @@ def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarr
     return count, (reached / np.maximum(total, 1e-9)[:, None])[:, :count]
 
 
-def _calibrate(looker: Looker, parts: Parts, task: Task) -> tuple[float, Calibration]:
-    """Return how much of what was learned to keep, and the calibration that goes with it, from the calibration time."""
-    found, truth = [], []
+def _calibrate(looker: Looker, parts: Parts, line: StraightLine, task: Task) -> tuple[float, Calibration, Calibration]:
+    """Return how much of what was learned to keep, and the calibration of that and of the line alone."""
+    found, lines, truth = [], [], []
     beside = min(PLACES_A_WINDOW, looker.places) - 1
     for number in range(looker.count):
         draw = np.random.default_rng([task.settings.seed, 5, number])
@@ -315,14 +320,19 @@ def _calibrate(looker: Looker, parts: Parts, task: Task) -> tuple[float, Calibra
         # As a map of one column: (place, period, threshold) to (period, threshold, place, 1).
         straight, learned = (np.moveaxis(part, 0, -1)[..., None] for part in parts(x, guess, known, motion))
         found.append((straight, learned))
+        lines.append(line.logits(guess.permute(1, 2, 3, 0)[..., None], known))  # from (place, period, threshold, guess)
         truth.append(outcome.numpy().T[..., None])
-    return settle(found, truth, long=task.split.is_long("calibrate", task.radar.cadence))
+    long = task.split.is_long("calibrate", task.radar.cadence)
+    return (*settle(found, truth, long=long), calibration_of(lines, truth, long=long))
 
 
 def _decide(
-    task: Task, climatology: ndarray, parts: Parts, calibration: Calibration, memory: int
+    task: Task, believed: Reference, parts: Parts, calibration: Calibration, memory: int
 ) -> tuple[Reference, dict[str, ndarray]]:
-    """Return what the baselines know, and for each forecaster the chance from which on it counts as yes."""
+    """Return what the baselines know, and for each forecaster the chance from which on it counts as yes.
+
+    What is believed of the smoothing does not matter: it is chosen here.
+    """
     radar, view = task.radar, task.view(training=False)
     row, column = (int(v) for v in view.nearby[0])
     issues = evenly(task.split.issues["calibrate"], DECIDED_ON)
@@ -332,7 +342,7 @@ def _decide(
     for part, frames in stretches(task.archive, task.coarseness, issues, radar.layout, memory):
         for case in cases(frames, part, view, radar):
             chance = calibration.chances(logits_of(parts, case, radar))
-            cast = cast_of(case, view, radar, Reference(climatology, SPREADS[0]), chance, plain)
+            cast = cast_of(case, view, radar, believed, chance, plain)
             smoothed = [case.lead.chances(spread, radar, (row,), (column,)) for spread in SPREADS]
             squared += [(((chance - cast.event()) ** 2) * cast.judged[:, None]).sum() for chance in smoothed]
             casts.append((cast, smoothed))
@@ -340,5 +350,5 @@ def _decide(
     deciders: dict[str, Decider] = {}
     for cast, smoothed in casts:
         for name, chance in {**cast.chances, "lagrangian": smoothed[best]}.items():
-            deciders.setdefault(name, Decider(climatology.shape)).add(chance, cast.event(), cast.judged)
-    return Reference(climatology, SPREADS[best]), {name: decider.best() for name, decider in deciders.items()}
+            deciders.setdefault(name, Decider(believed.climatology.shape)).add(chance, cast.event(), cast.judged)
+    return replace(believed, spread=SPREADS[best]), {name: decider.best() for name, decider in deciders.items()}
