@@ -292,14 +292,16 @@ def forecasts(event: Event, network: RainNet, line: StraightLine) -> list[Unseen
     return out
 
 
+def flat(unseen: list[Unseen], field: str) -> np.ndarray:
+    """Return some logits of windows of all sizes, cell beside cell, as of one map."""
+    parts = [getattr(one, field).swapaxes(0, 1).reshape(1, len(THRESHOLDS), 1, -1) for one in unseen]
+    return np.concatenate(parts, axis=3)
+
+
 def pooled(unseen: list[Unseen]) -> tuple[float, float]:
     """Return the share of what is learned and the temperature of the least loss, over windows of all sizes."""
 
-    def flat(field: str) -> np.ndarray:
-        parts = [getattr(one, field).swapaxes(0, 1).reshape(1, len(THRESHOLDS), 1, -1) for one in unseen]
-        return np.concatenate(parts, axis=3)
-
-    straight, learned = flat("straight"), flat("learned")
+    straight, learned = flat(unseen, "straight"), flat(unseen, "learned")
     truth = np.concatenate([one.truth.reshape(1, 1, -1) for one in unseen], axis=2)
     found = []
     for share in SHARES_KEPT:

@@ -77,7 +77,7 @@ SUBJECTS = (
 )  # as it was trained; and learning from the radar's own last hours as it goes
 LOOSER = 0.8  # prior of a correction that follows the last hours more readily
 FEWEST = 500  # cells in which a threshold was reached, and in which not, for a ratio of scores to say something
-SCORED = 12  # windows of an event, at most
+SCORED, SCORED_CELLS = 12, 200_000  # windows of an event; of a small map more, up to so many cells of all together
 STEPS_ISSUES = 3
 WIDTH = 24
 MADE, MADE_RADARS = "synthetic", 32
@@ -105,6 +105,7 @@ def main() -> None:
         "width": asked.width,
         "cells": int(asked.cells),
         "scored": SCORED,
+        "scored_cells": SCORED_CELLS,
         "synthetic": asked.synthetic,
         "steps": asked.steps,
     }
@@ -340,7 +341,7 @@ def score(event: Event, network: Any, line: Any, reference: Reference, steps: Pa
     # STEPS on few issue times: the others again, on those alone.
     few = {name: Tally(np.full(shape, 0.5), MEMBERS if name == "steps" else None) for name in (*names, "steps")}
     even = Calibration()
-    issues = event.issues(SCORED)
+    issues = event.issues(max(SCORED, SCORED_CELLS // event.frames.maximum[0].size))
     with_steps = set(event.issues(STEPS_ISSUES).tolist()) if steps and moments else set()
     adapters = {
         name: Adapter(radar.layout.periods, radar.minutes, len(THRESHOLDS), radar.cell_km, prior=prior)

@@ -234,6 +234,27 @@ def test_the_ancestors_numbers_let_heavy_rain_stand_out():
     assert len(ANCESTOR_EDGES) == 14
 
 
+@pytest.mark.parametrize("way", range(8))
+def test_the_ancestor_sees_the_map_turned_about_the_place(way):
+    """What it sees of a map one way is what it would see of the turned map, the place staying where it is."""
+    draw = np.random.default_rng(5)
+    size, cell = 25, (9, 14)
+    rates = np.zeros((6, size, size), np.float32)
+    # Rain where the turned map holds it, too; elsewhere both see nothing.
+    near = np.s_[:, cell[0] - 8 : cell[0] + 9, cell[1] - 8 : cell[1] + 9]
+    rates[near] = draw.choice([0.0, 0.3, 5.0, 250.0], (6, 17, 17))
+    turned = rates.copy()
+    turned[near] = turn(way, torch.from_numpy(rates[near].copy()))[0].numpy()
+    assert way == 0 or (turned != rates).any()
+    view = Rings(radar_of(20.0), cell, (size, size))
+    seen, expected = (
+        view.inputs(view.records(frames_of(field), np.arange(5, -1, -1))[None], np.zeros(1, int), how)
+        for field, how in ((rates, way), (turned, 0))
+    )
+    assert torch.equal(seen, expected)
+    assert (seen > 0).float().mean() > 0.1
+
+
 def test_the_oldest_frame_comes_first_to_the_ancestors_memory():
     rates = np.zeros((6, 12, 12), np.float32)
     rates[0] = 250.0

@@ -11,6 +11,7 @@ import synthetic
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, TooBig, TooShort
+from fastrain.core.time import parse_time
 from fastrain.engine.fit import FitSettings
 from fastrain.rain.new_run import TrainSettings
 from fastrain.rain.run import default_coarseness, open_run
@@ -144,6 +145,27 @@ def test_on_another_archive_of_the_same_ground_the_time_of_training_is_left_out(
     assert found.issues == 60 - 18 + 1
 
 
+def test_time_before_that_of_training_is_held_out_by_the_guard_too(run, tmp_path):
+    """An archive that begins a day before the run's own: the last window before it ends half an hour before it."""
+    from datetime import timedelta
+
+    from fastrain.archive.writer import writing
+
+    begin = synthetic.START + timedelta(minutes=5 * 10) - timedelta(hours=4)
+    frames = synthetic.frames_of(np.ones((60, 64, 64), np.float32), start=begin)
+    with writing(tmp_path / "before", synthetic.schema(64, 64)) as writer:
+        writer.write(frames)
+        writer.commit("x")
+    archive = Archive.open(tmp_path / "before")
+    first = min(time for _, (time, _) in run.learned)
+    layout = run.layout.frames(archive.schema.axis.cadence)
+    issues = held_out(run, archive)
+    axis = archive.schema.axis
+    ends = axis.time(int(issues.max()) + layout.ahead)
+    began = parse_time(first)
+    assert timedelta(minutes=30) < began - ends <= timedelta(minutes=35)  # the next would be within the half hour
+
+
 def test_a_run_with_damaged_facts_is_refused(run, tmp_path):
     for text in ("[]", "{", '{"fastrain_run": 1}', '{"fastrain_run": 99}'):
         (tmp_path / "run.json").write_text(text)
@@ -204,6 +226,29 @@ def test_calibrated_advection_is_the_line_fitted_before_the_network_was(run, mov
     # It is calibrated on another time, and beats what it is made of.
     assert (np.abs(tally.chance / tally.cells - tally.events / tally.cells) < 0.05).all()
     assert tally.brier.sum() < found.tallies["lagrangian"].brier.sum()
+
+
+def test_yes_is_what_the_calibration_time_settled(run):
+    found = verify(run, run.archive())
+    for name, tally in found.tallies.items():
+        np.testing.assert_array_equal(tally.decide, run.facts["decide"][name])
+    assert len(set(np.array(run.facts["decide"]["network"]).ravel().tolist())) > 1
+
+
+def test_climatology_is_how_often_it_rained_in_the_time_of_training(run):
+    """Counted anew from the pixels, each window once."""
+    from fastrain.samples.split import split_archive
+
+    archive = run.archive()
+    split = split_archive(archive)
+    layout = run.layout.frames(archive.schema.axis.cadence)
+    c = run.coarseness_on(archive)
+    often = []
+    for issue in split.issues["train"]:
+        rates = synthetic.TABLE.rates[archive.level(issue + 1, issue + 1 + layout.ahead)]
+        rates = rates.reshape(len(rates), rates.shape[1] // c, c, rates.shape[2] // c, c).max(axis=(2, 4))
+        often.append([[(rates[a:b].max(axis=0) >= t).mean() for t in run.thresholds] for a, b in layout.periods])
+    np.testing.assert_allclose(run.facts["reference"]["climatology"], np.mean(often, axis=0), atol=0.01)
 
 
 def test_too_little_memory_is_said_with_what_would_fit(moving, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -10,6 +12,8 @@ from torch import Tensor
 from fastrain.motion import FlowSettings, advect, displacements, estimate_motion, signal_of
 
 MOTION_FRAMES = 3  # the flow's; more reach back to motion that has changed (LOG.md)
+MOTION_MINUTES = 7.0  # between them, about: in frames of two minutes rain moves by too little of a cell (LOG.md)
+ALIKE, ALIKE_KM = 0.1, 100.0  # share of the map's mean in the motion: of a wide map; a map so wide has half and more
 FLOW_CELL_KM = 4.0  # the flow is sought at about this resolution: finer costs more and is no better (LOG.md)
 
 
@@ -42,8 +46,36 @@ def motion_of(
     rain_rate: Float[Tensor, "time y x"], *, cell_km: float, settings: FlowSettings | None = None
 ) -> Float[Tensor, "2 rows columns"]:
     """Return the motion of the rain on blocks of about 4 km, (dy, dx) in blocks per frame."""
-    signal, seen = blocked(rain_rate, max(1, round(FLOW_CELL_KM / cell_km)))
-    return estimate_motion(signal[None], seen[None], settings)[0]
+    block = max(1, round(FLOW_CELL_KM / cell_km))
+    signal, seen = blocked(rain_rate, block)
+    return steadied(estimate_motion(signal[None], seen[None], settings), block * cell_km)[0]
+
+
+def motion_ages(history: int, minutes: float) -> tuple[int, ...]:
+    """Return how old the frames are that motion is sought in, in frames, the oldest first; they lie evenly.
+
+    Args:
+        history: frames that there are, the latest included; two or more.
+        minutes: between them.
+    """
+    count = min(MOTION_FRAMES, history)
+    apart = max(1, min(round(MOTION_MINUTES / minutes), (history - 1) // (count - 1)))
+    return tuple(apart * age for age in reversed(range(count)))
+
+
+def steadied(flow: Float[Tensor, "batch 2 y x"], cell_km: float) -> Float[Tensor, "batch 2 y x"]:
+    """Return a flow drawn towards its mean over the map, the more the smaller the map is.
+
+    What differs from place to place is partly noise, and on a small map mostly: the weather that moves it is wider than
+    the map (LOG.md).
+
+    Args:
+        flow: in cells per frame.
+        cell_km: edge of one of those cells.
+    """
+    extent = cell_km * math.sqrt(flow.shape[-2] * flow.shape[-1])
+    share = ALIKE + (1 - ALIKE) / (1 + (extent / ALIKE_KM) ** 2)
+    return torch.lerp(flow, flow.mean(dim=(-2, -1), keepdim=True), share)
 
 
 def blocked(

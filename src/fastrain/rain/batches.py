@@ -76,6 +76,7 @@ class Batches:
         makers: threads that make the next block; 0 makes none ahead, in less memory.
         size: maps of a batch.
         part: of how many parts of each batch which one is drawn: of several processes that train together.
+        varied: share of the windows that are drawn as they might have been; see `fastrain.rain.variety`.
     """
 
     def __init__(
@@ -89,10 +90,11 @@ class Batches:
         makers: int = 1,
         size: int = BATCH,
         part: tuple[int, int] = (0, 1),
+        varied: float = 0.0,
     ) -> None:
         self.windows, self.issues, self.weights, self.box, self.seed = windows, issues, weights, box, seed
         self.periods = len(windows.radar.layout.periods)
-        self.size, self.part, self.makers = size, part, makers
+        self.size, self.part, self.makers, self.varied = size, part, makers, varied
         self.shape = box[0].stop - box[0].start, box[1].stop - box[1].start
         self.crop = crop_of(self.shape)
         self._pool = ThreadPoolExecutor(max(1, makers), "windows")
@@ -178,7 +180,9 @@ class Batches:
     def _crops(self, window: int, passed: int) -> list[Sample]:
         """Return a crop of each of a window's periods."""
         draw = np.random.default_rng([self.seed, 19, passed, window])
-        made = self.windows[int(self.issues[window])]
+        issue = int(self.issues[window])
+        how = np.random.default_rng([self.seed, 29, passed, window])
+        made = self.windows.varied(issue, how) if how.random() < self.varied else self.windows[issue]
         found = []
         for period, truth in enumerate(made.truth):
             cut = tuple(

@@ -25,7 +25,7 @@ from fastrain.core.errors import SettingError
 from fastrain.core.levels import LevelTable
 from fastrain.motion import advect, displacements, filter_map
 from fastrain.motion.advect import sample
-from fastrain.rain.baselines import MOTION_FRAMES, motion_of
+from fastrain.rain.baselines import motion_ages, motion_of
 from fastrain.rain.between import Between, asked_of
 from fastrain.rain.memory import Memory, remember
 from fastrain.samples.frames import Frames
@@ -99,6 +99,11 @@ class Radar:
     def ages(self) -> tuple[int, ...]:
         """Ages, in frames, of the history's frames that are shown."""
         return tuple(round(i * self.layout.history / AGES) for i in range(AGES))
+
+    @property
+    def motion_ages(self) -> tuple[int, ...]:
+        """Ages, in frames, of the frames that motion is sought in, the oldest first."""
+        return motion_ages(self.layout.history, self.minutes)
 
     def spoken(self, highest: Tensor, mean: Tensor) -> Tensor:
         """Return those of a block's two rates of which the chances speak."""
@@ -176,14 +181,18 @@ def rain_rates(frames: Frames, rows: ndarray, radar: Radar) -> tuple[Tensor, Ten
 
 def move(frames: Frames, issue: int, radar: Radar) -> Moved:
     """Return the last frame of the window issued at a slot, carried along; only frames up to the issue are touched."""
-    count = min(MOTION_FRAMES, radar.layout.history)
-    rows = frames.rows(np.arange(issue - count + 1, issue + 1))
-    return _moved(*rain_rates(frames, rows, radar), radar)
+    rows = frames.rows(issue - np.array(radar.motion_ages))
+    highest, mean, observed = rain_rates(frames, rows, radar)
+    return _moved(highest, mean, observed, _flow(mean, observed, radar), radar)
 
 
-def _moved(highest: Tensor, mean: Tensor, observed: Tensor, radar: Radar) -> Moved:
-    recent = slice(-min(MOTION_FRAMES, radar.layout.history), None)
-    flow = _motion(mean[recent], observed[recent], radar.cell_km)
+def _flow(mean: Tensor, observed: Tensor, radar: Radar) -> Float[Tensor, "2 y x"]:
+    """Return the motion, cells a frame, from the frames of `motion_ages`."""
+    oldest, next_one = radar.motion_ages[:2]
+    return _motion(mean, observed, radar.cell_km) / (oldest - next_one)
+
+
+def _moved(highest: Tensor, mean: Tensor, observed: Tensor, flow: Tensor, radar: Radar) -> Moved:
     steps = max(radar.layout.ahead + max(radar.ages), radar.layout.history - 1)
     travelled = displacements(flow[None], steps)[0]
     # What is asked for is what is carried: a block's maximum says little of when its mean is reached.
@@ -204,7 +213,8 @@ def make_inputs(frames: Frames, issue: int, radar: Radar, *, every: bool = True)
     layout = radar.layout
     shown = frames.rows(np.arange(issue - layout.history + 1, issue + 1))
     highest, mean, observed = rain_rates(frames, shown, radar)
-    moved = _moved(highest, mean, observed, radar)
+    recent = [-1 - age for age in radar.motion_ages]
+    moved = _moved(highest, mean, observed, _flow(mean[recent], observed[recent], radar), radar)
     travelled = moved.travelled
     periods = len(layout.periods)
     asked = tuple(range(periods)) if every else asked_of(layout.periods, radar.minutes)

@@ -35,6 +35,7 @@ from fastrain.rain.inputs import Radar, Truth, happened, make_inputs
 from fastrain.rain.run import make_network
 from fastrain.rain.straight import fit_straight
 from fastrain.rain.train import loss_of
+from fastrain.rain.variety import BACKWARDS, SCALED, SCALES, SLOWER, SLOWEST, backwards, scaled, seldom
 from fastrain.samples.frames import Frames, load_frames
 from fastrain.samples.layout import FrameLayout, Layout
 from fastrain.samples.split import issue_slots
@@ -48,10 +49,7 @@ WINDOWS = 32  # made for a block of batches, which are then dealt anew
 PERIODS, CROPS = 3, 4  # taken of each
 CANDIDATES = 6  # crops, of which one is drawn by the rain it shows
 DRY_SHARE = 0.2  # a dry crop is drawn this much, beside 1 + this for a wet one
-SCALES = (0.5, 2.0)  # rain is made weaker and stronger between these
-SCALED, SLOWER, BACKWARDS = 0.5, 0.3, 0.5  # shares of the windows
 MEANS = 0.5  # share of the windows whose chances are of the cells' means
-SLOWEST = timedelta(minutes=15)
 LARGEST_WEIGHT = 4.0  # of a cell of a small map
 FIRST_BLOCKS = 2  # that whitening and straight line look at
 
@@ -86,24 +84,19 @@ class Event:
 
     def backwards(self) -> Event:
         """Return the event as if time ran the other way: rain that decayed grows."""
-        f = self.frames
-        turned = Frames(f.slots, f.maximum[::-1], f.ratio[::-1], f.observed[::-1], f.pixels)
-        return replace(self, name=f"{self.name}, backwards", frames=turned, held=self.held[::-1])
+        return replace(self, name=f"{self.name}, backwards", frames=backwards(self.frames), held=self.held[::-1])
 
     def scaled(self, factor: float) -> Event:
         """Return the event as if it had rained `factor` times as much; thresholds move to the nearest edges."""
-        table = self.radar.table.scaled(factor)
-        thresholds = tuple(table.nearest_edge(t) for t in self.radar.thresholds)
-        return replace(self, radar=replace(self.radar, table=table, thresholds=thresholds))
+        return replace(self, radar=scaled(self.radar, factor))
 
     def slower(self, times: int, phase: int = 0) -> Event:
         """Return the event as a radar would see it that scans `times` as seldom."""
-        f, part = self.frames, slice(phase, None, times)
-        seldom = Frames(np.arange(len(f.slots[part])), f.maximum[part], f.ratio[part], f.observed[part], f.pixels)
         cadence = self.radar.cadence * times
-        layout = varied_layout(cadence, len(f.slots) * self.radar.cadence)
+        layout = varied_layout(cadence, len(self.frames.slots) * self.radar.cadence)
         radar = replace(self.radar, cadence=cadence, layout=layout.frames(cadence))
-        return replace(self, frames=seldom, held=self.held[part], radar=radar, layout=layout)
+        frames = seldom(self.frames, times, phase)
+        return replace(self, frames=frames, held=self.held[phase::times], radar=radar, layout=layout)
 
 
 def events_of(

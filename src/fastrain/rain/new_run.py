@@ -70,6 +70,8 @@ class TrainSettings:
         memory: bytes that the training may take in all; what the program takes and half of what is free if None.
         truth: of which of a block's rates a chance speaks: its maximum or its mean.
         start: what the network starts from; see `fastrain.rain.start`.
+        varied: share of a map's training windows that are shown as they might have been: weaker and stronger rain, seen
+            less often, time running back; see `fastrain.rain.variety`.
         shuffle_truth: train on truth of other windows and places, as a control that must not learn.
         device: that trains: `cpu`, `cuda`, or `auto`, the GPU where there is one.
         threads: of a CPU that trains; those that take a step fastest if None.
@@ -88,6 +90,7 @@ class TrainSettings:
     memory: int | None = None
     truth: Truth = "maximum"
     start: Start = "auto"
+    varied: float = 0.0
     shuffle_truth: bool = False
     device: str = "auto"
     threads: int | None = None

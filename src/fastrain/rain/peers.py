@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from fastrain.core.errors import SettingError, TooBig
@@ -79,12 +79,16 @@ def history_and_motion(frames: Frames, issue: int, radar: Radar) -> tuple[ndarra
             from pysteps.utils import transformation
     except ImportError:
         raise SettingError("Baselines of pysteps need it: pip install pysteps.") from None
-    rows = frames.rows(np.arange(issue - radar.layout.history + 1, issue + 1))[-MOTION_FRAMES:]
-    highest, mean, observed = rain_rates(frames, rows, radar)
-    rate = np.where(observed.numpy(), radar.spoken(highest, mean).numpy(), np.nan).astype(float)
+
+    def rates(slots: Int[ndarray, slots]) -> Float[ndarray, "slots y x"]:
+        highest, mean, observed = rain_rates(frames, frames.rows(slots), radar)
+        return np.where(observed.numpy(), radar.spoken(highest, mean).numpy(), np.nan).astype(float)
+
+    rate = rates(np.arange(issue - min(MOTION_FRAMES, radar.layout.history) + 1, issue + 1))
+    ages = np.array(radar.motion_ages)  # the frames that ours is sought in, as far apart
     with _quiet():
-        decibel, _ = transformation.dB_transform(rate, threshold=0.1, zerovalue=NO_RAIN)
-        found = np.asarray(motion.get_method("LK")(np.ma.masked_invalid(decibel)))
+        decibel, _ = transformation.dB_transform(rates(issue - ages), threshold=0.1, zerovalue=NO_RAIN)
+        found = np.asarray(motion.get_method("LK")(np.ma.masked_invalid(decibel))) / (ages[0] - ages[1])
     # Without an echo there is no motion.
     return rate, found if np.isfinite(found).all() else np.zeros((2, *rate.shape[1:]))
 

@@ -93,9 +93,9 @@ class GridPlanner:
         allowed = Allowed.within(needs, ground.memory) or Allowed(True, 0, 0)
         every = windows * needs.window
         kept = min(every, allowed.kept) if passes > 1 else 0
-        made = (
-            windows * (1 + (passes - 1) * (1 - kept / every)) if passes > 1 else min(windows, passes * windows + BLOCK)
-        )
+        # What is varied is never kept.
+        anew = 1 - (1 - ground.settings.varied) * kept / every
+        made = windows * (1 + (passes - 1) * anew) if passes > 1 else min(windows, passes * windows + BLOCK)
 
         a_window = read * ground.layout.length + piece["truth"] + piece["make"]
         line = 0 if kept == every else min(windows, LINE_WINDOWS) + min(windows, STEM_WINDOWS)

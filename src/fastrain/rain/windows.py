@@ -14,7 +14,8 @@ from numpy import ndarray
 
 from fastrain.archive.store import Archive
 from fastrain.rain.inputs import Inputs, Moved, Radar, happened, make_inputs
-from fastrain.samples.frames import load_frames, window_slots
+from fastrain.rain.variety import Varied, vary
+from fastrain.samples.frames import Frames, load_frames, window_slots
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ class Windows:
                     self._bytes += found.bytes
         return found
 
+    def varied(self, issue: int, draw: np.random.Generator) -> Window:
+        """Return the window issued at a slot as it might have been, made anew; see `fastrain.rain.variety`."""
+        frames = self._frames(issue)
+        one = vary(Varied(frames, issue, self.radar), draw)
+        inputs, _ = make_inputs(one.frames, one.issue, one.radar)
+        return Window(inputs, happened(one.frames, one.issue, one.radar))
+
     def forget(self) -> None:
         """Let go of what is kept, and keep no more."""
         with self._lock:
@@ -81,17 +89,20 @@ class Windows:
 
     def made(self, issue: int) -> tuple[Window, Moved]:
         """Return the window issued at a slot, made anew, and the last frame carried along."""
-        layout = self.radar.layout
-        frames = load_frames(self.archive, self.coarseness, window_slots(np.array([issue]), layout), memory=2**62)
+        frames = self._frames(issue)
         inputs, moved = make_inputs(frames, issue, self.radar)
         truth = happened(frames, issue, self.radar) if self.others is None else self._of_another(issue)
         return Window(inputs, truth), moved
 
+    def _frames(self, issue: int) -> Frames:
+        """Return the frames of the window issued at a slot."""
+        slots = window_slots(np.array([issue]), self.radar.layout)
+        return load_frames(self.archive, self.coarseness, slots, memory=2**62)
+
     def _of_another(self, issue: int) -> Int8[ndarray, "period y x"]:
         """Return the truth of another window, its cells shuffled: a control from which nothing can be learned."""
         other = (self.others or {})[issue]
-        slots = window_slots(np.array([other]), self.radar.layout)
-        values = happened(load_frames(self.archive, self.coarseness, slots, memory=2**62), other, self.radar)
+        values = happened(self._frames(other), other, self.radar)
         draw = np.random.default_rng([issue, 7])
         for period in values:
             seen = period >= 0

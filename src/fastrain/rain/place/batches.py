@@ -98,12 +98,11 @@ class PlaceBatches:
         looker: at the windows.
         size: windows of a batch.
         seed: of everything that is drawn.
-        turned: whether maps are turned every way.
         part: of how many parts of each batch which one is drawn: of several processes that train together.
     """
 
-    def __init__(self, looker: Looker, size: int, *, seed: int, turned: bool, part: tuple[int, int] = (0, 1)) -> None:
-        self.looker, self.size, self.seed, self.turned, self.part = looker, size, seed, turned, part
+    def __init__(self, looker: Looker, size: int, *, seed: int, part: tuple[int, int] = (0, 1)) -> None:
+        self.looker, self.size, self.seed, self.part = looker, size, seed, part
         self._order: tuple[int, ndarray] = (-1, np.empty(0, int))
         self._maker = ThreadPoolExecutor(1)
         self._next: tuple[int, Future[PlaceBatch]] | None = None
@@ -128,7 +127,7 @@ class PlaceBatches:
         beside = draw.integers(0, self.looker.places, len(numbers))
         at = np.where(draw.random(len(numbers)) < ITSELF, 0, beside)
         mine, of = self.part
-        return self.looker.look(numbers[mine::of], at[mine::of], int(draw.integers(8)) if self.turned else 0)
+        return self.looker.look(numbers[mine::of], at[mine::of], int(draw.integers(8)))
 
     def _numbers(self, positions: Int[ndarray, position]) -> Int[ndarray, position]:
         """Return the windows at some positions: every one once, in a fresh order, before any comes again."""

@@ -33,7 +33,6 @@ class Recipe:
         batch: windows.
         epochs: over the windows of the training time, of a short archive.
         most: windows seen at most, of a long one.
-        turned: whether maps are turned every way.
         averaged: whether the weights are averaged over the last steps.
     """
 
@@ -44,7 +43,6 @@ class Recipe:
     batch: int
     epochs: int
     most: int
-    turned: bool = True
     averaged: bool = True
 
 
@@ -122,7 +120,6 @@ RECIPES: dict[str, Recipe] = {
         batch=512,
         epochs=12,
         most=600_000,
-        turned=False,
         averaged=False,
     ),
 }

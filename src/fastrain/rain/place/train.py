@@ -263,7 +263,7 @@ def _fitted(task: Task, looker: Looker, bench: Bench) -> tuple[nn.Module, Straig
     bench.say(f"{looker.count} windows; {weights:,} weights, {steps} steps of {recipe.batch} windows.")
     group = bench.group
     part = (group.rank, group.size)
-    with PlaceBatches(looker, recipe.batch, seed=seed, turned=recipe.turned, part=part) as batches:
+    with PlaceBatches(looker, recipe.batch, seed=seed, part=part) as batches:
         fitted = bench.fit(
             network,
             batches.batch,

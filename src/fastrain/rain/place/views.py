@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
@@ -145,7 +145,8 @@ class Rings:
 
     Its radii are of kilometres, which its pixels were. An octant's blocks are listed as they lie when it is turned onto
     the first or the second, which it shares a network with. What lies beyond the map counts as dry, as did for the
-    ancestor whatever it did not see.
+    ancestor whatever it did not see. Training turns the map about the place every way, so that rain is learned to come
+    from every side; the rings stay where they are, and see what the map then holds there.
 
     Attributes:
         radar: whose frames are seen.
@@ -194,26 +195,49 @@ class Rings:
     def _blocks(self) -> Int[ndarray, "block 2"]:
         return np.concatenate([module.reshape(-1, 2) for module in self.modules])
 
+    @cached_property
+    def _box(self) -> tuple[slice, slice]:
+        """Rows and columns of the map that hold every block, whichever way it is turned."""
+        farthest = int(np.abs(self._blocks - np.array(self.cell)).max())
+        rows, columns = (
+            slice(max(0, c - farthest), min(size, c + farthest + 1))
+            for c, size in zip(self.cell, self.shape, strict=True)
+        )
+        return rows, columns
+
+    def _seen(self, way: int) -> tuple[Int[ndarray, block], Bool[ndarray, block]]:
+        """Return where in a record each block is seen on a map turned about the place, and whether it is on the map."""
+        # Where the map is not turned lies what is seen at a block of it once it is: see `turn`.
+        y, x = (self._blocks - np.array(self.cell)).T
+        if way & 4:
+            y, x = x, y
+        y, x = (-y if way & 2 else y) + self.cell[0], (-x if way & 1 else x) + self.cell[1]
+        inside = (y >= 0) & (y < self.shape[0]) & (x >= 0) & (x < self.shape[1])
+        rows, columns = self._box
+        at = (y - rows.start) * (columns.stop - columns.start) + x - columns.start
+        return np.where(inside, at, 0), inside
+
     @property
     def record_bytes(self) -> int:
-        """Maximum and mean of each block, a byte each."""
-        return 2 * len(self._blocks)
+        """Maximum and mean of each cell that may be seen, a byte each."""
+        rows, columns = (int(side.stop) - int(side.start) for side in self._box)
+        return 2 * rows * columns
 
     def records(self, frames: Frames, slots: Int[ndarray, slots]) -> UInt8[ndarray, "slots byte"]:
-        """Return what is kept of some frames: the ancestor's numbers of the blocks' maximum and mean levels."""
-        highest, mean, observed = (t.numpy() for t in rain_rates(frames, frames.rows(slots), self.radar))
-        y, x = self._blocks.T
-        inside = (y >= 0) & (y < self.shape[0]) & (x >= 0) & (x < self.shape[1])
-        y, x = np.where(inside, y, 0), np.where(inside, x, 0)
-        known = observed[:, y, x] & inside
-        most = np.searchsorted(ANCESTOR_EDGES, highest[:, y, x] * (1 + 1e-6), side="right")
-        middle = np.interp(mean[:, y, x], (0.0, *ANCESTOR_EDGES), np.arange(len(ANCESTOR_EDGES) + 1))
-        numbers = np.stack([_scaled(np.where(known, level, 0.0)) for level in (most, middle)], axis=-1)
+        """Return what is kept of some frames: the ancestor's numbers of the cells' maximum and mean levels."""
+        rates = rain_rates(frames, frames.rows(slots), self.radar)
+        highest, mean, observed = (field[:, *self._box].numpy() for field in rates)
+        most = np.searchsorted(ANCESTOR_EDGES, highest * (1 + 1e-6), side="right")
+        middle = np.interp(mean, (0.0, *ANCESTOR_EDGES), np.arange(len(ANCESTOR_EDGES) + 1))
+        numbers = np.stack([_scaled(np.where(observed, level, 0.0)) for level in (most, middle)], axis=-1)
         return np.asarray((numbers * 255).round().astype(np.uint8)).reshape(len(slots), -1)
 
     def inputs(self, records: UInt8[ndarray, "window age byte"], at: Int[ndarray, window], way: int) -> Tensor:
-        """Return (window, age, value), the oldest frame first; there is one place to look from and one way to lie."""
-        return torch.from_numpy(records[:, ::-1].astype(np.float32) / 255)
+        """Return (window, age, value), the oldest frame first, of maps turned about the place some way."""
+        where, inside = self._seen(way)
+        seen = records[:, ::-1].reshape(*records.shape[:2], -1, 2)[:, :, where]
+        seen[:, :, ~inside] = 0
+        return torch.from_numpy(seen.reshape(*records.shape[:2], -1).astype(np.float32) / 255)
 
 
 def _scaled(level: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
