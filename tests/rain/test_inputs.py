@@ -11,6 +11,8 @@ import synthetic
 import torch
 
 from fastrain.archive.store import Archive
+from fastrain.rain import inputs as inputs_module
+from fastrain.rain.baselines import motion_ages
 from fastrain.rain.batches import turn
 from fastrain.rain.hindcast import BASELINES, Reference, hindcasts
 from fastrain.rain.inputs import (
@@ -25,6 +27,7 @@ from fastrain.rain.inputs import (
     guess_logits,
     happened,
     make_inputs,
+    move,
     rain_rates,
 )
 from fastrain.rain.straight import StraightLine
@@ -311,3 +314,44 @@ def test_what_the_network_sees_is_what_it_is_said_to_see(held, monkeypatch):
     np.testing.assert_allclose(told, [np.log2(25 / 30) / 3, 1 / 3, 0.5, -0.5, 25 / 60 - 0.5, 0.0], atol=1e-6)
     of_mean, _ = make_inputs(frames, issue, replace(radar, truth="mean"))
     assert (of_mean.known[:, -1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("history", "minutes", "ages"),
+    [
+        (15, 2.0, (8, 4, 0)),
+        (6, 5.0, (2, 1, 0)),
+        (12, 2.5, (6, 3, 0)),
+        (3, 10.0, (2, 1, 0)),
+        (2, 15.0, (1, 0)),
+        (30, 1.0, (14, 7, 0)),
+        (4, 1.0, (2, 1, 0)),  # no older than there are
+    ],
+)
+def test_motion_is_sought_in_frames_some_minutes_apart_whatever_the_cadence(history, minutes, ages):
+    assert motion_ages(history, minutes) == ages
+
+
+def test_of_a_radar_that_scans_often_the_motion_is_a_frames_all_the_same(tmp_path, monkeypatch):
+    """Rain that moves by a fifth of a cell in two minutes: looked for over eight."""
+    plane = synthetic.moving_rain(1, size=96, seed=8)[0]
+    y, x = np.mgrid[:64, :64] + 8.0
+    rates = np.stack([synthetic.bilinear(plane, y + 0.12 * t, x + 0.2 * t) for t in range(24)]).astype(np.float32)
+    synthetic.write_archive(tmp_path / "a", rates)
+    archive = Archive.open(tmp_path / "a")
+    start, stop = archive.span
+    frames = load_frames(archive, 1, np.arange(start, stop))
+    layout = FrameLayout(15, ((0, 2), (2, 4)), 15)
+    radar = replace(Radar.of(archive.schema, 1, THRESHOLDS, layout), cadence=timedelta(minutes=2))
+    issue = start + 20
+    seen = []
+    real = inputs_module._motion
+    monkeypatch.setattr(inputs_module, "_motion", lambda mean, *rest: seen.append(mean) or real(mean, *rest))
+    _, moved = make_inputs(frames, issue, radar)
+    again = move(frames, issue, radar)
+    assert torch.equal(moved.travelled[:4], again.travelled[:4])
+    for mean in seen:
+        expected = rain_rates(frames, np.array([12, 16, 20]), radar)[1]
+        assert torch.equal(mean, expected)
+    inner = moved.travelled[0][:, 12:-12, 12:-12].mean((1, 2))
+    np.testing.assert_allclose(inner, (-0.12, -0.2), atol=0.03)
