@@ -210,7 +210,8 @@ def test_the_scores_are_those_of_the_chances_cell_by_cell(run):
     np.testing.assert_allclose(found.tallies["network"].brier, squared / cells, rtol=2e-3)
     np.testing.assert_array_equal(found.tallies["network"].cells, cells)
     for (kind, p, k), errors in by_wetness.items():
-        assert found.wetness["network"].brier[kind, p, k] == pytest.approx(np.concatenate(errors).mean(), rel=2e-3)
+        brier = found.wetness["network"].tallies[kind].brier[p, k]
+        assert brier == pytest.approx(np.concatenate(errors).mean(), rel=2e-3)
         assert found.wetness["network"].windows[kind] == len(errors)
 
 

@@ -1,43 +1,61 @@
-"""Scores apart by how wet the map is: each window counts where it belongs, once."""
+"""Scores apart by how wet the map is: each window counts where it belongs, once, and all together as before."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from fastrain.verification.tally import Tally
+from fastrain.verification.changes import Changes
+from fastrain.verification.fss import Fractions
+from fastrain.verification.tally import SUMS, Tally
 from fastrain.verification.wetness import KINDS, ByWetness, wet_share
 
+SHAPE = (2, 2)
 
-def test_each_window_is_scored_with_those_of_its_kind():
-    draw = np.random.default_rng(3)
-    tally, found = Tally(np.full((2, 2), 0.5)), ByWetness((2, 2))
-    kept = {kind: [] for kind in range(len(KINDS))}
+
+def windows(shares, seed=3):
+    """Yield windows of 20×20 cells, of which at issue a share reaches the lowest threshold."""
+    draw = np.random.default_rng(seed)
+    for wet in shares:
+        now = np.zeros((2, 400), bool)
+        now[0, : round(400 * wet)] = True
+        judged = np.ones((2, 20, 20), bool)
+        judged[1] = draw.random((20, 20)) < 0.8
+        yield draw.random((*SHAPE, 20, 20)), draw.random((*SHAPE, 20, 20)) < 0.4, judged, now.reshape(2, 20, 20)
+
+
+def test_each_window_is_scored_with_those_of_its_kind_and_all_together():
     # The edges belong to the wetter kind; all of the map wet is much.
-    for wet, kind in ((0.0, 0), (0.0099, 0), (0.01, 1), (0.0999, 1), (0.1, 2), (0.5, 2), (1.0, 2)):
-        chance, event = draw.random((2, 2, 6, 7)), draw.random((2, 2, 6, 7)) < 0.4
-        judged = draw.random((2, 6, 7)) < 0.8
-        found.add(tally.add(chance, event, judged), wet)
-        kept[kind].append((chance, event, judged))
-    for p in range(2):
-        for k in range(2):
-            rows = found.row(p, k)
-            assert [row["wet_share"] for row in rows] == [list(edges) for edges in KINDS]
-            assert [row["windows"] for row in rows] == [2, 2, 3]
-            for kind, row in enumerate(rows):
-                chance, event = (np.concatenate([w[i][p, k][w[2][p]] for w in kept[kind]]) for i in (0, 1))
-                assert row["brier"] == pytest.approx(np.mean((chance - event) ** 2))
-                assert found.brier[kind, p, k] == pytest.approx(row["brier"])
-                assert row["mean_chance"] == pytest.approx(chance.mean())
-                assert (row["cells"], row["events"]) == (len(chance), int(event.sum()))
-            assert sum(row["cells"] for row in rows) == tally.cells[p, k]
+    shares, kinds = (0.1, 0.0, 0.0075, 0.01, 1.0, 0.0975, 0.5), [2, 0, 0, 1, 2, 1, 2]
+    decide = np.full(SHAPE, 0.4)
+    found = ByWetness(decide)
+    alone = [(Tally(decide), Changes(decide), Fractions(decide)) for _ in KINDS]
+    every = Tally(decide), Changes(decide), Fractions(decide)
+    for kind, (chance, event, judged, now) in zip(kinds, windows(shares), strict=True):
+        found.add(chance, event, judged, now)
+        for tally, changes, fractions in (alone[kind], every):
+            tally.add(chance, event, judged)
+            changes.add(chance, event, judged, now)
+            fractions.add(chance, event, judged)
+    assert found.windows == [2, 2, 3]
+    for kind, expected in enumerate(alone):
+        same((found.tallies[kind], found.changes[kind], found.fractions[kind]), expected)
+    same(found.together(), every)
+    np.testing.assert_allclose(found.together()[0].windows, every[0].windows)  # in the order they came
 
 
-def test_a_kind_that_was_never_seen_has_no_row():
-    tally, found = Tally(np.array([[0.5]])), ByWetness((1, 1))
-    found.add(tally.add(np.full((1, 1, 2, 2), 0.3), np.zeros((1, 1, 2, 2), bool), np.ones((1, 2, 2), bool)), 0.05)
-    assert [row["wet_share"] for row in found.row(0, 0)] == [[0.01, 0.1]]
-    assert np.isnan(found.brier[0, 0, 0])
+def same(found, expected):
+    for name in SUMS:
+        np.testing.assert_allclose(getattr(found[0], name), getattr(expected[0], name))
+    np.testing.assert_array_equal(found[1].counts, expected[1].counts)
+    np.testing.assert_allclose(found[2].score, expected[2].score)
+
+
+def test_members_go_with_the_sums():
+    few = ByWetness(np.full(SHAPE, 0.4), members=20)
+    for chance, event, judged, now in windows((0.0, 0.5)):
+        few.add(chance, event, judged, now)
+    assert "brier_of_endless_members" in few.together()[0].row(0, 0)
 
 
 def test_a_map_is_as_wet_as_those_of_its_cells_that_are_judged():

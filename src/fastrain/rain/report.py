@@ -297,7 +297,7 @@ def _wetness(found: Verification) -> str:
     """Return the tables of scores apart by how much of the map is wet at issue, one for each threshold."""
     windows = found.wetness["network"].windows
     others = [name for name in ("lagrangian", "calibrated") if name in found.wetness]
-    brier = {name: found.wetness[name].brier for name in ("network", *others)}
+    brier = {name: np.stack([t.brier for t in found.wetness[name].tallies]) for name in ("network", *others)}
     kinds = _WET if found.cell is None else _WET_THERE
     head = "".join(f"<th>{a}–{b}</th>" for a, b in found.periods)
     out = []
@@ -318,7 +318,7 @@ def _wetness(found: Verification) -> str:
                 cells = "".join(f"<td class='n'>{v}</td>" for v in values)
                 first = f"<th rowspan='{len(rows) + 1}'>{label}</th>" if i == 0 else ""
                 out.append(f"<tr>{first}<td>{row}</td>{cells}</tr>")
-            sums = found.wetness["network"].sums[kind]
+            sums = found.wetness["network"].tallies[kind]
             counts = "".join(
                 f"<td class='n'>{int(e):,} of {int(c):,}</td>"
                 for e, c in zip(sums.events[:, k], sums.cells[:, k], strict=True)

@@ -25,7 +25,7 @@ from fastrain.verification.changes import Changes
 from fastrain.verification.fss import EDGES, Fractions
 from fastrain.verification.intervals import skill_interval
 from fastrain.verification.tally import Tally
-from fastrain.verification.wetness import ByWetness, wet_share
+from fastrain.verification.wetness import KINDS, ByWetness
 
 Progress = Callable[[int, int, str], None]
 Say = Callable[[str], None]
@@ -50,7 +50,7 @@ class Verification:
         tallies: by forecaster.
         changes: warnings that rain starts or stops, by forecaster.
         fractions: by forecaster, how well the shares of rain in squares agree.
-        wetness: by forecaster, apart by how much of the map is wet at issue.
+        wetness: by forecaster, all that apart by how much of the map is wet at issue.
         cell_km: edge of a cell.
         cell: row and column of the one cell that was judged; None where all were.
         intervals: by forecaster, the ends of the 90 % interval of `skill` over it, each (period, threshold); NaN where
@@ -95,24 +95,31 @@ class Verification:
         """Return one row a forecaster, period and threshold: scores with their counts."""
         out = []
         for name, tally in self.tallies.items():
-            fractions = self.fractions[name].score
             low, high = self.intervals.get(name, (None, None))
-            skill = self.skill(name)
+            skill, kinds = self.skill(name), self.wetness[name]
             for p, period in enumerate(self.periods):
                 for k, threshold in enumerate(self.thresholds):
                     row = {"forecaster": name, "period_min": list(period), "threshold_mm_h": threshold}
-                    row |= tally.row(p, k)
-                    if self.cell is None:  # one cell has no scales
-                        row["fss"] = {
-                            f"{edge * self.cell_km:.3g} km": float(fractions[i, p, k]) for i, edge in enumerate(EDGES)
-                        }
-                    row |= self.changes[name].row(p, k)
-                    row["by_wetness"] = self.wetness[name].row(p, k)
+                    row |= self._row((tally, self.changes[name], self.fractions[name]), p, k)
                     if low is not None and high is not None:
                         row["network_skill"] = float(skill[p, k])
                         row["network_skill_90"] = [float(low[p, k]), float(high[p, k])]
+                    parts = zip(KINDS, kinds.windows, kinds.tallies, kinds.changes, kinds.fractions, strict=True)
+                    row["by_wetness"] = [
+                        {"wet_share": list(edges), "windows": count, **self._row((one, changes, fractions), p, k)}
+                        for edges, count, one, changes, fractions in parts
+                        if one.cells[p, k]
+                    ]
                     out.append(row)
         return out
+
+    def _row(self, scores: tuple[Tally, Changes, Fractions], p: int, k: int) -> dict[str, Any]:
+        tally, changes, fractions = scores
+        found = tally.row(p, k) | changes.row(p, k)
+        if self.cell is None:  # one cell has no scales
+            score = fractions.score
+            found["fss"] = {f"{edge * self.cell_km:.3g} km": float(score[i, p, k]) for i, edge in enumerate(EDGES)}
+        return found
 
     def skill(self, over: str) -> ndarray:
         """Return the network's Brier skill over another forecaster, (period, threshold): 1 − its / the other's.
@@ -176,25 +183,21 @@ def verify(
     usual = decide.get("lagrangian", np.full(shape, 0.5))
     yes = {name: decide.get(name, usual) for name in ("network", *against)}
     absent = dict.fromkeys(against, 0)
-    tallies = {name: Tally(from_on, MEMBERS if name == "steps" else None) for name, from_on in yes.items()}
-    changes = {name: Changes(from_on) for name, from_on in yes.items()}
-    fractions = {name: Fractions(from_on) for name, from_on in yes.items()}
-    wetness = {name: ByWetness(shape) for name in yes}
+    scores = {name: ByWetness(from_on, MEMBERS if name == "steps" else None) for name, from_on in yes.items()}
     casts, cell, looked_at = _forecaster(run, archive, radar, reference, against, pixel, every, issues)
     done = 0
     for part, frames in stretches(archive, run.coarseness_on(archive), looked_at, radar.layout, FRAMES_BYTES):
         for cast in casts(frames, part):
-            event, wet = cast.event(), wet_share(cast.now, cast.judged)
+            event = cast.event()
             for name in against:
                 absent[name] += bool(np.isnan(cast.chances[name]).all())
             for name, chance in cast.chances.items():
                 # What a peer does not know is not judged.
-                known = np.nan_to_num(chance)
-                wetness[name].add(tallies[name].add(known, event, cast.judged), wet)
-                changes[name].add(known, event, cast.judged, cast.now)
-                fractions[name].add(known, event, cast.judged)
+                scores[name].add(np.nan_to_num(chance), event, cast.judged, cast.now)
             done += 1
             progress(done, len(issues), "hindcasts")
+    pooled = {name: one.together() for name, one in scores.items()}
+    tallies = {name: tally for name, (tally, _, _) in pooled.items()}
     axis = archive.schema.axis
     together = sharing(issues, radar.layout.length)
     spanned = (int(issues[-1]) - int(issues[0]) + radar.layout.length) * radar.minutes / 60
@@ -210,9 +213,9 @@ def verify(
         truth=run.truth,
         absent={name: count for name, count in absent.items() if count},
         tallies=tallies,
-        changes=changes,
-        fractions=fractions,
-        wetness=wetness,
+        changes={name: changes for name, (_, changes, _) in pooled.items()},
+        fractions={name: fractions for name, (_, _, fractions) in pooled.items()},
+        wetness=scores,
         cell_km=radar.cell_km,
         cell=cell,
         intervals={

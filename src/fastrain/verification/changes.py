@@ -45,6 +45,12 @@ class Changes:
             for i, cell in enumerate((warned & came, warned & ~came, ~warned & came, ~warned & ~came)):
                 self.counts[kind, i] += (cell & where).sum(axis=(2, 3))
 
+    def __add__(self, other: Changes) -> Changes:
+        """Return the counts of both together."""
+        found = Changes(self.decide)
+        found.counts = self.counts + other.counts
+        return found
+
     def row(self, period: int, threshold: int) -> dict[str, Any]:
         """Return, for start and stop: cells asked, how many changed, the share warned of, and of warnings the false."""
         out: dict[str, Any] = {}

@@ -45,6 +45,12 @@ class Fractions:
             self.apart[i] += ((said - came) ** 2).sum(axis=(2, 3), dtype=float)
             self.most[i] += (said**2).sum(axis=(2, 3), dtype=float) + (came**2).sum(axis=(2, 3), dtype=float)
 
+    def __add__(self, other: Fractions) -> Fractions:
+        """Return the sums of both."""
+        found = Fractions(self.decide)
+        found.apart, found.most = self.apart + other.apart, self.most + other.most
+        return found
+
     @property
     def score(self) -> Float[ndarray, "edge period threshold"]:
         """The score: 0 none, 1 perfect; NaN where it neither rained nor was forecast to.

@@ -16,31 +16,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 BINS = 10
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums over the judged cells of some windows, each (period, threshold).
-
-    Attributes:
-        squared: of squared differences of chance and outcome.
-        cells: judged.
-        events: that happened.
-        chance: of chances.
-    """
-
-    squared: Float[ndarray, "period threshold"]
-    cells: Float[ndarray, "period threshold"]
-    events: Float[ndarray, "period threshold"]
-    chance: Float[ndarray, "period threshold"]
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(
-            self.squared + other.squared,
-            self.cells + other.cells,
-            self.events + other.events,
-            self.chance + other.chance,
-        )
+SUMS = ("cells", "events", "squared", "chance", "contingency", "binned", "penalty")
 
 
 @dataclass
@@ -81,8 +57,8 @@ class Tally:
         chance: Float[ndarray, "period threshold y x"],
         event: Bool[ndarray, "period threshold y x"],
         judged: Bool[ndarray, "period y x"],
-    ) -> Sums:
-        """Add one window, and return what it adds.
+    ) -> None:
+        """Add one window.
 
         Args:
             chance: of reaching each threshold.
@@ -90,17 +66,12 @@ class Tally:
             judged: where there is truth and every forecaster says something.
         """
         where = np.broadcast_to(judged[:, None], chance.shape)
-        found = Sums(
-            np.where(where, (chance - event) ** 2, 0.0).sum(axis=(2, 3)),
-            where.sum(axis=(2, 3), dtype=float),
-            (event & where).sum(axis=(2, 3), dtype=float),
-            np.where(where, chance, 0.0).sum(axis=(2, 3)),
-        )
-        self.windows.append(found.squared)
-        self.squared += found.squared
-        self.cells += found.cells
-        self.events += found.events
-        self.chance += found.chance
+        squared = np.where(where, (chance - event) ** 2, 0.0).sum(axis=(2, 3))
+        self.windows.append(squared)
+        self.squared += squared
+        self.cells += where.sum(axis=(2, 3))
+        self.events += (event & where).sum(axis=(2, 3))
+        self.chance += np.where(where, chance, 0.0).sum(axis=(2, 3))
         if self.members:
             variance = np.where(where, chance * (1 - chance), 0.0)
             self.penalty += variance.sum(axis=(2, 3)) / (self.members - 1)
@@ -108,7 +79,6 @@ class Tally:
         for i, cell in enumerate((yes & event, yes & ~event, ~yes & event, ~yes & ~event)):
             self.contingency[i] += (cell & where).sum(axis=(2, 3))
         self._add_bins(chance, event, where)
-        return found
 
     def _add_bins(self, chance: ndarray, event: ndarray, where: ndarray) -> None:
         periods, thresholds = chance.shape[:2]
@@ -118,6 +88,14 @@ class Tally:
         for i, weights in enumerate((None, chance[where], event[where].astype(float))):
             counted = np.bincount(flat, weights=weights, minlength=size)
             self.binned[i] += counted.reshape(periods, thresholds, BINS)
+
+    def __add__(self, other: Tally) -> Tally:
+        """Return the sums of both, the windows of the other after those of this one."""
+        found = Tally(self.decide, self.members)
+        for name in SUMS:
+            setattr(found, name, getattr(self, name) + getattr(other, name))
+        found.windows = self.windows + other.windows
+        return found
 
     @property
     def brier(self) -> Float[ndarray, "period threshold"]:

@@ -1,4 +1,4 @@
-"""Scores apart by how much of the map is wet at issue.
+"""All scores of a forecaster, apart by how much of the map is wet at issue, and together.
 
 Most windows are dry, and easy; a mean over all hides the others.
 """
@@ -6,14 +6,17 @@ Most windows are dry, and easy; a mean over all hides the others.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import pairwise
-from typing import Any
+from operator import add
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from fastrain.verification.tally import Sums
+from fastrain.verification.changes import Changes
+from fastrain.verification.fss import Fractions
+from fastrain.verification.tally import Tally
 
 EDGES = (0.0, 0.01, 0.1, 1.0)  # shares of the cells that are wet: hardly any, some, much
 KINDS = tuple(pairwise(EDGES))
@@ -32,46 +35,49 @@ def wet_share(now: Bool[ndarray, "threshold y x"], judged: Bool[ndarray, "period
 
 @dataclass
 class ByWetness:
-    """Sums for one forecaster, each (kind, period, threshold).
+    """Scores of one forecaster; the first three are lists of one for each kind of window.
 
     Attributes:
-        shape: periods and thresholds.
-        windows: of each kind.
-        sums: of the windows of each kind.
+        decide: chance from which on the forecast counts as yes, (period, threshold).
+        members: of the ensemble whose shares the chances are, if they are that.
+        tallies, changes, fractions: see there.
+        order: kinds of the windows, in the order they came.
     """
 
-    shape: tuple[int, int]
-    windows: list[int] = field(init=False)
-    sums: list[Sums] = field(init=False)
+    decide: Float[ndarray, "period threshold"]
+    members: int | None = None
+    tallies: list[Tally] = field(init=False)
+    changes: list[Changes] = field(init=False)
+    fractions: list[Fractions] = field(init=False)
+    order: list[int] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.windows = [0] * len(KINDS)
-        self.sums = [Sums(*(np.zeros(self.shape) for _ in range(4))) for _ in KINDS]
+        self.tallies = [Tally(self.decide, self.members) for _ in KINDS]
+        self.changes = [Changes(self.decide) for _ in KINDS]
+        self.fractions = [Fractions(self.decide) for _ in KINDS]
 
-    def add(self, sums: Sums, wet: float) -> None:
-        """Add one window of which a share of the cells is wet at issue."""
-        kind = int(np.searchsorted(EDGES[1:-1], wet, side="right"))
-        self.windows[kind] += 1
-        self.sums[kind] = self.sums[kind] + sums
+    def add(
+        self,
+        chance: Float[ndarray, "period threshold y x"],
+        event: Bool[ndarray, "period threshold y x"],
+        judged: Bool[ndarray, "period y x"],
+        now: Bool[ndarray, "threshold y x"],
+    ) -> None:
+        """Add one window to those of its kind; the arguments are those of `Tally.add` and `Changes.add`."""
+        kind = int(np.searchsorted(EDGES[1:-1], wet_share(now, judged), side="right"))
+        self.order.append(kind)
+        self.tallies[kind].add(chance, event, judged)
+        self.changes[kind].add(chance, event, judged, now)
+        self.fractions[kind].add(chance, event, judged)
 
     @property
-    def brier(self) -> Float[ndarray, "kind period threshold"]:
-        """Brier score; NaN where nothing was judged."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.stack([one.squared / one.cells for one in self.sums])
+    def windows(self) -> list[int]:
+        """How many windows there are of each kind."""
+        return [self.order.count(kind) for kind in range(len(KINDS))]
 
-    def row(self, period: int, threshold: int) -> list[dict[str, Any]]:
-        """Return the scores of one period and threshold with their counts, a row for each kind that was seen."""
-        at = (period, threshold)
-        return [
-            {
-                "wet_share": list(edges),
-                "windows": windows,
-                "cells": int(one.cells[at]),
-                "events": int(one.events[at]),
-                "brier": float(one.squared[at] / one.cells[at]),
-                "mean_chance": float(one.chance[at] / one.cells[at]),
-            }
-            for edges, windows, one in zip(KINDS, self.windows, self.sums, strict=True)
-            if one.cells[at]
-        ]
+    def together(self) -> tuple[Tally, Changes, Fractions]:
+        """Return the scores of all windows, in the order they came."""
+        tally = reduce(add, self.tallies)
+        each = [iter(one.windows) for one in self.tallies]
+        tally.windows = [next(each[kind]) for kind in self.order]
+        return tally, reduce(add, self.changes), reduce(add, self.fractions)
