@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from skill import MADE, SCORED, THRESHOLDS, WIDTH, climatology, read_all, scored_on, smoothing
+from skill import MADE, SCORED, THRESHOLDS, WIDTH, climatology, learned, read_all, scored_on, smoothing
 
 from fastrain.archive.store import Archive
 from fastrain.cli.show import plain
@@ -36,7 +35,7 @@ from fastrain.rain.area import Carried
 from fastrain.rain.chances import Calibration, pooled_temperature
 from fastrain.rain.hindcast import Network, Reference, baseline, judged_outcome
 from fastrain.rain.inputs import TRUTHS, Truth, happened, make_inputs
-from fastrain.rain.joint import HISTORY, Draws, Event, fit_joint
+from fastrain.rain.joint import HISTORY, Draws, Event
 from fastrain.rain.run import FACTS, RUN_VERSION, SHIPPED_WEIGHTS, network_identity, open_run, predict_parts
 from fastrain.rain.settle import SHARES_KEPT
 from fastrain.rain.straight import StraightLine
@@ -70,33 +69,30 @@ def main() -> None:
     if asked.score:
         score(asked.to, asked.work, asked.score)
         return
-    began, spent = time.monotonic(), time.process_time()
     asked.work.mkdir(parents=True, exist_ok=True)
     radars = read_all(asked.work, tuple(ALLOWED))
     real = [group for group in radars if group != MADE]
 
-    def trained(groups: list[str]) -> tuple[RainNet, StraightLine]:
-        def said(done: int, total: int, loss: float) -> None:
-            if done % 100 == 0:
-                print(f"{', '.join(groups)}: {done} of {total}, loss {loss:.4f}", file=sys.stderr, flush=True)
+    took = {"cpu_seconds": 0.0, "seconds": 0.0}
 
-        network, line = fit_joint(
-            [radars[group] for group in groups], width=asked.width, cells=int(asked.cells), seed=0, progress=said
-        )
+    def trained(name: str, groups: list[str]) -> tuple[RainNet, StraightLine]:
+        learned_from = [radars[group] for group in groups]
+        network, line, spent, seconds = learned(name, learned_from, asked.width, int(asked.cells), asked.work)
+        took["cpu_seconds"] += spent
+        took["seconds"] += seconds
         return network, StraightLine.of(line.straight, len(THRESHOLDS))
 
     unseen: dict[Truth, list[list[Unseen]]] = {truth: [] for truth in TRUTHS}
     for left_out in real:
-        network, line = trained([group for group in radars if group != left_out])
+        network, line = trained(f"base without {left_out}", [group for group in radars if group != left_out])
         for event in scored_on(radars, left_out):
             for truth in TRUTHS:
                 unseen[truth].append(forecasts(asked_of(event, truth), network, line))
     windows = [one for truth in TRUTHS for event in unseen[truth] for one in event]
     share, temperature = pooled(windows)
-    of_line = Calibration(
-        round(pooled_temperature([one.alone for one in windows], [one.truth for one in windows])[0], 4)
-    )
-    network, line = trained(list(radars))
+    truths = np.concatenate([one.truth.reshape(1, 1, -1) for one in windows], axis=2)
+    of_line = Calibration(round(pooled_temperature([flat(windows, "alone")], [truths])[0], 4))
+    network, line = trained("base", list(radars))
     all_scored = [event for group in real for event in scored_on(radars, group)]
     of_truth = {}
     for truth in TRUTHS:
@@ -136,8 +132,7 @@ def main() -> None:
             "share_kept": share,
         },
         "settings": {"truth": "maximum", "cells": int(asked.cells)},
-        "seconds": round(time.monotonic() - began, 1),
-        "cpu_seconds": round(time.process_time() - spent, 1),
+        **{name: round(value, 1) for name, value in took.items()},  # of all its trainings, those on fewer included
     }
     asked.to.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().contiguous().clone() for name, value in network.state_dict().items()}

@@ -232,17 +232,19 @@ def asked_for(event: Event, truth: str) -> Event:
     return replace(event, radar=radar, layout=layout)
 
 
-def learned_without(
-    left_out: str, radars: dict[str, list[Event]], width: int, cells: int, work: Path
+def learned(
+    name: str, learned_from: list[list[Event]], width: int, cells: int, work: Path
 ) -> tuple[RainNet, RainNet, float, float]:
-    """Return the network that all radars but one taught, the straight line it began from, and the CPU and wall time."""
-    learned_from = [events for group, events in radars.items() if group != left_out]
+    """Return the network that some radars taught, the straight line it began from, and the CPU and wall time.
+
+    It is kept in the work folder under its name, so that a benchmark that was killed goes on.
+    """
     names = "\n".join(f"{event.name}, {event.coarseness}" for events in learned_from for event in events)
     of = hashlib.sha256(names.encode()).hexdigest()[:8]
-    path = work / f"fold, {left_out}, {width}, {cells}, {of}.pt"
+    path = work / f"fold, {name}, {width}, {cells}, {of}.pt"
     if not path.exists():
         began, spent = time.monotonic(), time.process_time()
-        fitted = fit_joint(learned_from, width=width, cells=cells, seed=0, progress=_progress(left_out))
+        fitted = fit_joint(learned_from, width=width, cells=cells, seed=0, progress=_progress(name))
         took = time.process_time() - spent, time.monotonic() - began
         unfinished = path.with_suffix(".unfinished")
         torch.save((*(one.state_dict() for one in fitted), *took), unfinished)
@@ -259,7 +261,8 @@ def fold(
 ) -> dict[str, Any]:
     """Train on all radars but one, and score on that."""
     began = time.monotonic()
-    network, straight, trained, seconds = learned_without(left_out, radars, width, cells, work)
+    learned_from = [events for group, events in radars.items() if group != left_out]
+    network, straight, trained, seconds = learned(left_out, learned_from, width, cells, work)
     rows: list[dict[str, Any]] = []
     spreads = {}
     for truth in KINDS:

@@ -19,15 +19,27 @@ COLOURS = {
     "mrms": "#1c4f82",
     "openmrg": "#8a8a86",
 }
-BASELINES = ("lagrangian", "pysteps", "steps", "steps_corrected", "straight", "advection", "persistence")
+BASELINES = (
+    "lagrangian",
+    "pysteps",
+    "steps",
+    "steps_corrected",
+    "sprog",
+    "straight",
+    "advection",
+    "persistence",
+    "climatology",
+)
 NAMES = {
     "lagrangian": "smoothed advection",
     "pysteps": "pysteps, Lagrangian",
     "steps": "STEPS",
     "steps_corrected": "STEPS, endless members",
+    "sprog": "S-PROG",
     "straight": "calibrated advection",
     "advection": "advection",
     "persistence": "persistence",
+    "climatology": "climatology",
 }
 KINDS = {"mean": "the cell's mean, at the moment", "maximum": "somewhere in the cell, within the half hour before"}
 
@@ -81,9 +93,10 @@ Cells of about 2 km, of the radars whose pixels are finer; STEPS was not asked:
 {chr(10).join(lines[2])}
 
 - **Smoothed advection** (Lagrangian probability; how much smoothing, the other radars decide) is the one to beat; what
-  pysteps calls so uses its own motion and 1 km a minute.
+  pysteps calls so uses its own motion, sought in the same frames, and 1 km a minute.
 - **STEPS** has 20 members and three issue times an event, on the same cells of about 4 km; "endless members" takes the
-  penalty p(1 − p)/(n − 1) of a finite ensemble off. It wants three frames, which OPERA's half an hour does not hold.
+  penalty p(1 − p)/(n − 1) of a finite ensemble off. It and S-PROG, whose one field says yes or no, want three frames,
+  which OPERA's half an hour does not hold. Climatology is of the other radars.
 - At 5 mm/h a radar's cell is seldom reached: the scores rest on few cells of few storms.
 """
     (ROOT / "docs" / "what-to-expect.md").write_text(text, encoding="utf-8")

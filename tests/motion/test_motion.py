@@ -222,7 +222,8 @@ def test_the_smaller_a_map_the_more_alike_it_moves():
     draw = torch.Generator().manual_seed(4)
     flow = torch.randn(3, 2, 16, 25, generator=draw)
     mean = flow.mean((-2, -1), keepdim=True)
-    for cell_km, share in ((1e-3, 1.0), (5.0, 0.55), (1e4, 0.1)):  # 20 m, 100 km and 200,000 km wide
+    # 20 m, 100 km, 1,000 km and 100,000 km wide
+    for cell_km, share in ((1e-3, 1.0), (5.0, 0.55), (50.0, 0.1 + 0.9 / 101), (5e3, 0.1 * 0.011**2 + 0.9e-6)):
         found = steadied(flow, cell_km)
         torch.testing.assert_close(found, (1 - share) * flow + share * mean, atol=1e-3, rtol=1e-3)
     # What is sought on blocks is as wide as the map that they cover.

@@ -28,6 +28,9 @@ def plan(
     place: Place = None,
     pixel: Pixel = None,
     width: Annotated[int, typer.Option(min=4, max=256, help="Of our network, its one dial.")] = 24,
+    varied: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="Of a map's windows, that are varied; see train.")
+    ] = 0.0,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="That training may take in all (default: half of what is free).")
     ] = None,
@@ -48,6 +51,7 @@ def plan(
     settings = TrainSettings(
         place=asked_pixel(held.schema.grid, place, pixel),
         width=width,
+        varied=varied,
         memory=parse_size(memory) if memory else None,
         threads=threads,
         device=device,

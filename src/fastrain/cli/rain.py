@@ -53,6 +53,15 @@ def train(
         str,
         typer.Option("--from", metavar="auto|base|nothing", help="What to start from (auto: base for under a day)."),
     ] = "auto",
+    varied: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Of a map's windows, shown as they might have been: more rain or less, seen less often, backwards.",
+        ),
+    ] = 0.0,
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda", help="That trains (auto: the GPU where there is one).")
     ] = "auto",
@@ -84,6 +93,7 @@ def train(
         memory=limit,
         truth=_truth(truth) or "maximum",
         start=_start(start),
+        varied=varied,
         device=device,
         threads=threads,
         board=tensorboard,

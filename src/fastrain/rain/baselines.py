@@ -14,6 +14,7 @@ from fastrain.motion import FlowSettings, advect, displacements, estimate_motion
 MOTION_FRAMES = 3  # the flow's; more reach back to motion that has changed (LOG.md)
 MOTION_MINUTES = 7.0  # between them, about: in frames of two minutes rain moves by too little of a cell (LOG.md)
 ALIKE, ALIKE_KM = 0.1, 100.0  # share of the map's mean in the motion: of a wide map; a map so wide has half and more
+CONTINENT_KM = 1100.0  # wider, the mean says ever less
 FLOW_CELL_KM = 4.0  # the flow is sought at about this resolution: finer costs more and is no better (LOG.md)
 
 
@@ -74,7 +75,8 @@ def steadied(flow: Float[Tensor, "batch 2 y x"], cell_km: float) -> Float[Tensor
         cell_km: edge of one of those cells.
     """
     extent = cell_km * math.sqrt(flow.shape[-2] * flow.shape[-1])
-    share = ALIKE + (1 - ALIKE) / (1 + (extent / ALIKE_KM) ** 2)
+    wide = ALIKE * min(1.0, (CONTINENT_KM / extent) ** 2)
+    share = wide + (1 - ALIKE) / (1 + (extent / ALIKE_KM) ** 2)
     return torch.lerp(flow, flow.mean(dim=(-2, -1), keepdim=True), share)
 
 

@@ -241,6 +241,11 @@ def _recipe(settings: TrainSettings, grid: Grid) -> tuple[Recipe, tuple[int, int
     if settings.place is None:
         raise SettingError(f"--recipe {settings.recipe} speaks of one place: give --place LAT,LON or --pixel ROW,COL.")
     grid.require(settings.place)
+    if settings.varied:
+        raise SettingError(
+            f"--varied {settings.varied:g}: is of maps; --recipe {settings.recipe} turns its windows and looks at them "
+            "from beside the place, too."
+        )
     if settings.start == BASE:
         raise SettingError(f"--from {BASE}: its network is of maps; --recipe {settings.recipe} starts from nothing.")
     return recipe, settings.place
