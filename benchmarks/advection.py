@@ -64,7 +64,8 @@ def compare(event: sequences.Sequence, issues: int) -> list[dict]:
         fields = {}
         for method, advected in (("own", own), ("pysteps", pysteps)):
             began = time.process_time()
-            fields[method] = advected(history[-4:] if method == "own" else history[-3:], max(steps), event.pixel_km)
+            shown = history if method == "own" else history[-3:]
+            fields[method] = advected(shown, max(steps), event.pixel_km, event.cadence)
             seconds[method] += time.process_time() - began
         for lead, step in zip(leads, steps, strict=True):
             truth = event.rain_rate[t + step]
@@ -103,12 +104,12 @@ def compare(event: sequences.Sequence, issues: int) -> list[dict]:
     return rows
 
 
-def own(history: np.ndarray, steps: int, pixel_km: float) -> np.ndarray:
+def own(history: np.ndarray, steps: int, pixel_km: float, minutes: int) -> np.ndarray:
     """Return our advected rain rates, (steps, y, x)."""
-    return advected_rates(torch.from_numpy(history), steps, cell_km=pixel_km).numpy()
+    return advected_rates(torch.from_numpy(history), steps, cell_km=pixel_km, minutes=minutes).numpy()
 
 
-def pysteps(history: np.ndarray, steps: int, pixel_km: float) -> np.ndarray:
+def pysteps(history: np.ndarray, steps: int, pixel_km: float, minutes: int) -> np.ndarray:
     """Return pysteps' advected rain rates, (steps, y, x)."""
     import logging
 

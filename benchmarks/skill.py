@@ -47,7 +47,7 @@ from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import SPREADS, Network, Reference, baseline, judged_outcome, lagrangian
 from fastrain.rain.inputs import happened, make_inputs
 from fastrain.rain.joint import HISTORY, Event, events_of, fit_joint, varied_layout
-from fastrain.rain.peers import MEMBERS, MOTION_FRAMES, SPREAD, history_and_motion, peer
+from fastrain.rain.peers import FRAMES, MEMBERS, SPREAD, history_and_motion, peer
 from fastrain.rain.run import make_network, predict_parts
 from fastrain.samples.layout import Layout
 from fastrain.sources.synthetic import KIND
@@ -82,7 +82,6 @@ STEPS_ISSUES = 3
 WIDTH = 24
 MADE, MADE_RADARS = "synthetic", 32
 OWN = ("network", "adapted", "looser", "straight", "lagrangian", "advection", "persistence", "climatology")
-OF_PYSTEPS = ("pysteps", "sprog")  # scored at moments, on all issue times
 
 
 def main() -> None:
@@ -319,7 +318,7 @@ def smoothing(events: list[Event]) -> float:
 
 
 def climatology(events: list[Event]) -> dict[int, np.ndarray]:
-    """Return how often each threshold is reached in the period that ends so many minutes ahead, a mean over events."""
+    """Return how often each threshold is reached in the period that ends so many minutes ahead, a mean over windows."""
     shares: dict[int, list[np.ndarray]] = {}
     for event in events:
         for issue in event.issues(SCORED):
@@ -336,16 +335,19 @@ def score(event: Event, network: Any, line: Any, reference: Reference, steps: Pa
     radar = event.radar
     shape = (len(radar.layout.periods), len(THRESHOLDS))
     moments = radar.truth == "mean"
-    of_pysteps = [
-        name for name in OF_PYSTEPS if moments and (name == "pysteps" or radar.layout.history >= MOTION_FRAMES)
-    ]
-    names = [*OWN, *of_pysteps]
+    names = [*OWN, *(["pysteps"] if moments else [])]
     tallies = {name: Tally(np.full(shape, 0.5)) for name in names}
-    # STEPS on few issue times: the others again, on those alone.
-    few = {name: Tally(np.full(shape, 0.5), MEMBERS if name == "steps" else None) for name in (*names, "steps")}
-    even = Calibration()
     issues = event.issues(max(SCORED, SCORED_CELLS // event.frames.maximum[0].size))
-    with_steps = set(event.issues(STEPS_ISSUES).tolist()) if steps and moments else set()
+    # Of pysteps' models that are asked at few issue times, or fail at some: the others again, on what those know alone.
+    asked = {"sprog": set(issues.tolist()), "steps": set(event.issues(STEPS_ISSUES).tolist()) if steps else set()}
+    if not moments or radar.layout.history < FRAMES:
+        asked = {}
+    few = {
+        model: {name: Tally(np.full(shape, 0.5), MEMBERS if name == "steps" else None) for name in (*names, model)}
+        for model in asked
+    }
+    failed = dict.fromkeys(asked, 0)
+    even = Calibration()
     adapters = {
         name: Adapter(radar.layout.periods, radar.minutes, len(THRESHOLDS), radar.cell_km, prior=prior)
         for name, prior in (("adapted", PRIOR), ("looser", LOOSER))
@@ -354,7 +356,7 @@ def score(event: Event, network: Any, line: Any, reference: Reference, steps: Pa
     learning = {name: Network(of_network, even, adapter) for name, adapter in adapters.items()}
     # Those between are what the adapted chances learn from.
     between = {int(issue) for issue in event.issues() if issue % adapters["adapted"].every == 0}
-    for issue in sorted({*issues.tolist(), *with_steps, *between}):
+    for issue in sorted({*issues.tolist(), *between}.union(*asked.values())):
         inputs, moved = make_inputs(event.frames, int(issue), radar, every=False)
         straight, learned = predict_parts(network, inputs)
         # The line as it was fitted: while the network learns, the line moves with what is learned.
@@ -366,7 +368,7 @@ def score(event: Event, network: Any, line: Any, reference: Reference, steps: Pa
         held = learning["adapted"].held((straight, learned), Carried.of(event.frames, issue, moved, radar), radar)
         for one in learning.values():
             one.remember(issue, held, due)
-        if issue not in issues and issue not in with_steps:
+        if issue not in issues and not any(issue in some for some in asked.values()):
             continue
         chances = {
             "network": even.chances(straight + learned),
@@ -375,32 +377,34 @@ def score(event: Event, network: Any, line: Any, reference: Reference, steps: Pa
         }
         for name in OWN[4:]:
             chances[name] = baseline(name, event.frames, int(issue), moved, radar, reference)
-        for name in of_pysteps:
-            asked = pysteps_lagrangian if name == "pysteps" else pysteps_sprog
-            chances[name] = asked(event, int(issue))
+        if moments:
+            chances["pysteps"] = pysteps_lagrangian(event, int(issue))
             # On the same cells: those that both advections reach.
-            judged = judged & np.isfinite(chances[name]).all(axis=1)
-        if issue in with_steps:
-            chances["steps"] = pysteps_steps(event, issue, steps)
-            both = judged & np.isfinite(chances["steps"]).all(axis=1)
-            for name, tally in few.items():
-                tally.add(np.nan_to_num(chances[name]), reached, both)
+            judged = judged & np.isfinite(chances["pysteps"]).all(axis=1)
+        for model in [model for model, some in asked.items() if issue in some]:
+            found = (
+                peer("sprog", event.frames, issue, radar) if model == "sprog" else pysteps_steps(event, issue, steps)
+            )
+            known = np.isfinite(found).all(axis=1)
+            failed[model] += not known.any()
+            for name, tally in few[model].items():
+                tally.add(np.nan_to_num({**chances, model: found}[name]), reached, judged & known)
         if issue in issues:
             for name, tally in tallies.items():
                 tally.add(np.nan_to_num(chances[name]), reached, judged)
     rows = list(_rows(event, tallies, len(issues)))
-    if with_steps:
+    for model, tallied in few.items():
         for row, (p, k) in zip(rows, np.ndindex(*shape), strict=True):
-            cells = few["steps"].cells[p, k]
-            row["beside_steps"] = {
-                "issues": len(with_steps),
-                "cells": int(cells),
-                "events": int(few["steps"].events[p, k]),
-                **{name: round(float(t.brier[p, k]), 6) for name, t in few.items()},
-                "steps_corrected": round(
-                    float(few["steps"].brier[p, k] - few["steps"].penalty[p, k] / max(1, cells)), 6
-                ),
-            }
+            tally = tallied[model]
+            if tally.cells[p, k]:
+                row[f"beside_{model}"] = {
+                    "issues": len(asked[model]),
+                    "failed": failed[model],
+                    "cells": int(tally.cells[p, k]),
+                    "events": int(tally.events[p, k]),
+                    **{name: round(float(t.brier[p, k]), 6) for name, t in tallied.items()},
+                    f"{model}_corrected": round(float(tally.brier[p, k] - tally.penalty[p, k] / tally.cells[p, k]), 6),
+                }
     return [row for row in rows if row["cells"]]
 
 
@@ -442,14 +446,10 @@ def pysteps_lagrangian(event: Event, issue: int) -> np.ndarray:
     return np.stack(out, axis=1)
 
 
-def pysteps_sprog(event: Event, issue: int) -> np.ndarray:
-    """Return whether S-PROG's field reaches each threshold, (period, threshold, y, x), NaN where it knows nothing."""
-    return peer("sprog", event.frames, issue, event.radar)
-
-
 def pysteps_steps(event: Event, issue: int, kept: Path) -> np.ndarray:
     """Return the share of STEPS' members that reach each threshold, (period, threshold, y, x); made once, then kept."""
-    path = kept / f"steps, {event.name}, {event.coarseness}, {issue}.npy"
+    ages = "-".join(str(age) for age in event.radar.motion_ages)
+    path = kept / f"steps, {event.name}, {event.coarseness}, {issue}, motion of {ages}.npy"
     if not path.exists():
         try:
             chance = peer("steps", event.frames, issue, event.radar)
@@ -487,21 +487,16 @@ def summary(folds: dict[str, Any]) -> list[dict[str, Any]]:
 def _summed(chosen: list[dict[str, Any]], subject: str) -> dict[str, Any]:
     # Tiles of one map, and both events of one radar family, count as one.
     groups = sorted({row["group"] for row in chosen})
-    baselines = [name for name in (*OWN[3:], *OF_PYSTEPS) if any(name in row for row in chosen)]
+    baselines = [name for name in (*OWN[3:], "pysteps") if name in chosen[0]]
 
-    def each(value: Callable[[dict[str, Any]], float], rows: list[dict[str, Any]] = chosen) -> list[float]:
-        return [
-            float(np.mean([value(row) for row in rows if row["group"] == group]))
-            for group in groups
-            if any(row["group"] == group for row in rows)
-        ]
+    def each(value: Callable[[dict[str, Any]], float]) -> list[float]:
+        return [float(np.mean([value(row) for row in chosen if row["group"] == group])) for group in groups]
 
     def over(name: str) -> float:
-        there = [row for row in chosen if name in row]
-        return round(float(np.mean(each(lambda r: r[subject]["brier"] / r[name]["brier"], there))), 4)
+        return round(float(np.mean(each(lambda r: r[subject]["brier"] / r[name]["brier"]))), 4)
 
     area = each(lambda r: r[subject]["mean_chance"] * r["cells"] / r["events"])
-    best = [r[subject]["brier"] / min(r[name]["brier"] for name in baselines if name in r) for r in chosen]
+    best = [r[subject]["brier"] / min(r[name]["brier"] for name in baselines) for r in chosen]
     found: dict[str, Any] = {
         "radars": groups,
         **{f"over_{name}": over(name) for name in baselines},
@@ -509,10 +504,11 @@ def _summed(chosen: list[dict[str, Any]], subject: str) -> dict[str, Any]:
         "area": [round(min(area), 2), round(float(np.mean(area)), 2), round(max(area), 2)],
         "calibration_error": round(float(np.mean(each(lambda r: r[subject]["calibration_error"]))), 4),
     }
-    beside = [r for r in chosen if r.get("beside_steps", {}).get("events", 0) >= FEWEST]
-    for name in ("steps", "steps_corrected"):
+    for model, name in (("steps", "steps"), ("steps", "steps_corrected"), ("sprog", "sprog")):
+        at = f"beside_{model}"
+        beside = [r for r in chosen if r.get(at, {}).get("events", 0) >= FEWEST]
         by_radar = [
-            np.mean([r["beside_steps"][subject] / r["beside_steps"][name] for r in beside if r["group"] == group])
+            np.mean([r[at][subject] / r[at][name] for r in beside if r["group"] == group])
             for group in sorted({r["group"] for r in beside})
         ]
         if by_radar:

@@ -86,7 +86,7 @@ def test_dry_unseen_and_single_echoes_all_work(kind):
         rates[:, 20, 20] = 5.0
     if kind == "one frame wet":
         rates[-1] = 3.0
-    out = advected_rates(rates, 4, cell_km=4.0)
+    out = advected_rates(rates, 4, cell_km=4.0, minutes=5)
     assert out.shape == (4, 40, 40)
     assert not torch.isinf(out).any()
     if kind == "unseen":
@@ -97,7 +97,7 @@ def test_dry_unseen_and_single_echoes_all_work(kind):
 
 def test_advection_beats_persistence_on_moving_rain():
     rates = torch.from_numpy(synthetic.moving_rain(16, size=96, seed=9))
-    out = advected_rates(rates[:3], 12, cell_km=4.0)[11]
+    out = advected_rates(rates[:3], 12, cell_km=4.0, minutes=5)[11]
     truth = rates[14] >= 0.3
     known = torch.isfinite(out)
 

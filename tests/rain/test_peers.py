@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
+import synthetic
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError, TooBig
-from fastrain.rain.hindcast import Reference, baseline, hindcasts
+from fastrain.rain.hindcast import BASELINES, Reference, baseline, hindcasts
 from fastrain.rain.inputs import Radar, happened, make_inputs
 from fastrain.rain.peers import MEMBERS, PEERS, extrapolated, history_and_motion, peer, shares
 from fastrain.rain.verify import verify
@@ -101,13 +103,17 @@ def test_a_frame_without_anything_and_a_lone_echo_end_nothing(window):
         assert chance.shape == (2, 2, *frames.maximum.shape[1:])
 
 
-def test_all_are_judged_on_the_same_cells(window):
+def test_who_knows_less_is_judged_on_less_and_takes_nothing_from_the_others(window):
     frames, radar = window
     reference = Reference(np.zeros((2, 2)), 0.3)
     (cast,) = hindcasts(frames, np.array([ISSUE]), radar, reference, against=("persistence", "pysteps"))
     (alone,) = hindcasts(frames, np.array([ISSUE]), radar, reference, against=("persistence",))
     known = np.isfinite(cast.chances["pysteps"]).all(axis=1)
-    np.testing.assert_array_equal(cast.judged, alone.judged & known)
+    assert not known.all()
+    np.testing.assert_array_equal(cast.judged, alone.judged)
+    np.testing.assert_array_equal(cast.judged_of("persistence"), alone.judged)
+    np.testing.assert_array_equal(cast.judged_of("pysteps"), alone.judged & known)
+    np.testing.assert_array_equal(cast.at((3, 4)).judged_of("pysteps")[:, 0, 0], (alone.judged & known)[:, 3, 4])
 
 
 def test_without_pysteps_it_is_said_what_to_do(window, monkeypatch):
@@ -124,7 +130,7 @@ def test_without_pysteps_it_is_said_what_to_do(window, monkeypatch):
         peer("steps", frames, ISSUE, radar)
 
 
-def test_a_window_that_pysteps_cannot_do_is_counted_and_judged_for_none(run, monkeypatch):
+def test_a_window_that_pysteps_cannot_do_is_counted_and_no_loss_to_the_others(run, monkeypatch):
     archive = run.archive()
     calls = iter(range(100))
 
@@ -137,8 +143,53 @@ def test_a_window_that_pysteps_cannot_do_is_counted_and_judged_for_none(run, mon
     monkeypatch.setattr("fastrain.rain.peers._sprog", moody)
     found = verify(run, archive, against=("persistence", "sprog"))
     assert found.absent == {"sprog": 1} and found.as_attributes()["issues_without"] == {"sprog": 1}
-    assert not found.tallies["network"].windows[1].any() and found.tallies["network"].windows[0].any()
-    np.testing.assert_array_equal(found.tallies["sprog"].cells, found.tallies["network"].cells)
+    beside, alone = found.beside["sprog"], verify(run, archive, against=())
+    assert not beside.windows[1].any()
+    assert beside.windows[0].any()
+    np.testing.assert_array_equal(found.tallies["sprog"].cells, beside.cells)
+    np.testing.assert_array_equal(found.tallies["network"].cells, alone.tallies["network"].cells)
+    np.testing.assert_array_equal(found.tallies["network"].brier, alone.tallies["network"].brier)
+    # Compared with the network on the cells that it knows.
+    np.testing.assert_allclose(found.skill("sprog"), 1 - beside.brier / found.tallies["sprog"].brier)
+    assert (beside.cells < found.tallies["network"].cells).all()
+    row = next(row for row in found.rows() if row["forecaster"] == "sprog")
+    assert row["network_brier"] == pytest.approx(float(beside.brier[0, 0]))
+    assert [(name, words) for name, words, _ in found.shown()][-2:] == [
+        ("sprog", ", where it knows"),
+        ("network", ", where sprog knows"),
+    ]
+
+
+def test_pysteps_is_asked_unasked_where_it_is_installed_and_issue_times_are_few(run, monkeypatch):
+    archive = run.archive()
+    said = []
+    found = verify(run, archive, against=None, most=2, say=said.append)
+    assert list(found.tallies) == ["network", *BASELINES, "pysteps"]
+    assert not said
+    monkeypatch.setattr("fastrain.rain.verify.PEER_ISSUES", 1)
+    assert list(verify(run, archive, against=None, most=2, say=said.append).tallies) == ["network", *BASELINES]
+    assert len(said) == 1
+    assert "2 issue times" in said[0]
+    assert f"--against {','.join(BASELINES)},pysteps, or take --issues 1" in said[0]
+    monkeypatch.setattr("fastrain.rain.verify.find_spec", lambda _: None)
+    assert list(verify(run, archive, against=None, most=1, say=said.append).tallies) == ["network", *BASELINES]
+    assert len(said) == 1
+
+
+def test_of_a_radar_that_scans_often_their_motion_is_a_frames_too(tmp_path):
+    plane = synthetic.moving_rain(1, size=96, seed=8)[0]
+    y, x = np.mgrid[:64, :64] + 8.0
+    rates = np.stack([synthetic.bilinear(plane, y + 0.12 * t, x + 0.2 * t) for t in range(24)]).astype(np.float32)
+    synthetic.write_archive(tmp_path / "a", rates)
+    archive = Archive.open(tmp_path / "a")
+    start, stop = archive.span
+    frames = load_frames(archive, 1, np.arange(start, stop))
+    radar = Radar.of(archive.schema, 1, (0.1, 1.0), FrameLayout(15, ((0, 2), (2, 4)), 15))
+    radar = replace(radar, cadence=timedelta(minutes=2))
+    rate, motion = history_and_motion(frames, start + 20, radar)
+    assert len(rate) == 3  # successive ones
+    np.testing.assert_allclose(rate, synthetic.TABLE.rates[frames.maximum[18:21]], rtol=1e-5)
+    np.testing.assert_allclose(motion[:, 12:-12, 12:-12].mean((1, 2)), (-0.2, -0.12), atol=0.05)  # x first
 
 
 def test_too_little_history_and_too_many_members_are_refused(window, monkeypatch):

@@ -255,6 +255,15 @@ def test_the_ancestor_sees_the_map_turned_about_the_place(way):
     assert (seen > 0).float().mean() > 0.1
 
 
+def test_the_map_is_not_turned_so_that_the_rings_lie_beyond_it():
+    middle = Rings(radar_of(), (60, 60), (120, 120))
+    assert middle.ways == tuple(range(8))
+    # South of the middle: turned from left to right the rings see as much, otherwise little more than half.
+    assert Rings(radar_of(), (90, 60), (120, 120)).ways == (0, 1)
+    assert Rings(radar_of(), (63, 58), (120, 120)).ways == tuple(range(8))
+    assert Foveal(radar_of(), (90, 60)).ways == tuple(range(8))
+
+
 def test_the_oldest_frame_comes_first_to_the_ancestors_memory():
     rates = np.zeros((6, 12, 12), np.float32)
     rates[0] = 250.0

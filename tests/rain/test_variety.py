@@ -8,6 +8,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 import synthetic
+import torch
 
 from fastrain.archive.store import Archive
 from fastrain.core.levels import LevelTable
@@ -42,6 +43,16 @@ def test_backwards_the_end_of_a_window_is_its_history(archive):
     truth = happened(back.frames, back.issue, back.radar)
     rates = synthetic.TABLE.rates[level[::-1][6:12]].max(axis=0)
     np.testing.assert_array_equal(truth[0], sum((rates >= t).astype(int) for t in THRESHOLDS))
+
+
+def test_a_window_that_lacks_a_frame_ahead_is_not_turned_round(archive):
+    """No forecast is made of a history that lacks one."""
+    window = window_of(archive)
+    for gone, turned in ((17, False), (12, False), (11, True), (8, True)):  # of 18 frames the last six become history
+        level = window.frames.maximum.copy()
+        level[gone] = 255
+        lacking = replace(window, frames=replace(window.frames, maximum=level))
+        assert (lacking.backwards() is not None) == turned
 
 
 @pytest.mark.parametrize(("times", "history"), [(2, 3), (3, 2)])
@@ -86,6 +97,10 @@ def test_of_few_levels_rain_is_not_scaled_where_thresholds_would_lie_elsewhere(a
     palette = replace(window, radar=replace(window.radar, table=coarse))
     assert palette.scaled(1.5) is None
     assert palette.scaled(1.03) is not None
+    fine = LevelTable.binned(lowest=0.1)
+    narrow = replace(window, radar=replace(window.radar, table=fine))
+    assert narrow.scaled(2.0) is None  # what is above 0.1 mm/h was above 0.2
+    assert narrow.scaled(0.6) is not None
 
 
 def test_all_kinds_are_drawn_and_a_window_is_told_by_its_draw(archive):
@@ -108,4 +123,7 @@ def test_all_kinds_are_drawn_and_a_window_is_told_by_its_draw(archive):
     made = windows.varied(window.issue, np.random.default_rng(7))
     expected = vary(window, np.random.default_rng(7))
     np.testing.assert_array_equal(made.truth, happened(expected.frames, expected.issue, expected.radar))
+    inputs, _ = make_inputs(expected.frames, expected.issue, expected.radar)
+    for name in ("x", "guess", "known"):
+        assert torch.equal(getattr(made.inputs, name), getattr(inputs, name))
     assert made is not windows.varied(window.issue, np.random.default_rng(7))

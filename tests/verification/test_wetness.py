@@ -8,7 +8,7 @@ import pytest
 from fastrain.verification.changes import Changes
 from fastrain.verification.fss import Fractions
 from fastrain.verification.tally import SUMS, Tally
-from fastrain.verification.wetness import KINDS, ByWetness, wet_share
+from fastrain.verification.wetness import KINDS, ByWetness, wet_now
 
 SHAPE = (2, 2)
 
@@ -64,5 +64,5 @@ def test_a_map_is_as_wet_as_those_of_its_cells_that_are_judged():
     judged = np.zeros((3, 4, 5), bool)
     judged[0, 1:, :4] = True
     judged[2, 1, 4] = True
-    assert wet_share(now, judged) == pytest.approx(5 / 13)
-    assert wet_share(now, np.zeros_like(judged)) == 0.0
+    assert wet_now(now, judged) == pytest.approx(5 / 13)
+    assert wet_now(now, np.zeros_like(judged)) == 0.0

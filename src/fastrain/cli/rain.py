@@ -344,9 +344,9 @@ def _show_scores(found: Verification) -> None:
             table.add_column(f"{start}–{end}", justify="right", no_wrap=True)
         for label, pick in (("Brier score", "brier"), ("CSI", "csi"), ("ROC area", "roc_area")):
             table.add_row(f"[dim]{label}[/]")
-            for name, tally in found.tallies.items():
+            for name, words, tally in found.shown():
                 cells = (f"{value:.3f}" for value in getattr(tally, pick)[:, k])
-                table.add_row(f"  {name}", *cells, style="bold" if name == "network" else None)
+                table.add_row(f"  {name}{words}", *cells, style="bold" if name == "network" else None)
         table.add_row("[dim]skill, % over[/]")
         for name in found.tallies:
             if name != "network":
@@ -369,4 +369,4 @@ def _show_scores(found: Verification) -> None:
     short = ": one spell of weather; the scores illustrate, they do not rank." if found.hours < 24 else "."
     console.print(span + short, highlight=False)
     for name, count in found.absent.items():
-        console.print(f"At {count} of them {name} could say nothing; they are judged for none.", highlight=False)
+        console.print(f"At {count} of them {name} could say nothing.", highlight=False)

@@ -19,7 +19,12 @@ FLOW_CELL_KM = 4.0  # the flow is sought at about this resolution: finer costs m
 
 
 def advected_rates(
-    rain_rate: Float[Tensor, "time y x"], steps: int, *, cell_km: float, settings: FlowSettings | None = None
+    rain_rate: Float[Tensor, "time y x"],
+    steps: int,
+    *,
+    cell_km: float,
+    minutes: float,
+    settings: FlowSettings | None = None,
 ) -> Float[Tensor, "steps y x"]:
     """Return the last frame advected by 1, 2, … frames, in mm/h; NaN where nothing is known.
 
@@ -27,10 +32,12 @@ def advected_rates(
         rain_rate: two or more successive frames, mm/h, NaN where not observed.
         steps: how many frames ahead.
         cell_km: edge of a cell, km.
+        minutes: between frames.
         settings: of the flow.
     """
     observed = torch.isfinite(rain_rate)
-    flow = motion_of(rain_rate[-MOTION_FRAMES:], cell_km=cell_km, settings=settings)
+    ages = motion_ages(len(rain_rate), minutes)
+    flow = motion_of(rain_rate[[-1 - age for age in ages]], cell_km=cell_km, settings=settings) / (ages[0] - ages[1])
     factor = rain_rate.shape[-1] / flow.shape[-1]
     last = torch.where(observed[-1], rain_rate[-1], 0.0)[None, None]
     out = []

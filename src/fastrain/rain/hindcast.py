@@ -96,8 +96,9 @@ class Hindcast:
         issue: slot.
         chances: name of the forecaster to (period, threshold, y, x).
         outcome: (period, y, x) thresholds reached, −1 without truth.
-        judged: (period, y, x) where there is truth and every forecaster says something.
+        judged: (period, y, x) where there is truth, the radar sees the cell and advection reaches it.
         now: (threshold, y, x) where each threshold is reached at issue.
+        known: of pysteps' forecasters, of which of those cells they say something.
     """
 
     issue: int
@@ -105,13 +106,19 @@ class Hindcast:
     outcome: Int8[ndarray, "period y x"]
     judged: Bool[ndarray, "period y x"]
     now: Bool[ndarray, "threshold y x"]
+    known: dict[str, Bool[ndarray, "period y x"]] = field(default_factory=dict)
+
+    def judged_of(self, name: str) -> Bool[ndarray, "period y x"]:
+        """Return the cells that a forecaster is judged on."""
+        return self.judged & self.known[name] if name in self.known else self.judged
 
     def at(self, cell: tuple[int, int]) -> Hindcast:
         """Return it of one cell alone."""
         row, column = (slice(c, c + 1) for c in cell)
         chances = {name: chance[..., row, column] for name, chance in self.chances.items()}
-        outcome, judged, now = (field[..., row, column] for field in (self.outcome, self.judged, self.now))
-        return Hindcast(self.issue, chances, outcome, judged, now)
+        outcome, judged, now = (part[..., row, column] for part in (self.outcome, self.judged, self.now))
+        known = {name: part[..., row, column] for name, part in self.known.items()}
+        return Hindcast(self.issue, chances, outcome, judged, now, known)
 
     def event(self) -> Bool[ndarray, "period threshold y x"]:
         """Return whether each threshold was reached."""
@@ -199,20 +206,18 @@ def hindcasts(
         if network is not None:
             parts = network.summands(frames, int(issue), inputs, moved, radar)
         if scored is None or int(issue) in scored:
-            # All are judged on the same cells: those, of which peers must know something, too.
-            judged = due >= 0
-            chances = {}
+            chances, known = {}, {}
             if network is not None:
                 chances["network"] = network.chances(parts, int(issue))
             for name in against:
                 if name in PEERS:
                     chances[name] = peer(name, frames, int(issue), radar)
-                    judged = judged & np.isfinite(chances[name]).all(axis=1)
+                    known[name] = np.isfinite(chances[name]).all(axis=1)
                 elif name == "calibrated":
                     chances[name] = reference.calibrated(inputs.guess, inputs.known)
                 else:
                     chances[name] = baseline(name, frames, int(issue), moved, radar, reference)
-            yield Hindcast(int(issue), chances, outcome, judged, reached_now(frames, int(issue), radar))
+            yield Hindcast(int(issue), chances, outcome, due >= 0, reached_now(frames, int(issue), radar), known)
         if network is not None:
             # By what the radar shows alone: what is learned must not hang on whom it is compared with.
             network.remember(int(issue), parts, due)
@@ -268,7 +273,7 @@ def judged_outcome(frames: Frames, issue: int, outcome: ndarray, moved: Moved) -
 def baseline(
     name: str, frames: Frames, issue: int, moved: Moved, radar: Radar, reference: Reference
 ) -> Float[ndarray, "period threshold y x"]:
-    """Return the chances of a baseline that looks at the carried frame alone, for one window."""
+    """Return the chances of a baseline for one window; those of `calibrated` are `Reference.calibrated`."""
     shape = (len(radar.layout.periods), len(radar.thresholds), *frames.maximum.shape[1:])
     if name == "climatology":
         return np.broadcast_to(reference.climatology[:, :, None, None], shape)

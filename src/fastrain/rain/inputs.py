@@ -1,8 +1,9 @@
 """What the network sees of a window: where the rain was, and where it is heading.
 
 History as it was and history advected to each period, so that motion is given and only growth, decay and doubt are
-learned, with the age of each frame and how far inside of what is observed it was seen; first guesses from smoothed
-advection and from how this rain was seen to fade, as logits; and what is known of the map: lead, period, cadence, cell.
+learned, with the age of the older frames and how far inside of what is observed the latest was seen; first guesses from
+smoothed advection and from how this rain was seen to fade, as logits; and what is known of the map: lead, period,
+cadence, cell.
 """
 
 from __future__ import annotations
@@ -117,8 +118,9 @@ class Radar:
 
 def channels_of(thresholds: int) -> int:
     """Return the channels of the network's input for a number of thresholds."""
-    # The history where it was and carried; five of what is known of a cell; how good what was carried is.
-    return 4 * AGES + 5 + (AGES - 1 + 1) + (GUESSES + 2) * thresholds
+    # The history where it was and carried; five of what is known of a cell; how old the older frames are, and how far
+    # inside the latest was seen; guesses, and what the past says of each threshold.
+    return 4 * AGES + 5 + AGES + (GUESSES + 2) * thresholds
 
 
 @dataclass(frozen=True)

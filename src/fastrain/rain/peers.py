@@ -1,7 +1,7 @@
 """What pysteps forecasts of a window, as chances: its Lagrangian probability, STEPS and S-PROG, where it is installed.
 
 All start from the same cells, history and truth as the network. Motion is pysteps' Lucas-Kanade. What pysteps does not
-know is NaN; such cells are judged for no forecaster.
+know is NaN; there it is not judged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fastrain.samples.layout import middle
 PEERS = ("pysteps", "steps", "sprog")
 MEMBERS = 20
 SPREAD = 1.0  # km of smoothing a minute: what Germann and Zawadzki (2004) found, and pysteps' default
-MOTION_FRAMES = 3
+FRAMES = 3  # successive ones, that STEPS and S-PROG want
 NO_RAIN, LEAST = -15.0, -10.0  # dB of rain rate: of dry cells, and of 0.1 mm/h
 LEVELS, FEWEST_LEVELS = 6, 3  # of the cascade, fewer on a small map
 COPIES = 4  # of all members' fields that STEPS holds at once, about
@@ -49,9 +49,9 @@ def peer(name: str, frames: Frames, issue: int, radar: Radar) -> Float[ndarray, 
         TooBig: its members do not fit into memory.
     """
     ahead = radar.layout.ahead
-    if name != "pysteps" and radar.layout.history < MOTION_FRAMES:
+    if name != "pysteps" and radar.layout.history < FRAMES:
         raise SettingError(
-            f"--against {name}: needs {MOTION_FRAMES} frames of history; this run's is {radar.layout.history} frames "
+            f"--against {name}: needs {FRAMES} frames of history; this run's is {radar.layout.history} frames "
             f"of {radar.minutes:g} min."
         )
     need = COPIES * MEMBERS * ahead * frames.maximum[0].size * 8
@@ -84,7 +84,7 @@ def history_and_motion(frames: Frames, issue: int, radar: Radar) -> tuple[ndarra
         highest, mean, observed = rain_rates(frames, frames.rows(slots), radar)
         return np.where(observed.numpy(), radar.spoken(highest, mean).numpy(), np.nan).astype(float)
 
-    rate = rates(np.arange(issue - min(MOTION_FRAMES, radar.layout.history) + 1, issue + 1))
+    rate = rates(np.arange(issue - min(FRAMES, radar.layout.history) + 1, issue + 1))
     ages = np.array(radar.motion_ages)  # the frames that ours is sought in, as far apart
     with _quiet():
         decibel, _ = transformation.dB_transform(rates(issue - ages), threshold=0.1, zerovalue=NO_RAIN)

@@ -93,9 +93,9 @@ class GridPlanner:
         allowed = Allowed.within(needs, ground.memory) or Allowed(True, 0, 0)
         every = windows * needs.window
         kept = min(every, allowed.kept) if passes > 1 else 0
-        # What is varied is never kept.
-        anew = 1 - (1 - ground.settings.varied) * kept / every
-        made = windows * (1 + (passes - 1) * anew) if passes > 1 else min(windows, passes * windows + BLOCK)
+        made = min(windows, passes * windows + BLOCK)
+        if passes > 1:
+            made = windows * _made(passes, kept / every, ground.settings.varied)
 
         a_window = read * ground.layout.length + piece["truth"] + piece["make"]
         line = 0 if kept == every else min(windows, LINE_WINDOWS) + min(windows, STEM_WINDOWS)
@@ -157,6 +157,22 @@ class GridPlanner:
             for part, size in zip(ground.seen.box, ground.shape(coarseness), strict=True)
         )
         return rows, columns
+
+
+def _made(passes: float, kept: float, varied: float) -> float:
+    """Return how often a window is made, on average, in some passes over all.
+
+    Args:
+        passes: how many.
+        kept: share of the windows that memory keeps, once they have been made as they were.
+        varied: share that is not shown as it was, and made anew each time.
+    """
+    made, left = 0.0, passes
+    for before in range(ceil(passes)):
+        there = kept * (1 - varied**before)  # was shown as it was, before
+        made += min(1.0, left) * (1 - (1 - varied) * there)
+        left -= 1
+    return made
 
 
 def _assembling(thresholds: int) -> Callable[[], object]:

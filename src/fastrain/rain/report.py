@@ -259,13 +259,14 @@ def _scores(found: Verification) -> str:
         out.append(f"<h3>≥ {threshold:g} mm/h</h3><table><tr><th>minutes</th><td></td>{head}</tr>")
         for label, pick in (("Brier", "brier"), ("CSI", "csi")):
             best = _best(found, pick, k)
-            for i, (name, tally) in enumerate(found.tallies.items()):
+            for i, (name, words, tally) in enumerate(found.shown()):
                 values = getattr(tally, pick)[:, k]
                 cells = "".join(
                     f"<td class='n{' best' if name == best[p] else ''}'>{'–' if np.isnan(v) else f'{v:.3f}'}</td>"
                     for p, v in enumerate(values)
                 )
-                out.append(f"<tr><th>{label if i == 0 else ''}</th><td>{NAMES[name]}</td>{cells}</tr>")
+                said = NAMES[name] + words
+                out.append(f"<tr><th>{label if i == 0 else ''}</th><td>{said}</td>{cells}</tr>")
         tally = found.tallies["network"]
         for name in found.tallies:
             if name != "network":
@@ -379,7 +380,7 @@ def _cases(run: Run, archive: Archive, found: Verification) -> str:
 
 
 def _best(found: Verification, pick: str, threshold: int) -> list[str]:
-    names = list(found.tallies)
+    names = [name for name in found.tallies if name not in found.beside]  # which are of other cells
     values = np.array([getattr(found.tallies[name], pick)[:, threshold] for name in names])
     values = np.nan_to_num(values, nan=np.inf if pick == "brier" else -np.inf)
     return [names[i] for i in (values.argmin(axis=0) if pick == "brier" else values.argmax(axis=0))]

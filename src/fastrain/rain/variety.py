@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import numpy as np
 
+from fastrain.core.levels import NOT_OBSERVED
 from fastrain.rain.inputs import Radar
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import FrameLayout
@@ -17,7 +18,7 @@ from fastrain.samples.layout import FrameLayout
 SCALES = (0.5, 2.0)  # rain is made weaker and stronger between these
 SCALED, SLOWER, BACKWARDS = 0.5, 0.3, 0.5  # shares of what is varied
 SLOWEST = timedelta(minutes=15)  # between frames
-CLEAR = 0.06  # natural logarithm of how far off a threshold of scaled rain may be: half a level of 0.5 dB
+CLEAR = 0.06  # natural logarithm of how far off a threshold of scaled rain may be: broad levels of pictures lie farther
 
 
 def backwards(frames: Frames) -> Frames:
@@ -52,9 +53,14 @@ class Varied:
     issue: int
     radar: Radar
 
-    def backwards(self) -> Varied:
-        """Return it as if time ran the other way; the frames must be those of the window alone."""
-        return replace(self, frames=backwards(self.frames))
+    def backwards(self) -> Varied | None:
+        """Return it as if time ran the other way; None where a frame is missing of what becomes its history.
+
+        The frames must be those of the window alone.
+        """
+        turned = backwards(self.frames)
+        history = turned.maximum[: self.radar.layout.history]
+        return None if (history == NOT_OBSERVED).all(axis=(1, 2)).any() else replace(self, frames=turned)
 
     def slower(self, times: int) -> Varied | None:
         """Return it of every so manieth frame, the one at issue among them; None where the periods do not allow it."""
@@ -70,7 +76,9 @@ class Varied:
     def scaled(self, factor: float) -> Varied | None:
         """Return it with `factor` times as much rain; None where the levels are too few to tell the thresholds then."""
         radar = scaled(self.radar, factor)
-        off = np.log(np.array(radar.thresholds) / np.array(self.radar.thresholds))
+        # The lowest level stands for all that is above the lowest edge: a threshold below that cannot be told, either.
+        told = np.maximum(radar.thresholds, radar.table.lower[0])
+        off = np.log(told / np.array(self.radar.thresholds))
         return None if np.abs(off).max() > CLEAR else replace(self, radar=radar)
 
 
@@ -80,7 +88,7 @@ def vary(window: Varied, draw: np.random.Generator) -> Varied:
     slower, stronger = draw.random() < SLOWER, draw.random() < SCALED
     factor = float(np.exp(draw.uniform(*np.log(SCALES))))
     if back:
-        window = window.backwards()
+        window = window.backwards() or window
     if slower:
         window = window.slower(times) or window
     if stronger:

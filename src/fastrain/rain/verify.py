@@ -17,7 +17,8 @@ from fastrain.core.errors import PlaceError, TooShort
 from fastrain.core.time import parse_time
 from fastrain.rain.hindcast import BASELINES, Hindcast, Network, Reference, hindcasts, known_names
 from fastrain.rain.inputs import Radar
-from fastrain.rain.peers import MEMBERS
+from fastrain.rain.new_run import Progress, Say
+from fastrain.rain.peers import MEMBERS, PEERS
 from fastrain.rain.run import GRID, Run
 from fastrain.samples.frames import Frames, stretches
 from fastrain.samples.split import evenly, issue_slots, sharing
@@ -27,8 +28,6 @@ from fastrain.verification.intervals import skill_interval
 from fastrain.verification.tally import Tally
 from fastrain.verification.wetness import KINDS, ByWetness
 
-Progress = Callable[[int, int, str], None]
-Say = Callable[[str], None]
 PEER_ISSUES = 200  # issue times, at most, at which pysteps is asked unasked: about a second each
 FRAMES_BYTES = 2**28  # of memory for frames at once, unless a single window needs more
 
@@ -51,6 +50,7 @@ class Verification:
         changes: warnings that rain starts or stops, by forecaster.
         fractions: by forecaster, how well the shares of rain in squares agree.
         wetness: by forecaster, all that apart by how much of the map is wet at issue.
+        beside: by forecaster of pysteps, the network on the cells of which that one says something.
         cell_km: edge of a cell.
         cell: row and column of the one cell that was judged; None where all were.
         intervals: by forecaster, the ends of the 90 % interval of `skill` over it, each (period, threshold); NaN where
@@ -72,6 +72,7 @@ class Verification:
     changes: dict[str, Changes]
     fractions: dict[str, Fractions]
     wetness: dict[str, ByWetness]
+    beside: dict[str, Tally]
     cell_km: float
     cell: tuple[int, int] | None
     intervals: dict[str, tuple[ndarray, ndarray]]
@@ -84,12 +85,22 @@ class Verification:
 
     def best_and_worst(self, over: str) -> tuple[int, int] | None:
         """Return the slots at which the network gained and lost most on another forecaster, if there are two."""
-        gained = sum(
-            np.array(self.tallies[name].windows).sum(axis=(1, 2)) * sign for name, sign in ((over, 1), ("network", -1))
-        )
+        other, own = (np.array(tally.windows).sum(axis=(1, 2)) for tally in (self.tallies[over], self.beside_of(over)))
+        gained = other - own
         if self.issues < 2:
             return None
         return int(self.slots[int(np.argmax(gained))]), int(self.slots[int(np.argmin(gained))])
+
+    def beside_of(self, name: str) -> Tally:
+        """Return the network's scores on the cells that another forecaster is judged on."""
+        return self.beside.get(name, self.tallies["network"])
+
+    def shown(self) -> Iterator[tuple[str, str, Tally]]:
+        """Yield forecasters, words on what they are judged on, and scores, in the order that tables have them."""
+        for name, tally in self.tallies.items():
+            yield name, ", where it knows" if name in self.beside else "", tally
+            if name in self.beside:
+                yield "network", f", where {name} knows", self.beside[name]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row a forecaster, period and threshold: scores with their counts."""
@@ -102,6 +113,7 @@ class Verification:
                     row = {"forecaster": name, "period_min": list(period), "threshold_mm_h": threshold}
                     row |= self._row((tally, self.changes[name], self.fractions[name]), p, k)
                     if low is not None and high is not None:
+                        row["network_brier"] = float(self.beside_of(name).brier[p, k])
                         row["network_skill"] = float(skill[p, k])
                         row["network_skill_90"] = [float(low[p, k]), float(high[p, k])]
                     parts = zip(KINDS, kinds.windows, kinds.tallies, kinds.changes, kinds.fractions, strict=True)
@@ -127,7 +139,7 @@ class Verification:
         NaN where the other made no error at all: nothing can be compared with that.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = 1 - self.tallies["network"].brier / self.tallies[over].brier
+            found = 1 - self.beside_of(over).brier / self.tallies[over].brier
         return np.where(np.isfinite(found), found, np.nan)
 
     def as_attributes(self) -> dict[str, Any]:
@@ -184,6 +196,7 @@ def verify(
     yes = {name: decide.get(name, usual) for name in ("network", *against)}
     absent = dict.fromkeys(against, 0)
     scores = {name: ByWetness(from_on, MEMBERS if name == "steps" else None) for name, from_on in yes.items()}
+    beside = {name: Tally(yes["network"]) for name in against if name in PEERS}
     casts, cell, looked_at = _forecaster(run, archive, radar, reference, against, pixel, every, issues)
     done = 0
     for part, frames in stretches(archive, run.coarseness_on(archive), looked_at, radar.layout, FRAMES_BYTES):
@@ -192,8 +205,10 @@ def verify(
             for name in against:
                 absent[name] += bool(np.isnan(cast.chances[name]).all())
             for name, chance in cast.chances.items():
-                # What a peer does not know is not judged.
-                scores[name].add(np.nan_to_num(chance), event, cast.judged, cast.now)
+                # Of what a peer does not know it is not judged; the network is, and once more without that beside it.
+                scores[name].add(np.nan_to_num(chance), event, cast.judged_of(name), cast.now)
+                if name in beside:
+                    beside[name].add(cast.chances["network"], event, cast.judged_of(name))
             done += 1
             progress(done, len(issues), "hindcasts")
     pooled = {name: one.together() for name, one in scores.items()}
@@ -216,11 +231,14 @@ def verify(
         changes={name: changes for name, (_, changes, _) in pooled.items()},
         fractions={name: fractions for name, (_, _, fractions) in pooled.items()},
         wetness=scores,
+        beside=beside,
         cell_km=radar.cell_km,
         cell=cell,
         intervals={
             # Windows that share frames are drawn together.
-            name: skill_interval(np.array(tallies["network"].windows), np.array(tally.windows), together)
+            name: skill_interval(
+                np.array(beside.get(name, tallies["network"]).windows), np.array(tally.windows), together
+            )
             for name, tally in tallies.items()
             if name != "network"
         },
@@ -234,8 +252,8 @@ def _usual(issues: int, say: Say) -> tuple[str, ...]:
         return BASELINES
     if issues > PEER_ISSUES:
         say(
-            f"pysteps' Lagrangian probability is left out: {issues} issue times would take it long. It joins in where "
-            f"--against names pysteps, or of at most {PEER_ISSUES} --issues."
+            f"pysteps' Lagrangian probability is left out: {issues} issue times would take it long. Name it with the "
+            f"others by --against {','.join((*BASELINES, 'pysteps'))}, or take --issues {PEER_ISSUES}."
         )
         return BASELINES
     return (*BASELINES, "pysteps")

@@ -22,7 +22,7 @@ EDGES = (0.0, 0.01, 0.1, 1.0)  # shares of the cells that are wet: hardly any, s
 KINDS = tuple(pairwise(EDGES))
 
 
-def wet_share(now: Bool[ndarray, "threshold y x"], judged: Bool[ndarray, "period y x"]) -> float:
+def wet_now(now: Bool[ndarray, "threshold y x"], judged: Bool[ndarray, "period y x"]) -> float:
     """Return the share of the cells judged in any period in which the lowest threshold is reached at issue; 0 of none.
 
     Args:
@@ -64,7 +64,7 @@ class ByWetness:
         now: Bool[ndarray, "threshold y x"],
     ) -> None:
         """Add one window to those of its kind; the arguments are those of `Tally.add` and `Changes.add`."""
-        kind = int(np.searchsorted(EDGES[1:-1], wet_share(now, judged), side="right"))
+        kind = int(np.searchsorted(EDGES[1:-1], wet_now(now, judged), side="right"))
         self.order.append(kind)
         self.tallies[kind].add(chance, event, judged)
         self.changes[kind].add(chance, event, judged, now)

@@ -127,7 +127,8 @@ class PlaceBatches:
         beside = draw.integers(0, self.looker.places, len(numbers))
         at = np.where(draw.random(len(numbers)) < ITSELF, 0, beside)
         mine, of = self.part
-        return self.looker.look(numbers[mine::of], at[mine::of], int(draw.integers(8)))
+        ways = self.looker.prepared.view.ways
+        return self.looker.look(numbers[mine::of], at[mine::of], ways[int(draw.integers(len(ways)))])
 
     def _numbers(self, positions: Int[ndarray, position]) -> Int[ndarray, position]:
         """Return the windows at some positions: every one once, in a fresh order, before any comes again."""

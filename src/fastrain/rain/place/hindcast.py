@@ -100,14 +100,12 @@ def place_hindcasts(
     """Yield the forecasts of some issue times, as of maps of the one cell; the arguments are those of `hindcasts`."""
     for case in cases(frames, issues, view, radar):
         cast = cast_of(case, view, radar, reference, calibration.chances(logits_of(parts, case, radar)), against)
-        judged = cast.judged
         row, column = view.nearby[0]
         for name in against:
             if name in PEERS:
                 found = peer(name, frames, case.issue, radar)[:, :, row : row + 1, column : column + 1]
-                cast.chances[name] = found
-                judged = judged & np.isfinite(found).all(axis=1)
-        yield Hindcast(cast.issue, cast.chances, cast.outcome, judged, cast.now)
+                cast.chances[name], cast.known[name] = found, np.isfinite(found).all(axis=1)
+        yield cast
 
 
 def cast_of(

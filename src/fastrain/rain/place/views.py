@@ -60,6 +60,11 @@ class Foveal:
         return tuple(2**i for i in range(min(doublings, 7) + 1))
 
     @property
+    def ways(self) -> tuple[int, ...]:
+        """Ways that training turns the maps: all."""
+        return tuple(range(8))
+
+    @property
     def channels(self) -> int:
         """Of the inputs: two values a frame and map, and for each map what is observed at issue."""
         return len(self.scales) * (2 * len(ages(self.radar)) + 1)
@@ -137,6 +142,7 @@ ANCESTOR_EDGES = (0.1, 1, 2, 4, 8, 12, 16, 24, 32, 50, 64, 100, 125, 200)
 RINGS_KM = (20.0, 60.0, 100.0, 170.0, 240.0)
 TRIPWIRE_KM = 25.0
 OCTANTS = 8
+ON_THE_MAP = 0.8  # of the share of blocks on the map that there is without a turn
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,9 @@ class Rings:
 
     Its radii are of kilometres, which its pixels were. An octant's blocks are listed as they lie when it is turned onto
     the first or the second, which it shares a network with. What lies beyond the map counts as dry, as did for the
-    ancestor whatever it did not see. Training turns the map about the place every way, so that rain is learned to come
-    from every side; the rings stay where they are, and see what the map then holds there.
+    ancestor whatever it did not see. Training turns the map about the place, so that rain is learned to come from every
+    side; the rings stay where they are, and see what the map then holds there. A place far from the radar is not turned
+    in ways that leave the rings half beyond the map, which no forecast sees.
 
     Attributes:
         radar: whose frames are seen.
@@ -157,6 +164,12 @@ class Rings:
     radar: Radar
     cell: tuple[int, int]
     shape: tuple[int, int]
+
+    @cached_property
+    def ways(self) -> tuple[int, ...]:
+        """Ways that training turns the map: those that leave on it nearly as much of what the rings see as there is."""
+        held = [self._seen(way)[1].mean() for way in range(8)]
+        return tuple(way for way in range(8) if held[way] >= ON_THE_MAP * held[0])
 
     @property
     def nearby(self) -> Int[ndarray, "place 2"]:
@@ -225,12 +238,15 @@ class Rings:
 
     def records(self, frames: Frames, slots: Int[ndarray, slots]) -> UInt8[ndarray, "slots byte"]:
         """Return what is kept of some frames: the ancestor's numbers of the cells' maximum and mean levels."""
-        rates = rain_rates(frames, frames.rows(slots), self.radar)
-        highest, mean, observed = (field[:, *self._box].numpy() for field in rates)
-        most = np.searchsorted(ANCESTOR_EDGES, highest * (1 + 1e-6), side="right")
-        middle = np.interp(mean, (0.0, *ANCESTOR_EDGES), np.arange(len(ANCESTOR_EDGES) + 1))
-        numbers = np.stack([_scaled(np.where(observed, level, 0.0)) for level in (most, middle)], axis=-1)
-        return np.asarray((numbers * 255).round().astype(np.uint8)).reshape(len(slots), -1)
+        out = np.empty((len(slots), self.record_bytes), np.uint8)
+        for i, slot in enumerate(slots):  # one at a time: their numbers take more than the frames do
+            rates = rain_rates(frames, frames.rows(np.array([slot])), self.radar)
+            highest, mean, observed = (field[0][self._box].numpy() for field in rates)
+            most = np.searchsorted(ANCESTOR_EDGES, highest * (1 + 1e-6), side="right")
+            middle = np.interp(mean, (0.0, *ANCESTOR_EDGES), np.arange(len(ANCESTOR_EDGES) + 1))
+            numbers = np.stack([_scaled(np.where(observed, level, 0.0)) for level in (most, middle)], axis=-1)
+            out[i] = (numbers * 255).round().ravel()
+        return out
 
     def inputs(self, records: UInt8[ndarray, "window age byte"], at: Int[ndarray, window], way: int) -> Tensor:
         """Return (window, age, value), the oldest frame first, of maps turned about the place some way."""
