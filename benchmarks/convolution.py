@@ -30,7 +30,8 @@ from fastrain.engine.precision import Precision, computing, fast_precision, numb
 from fastrain.nets import filtering
 from fastrain.nets.plain import LARGE, forecasting
 from fastrain.nets.rain_net import RainNet
-from fastrain.rain.inputs import CONDITIONS, GUESSES, channels_of
+from fastrain.rain.inputs import CONDITIONS, channels_of
+from fastrain.rain.smoothing import GUESSES
 
 LAYERS = {  # images, channels in, channels out, y, x
     "image 16 → 64, 31×31": (500, 16, 64, 31, 31),

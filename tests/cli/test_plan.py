@@ -19,6 +19,7 @@ from fastrain.archive.store import Archive
 from fastrain.rain.budget import Allowed, Needs, PlaceNeeds, grid_needs
 from fastrain.rain.costs import Line, Spent
 from fastrain.rain.inputs import Radar
+from fastrain.rain.plan_grid import _made
 from fastrain.samples.split import split_archive
 
 MB = 10**6
@@ -116,6 +117,20 @@ def test_less_memory_means_less_kept_then_none_made_ahead_then_computing_again()
             ways.append(way)
     assert ways == [(False, True), (False, False), (True, True), (True, False), None]
     assert Allowed.within(NEEDS, 6000 * MB).kept > Allowed.within(NEEDS, 5000 * MB).kept > 0
+
+
+@pytest.mark.parametrize(("kept", "varied"), [(1.0, 0.0), (0.4, 0.0), (1.0, 0.5), (0.6, 0.3), (0.0, 0.2)])
+def test_windows_are_made_as_often_as_a_plan_says(kept, varied):
+    """By drawing: of 4,000 windows, of which memory keeps a share once they were shown as they were."""
+    draw = np.random.default_rng(1)
+    may_be_kept, there = draw.random(4000) < kept, np.zeros(4000, bool)
+    made = 0.0
+    for passed in (1.0, 1.0, 1.0, 0.5):
+        shown = np.arange(4000) < passed * 4000
+        other = draw.random(4000) < varied
+        made += (shown & (other | ~there)).sum() / 4000
+        there |= shown & ~other & may_be_kept
+    assert _made(3.5, kept, varied) == pytest.approx(made, rel=0.03)
 
 
 def test_what_is_allowed_is_never_exceeded():

@@ -34,6 +34,7 @@ class Marked(Windows):
 
     def __init__(self):
         self.made: list[int] = []
+        self.told: list[tuple[int, float]] = []
         self.radar = Radar(TABLE, "rain_rate", timedelta(minutes=5), 4.0, (0.1,), LAYOUT)
 
     def __getitem__(self, issue: int) -> Window:
@@ -42,6 +43,12 @@ class Marked(Windows):
         x = mark[:, :, None, None].expand(3, 2, 10, 12).half()
         guess = torch.zeros(3, 1, 1, 10, 12).half()
         return Window(Inputs(x, guess, mark), np.zeros((3, 10, 12), np.int8))
+
+    def varied(self, issue: int, draw: np.random.Generator) -> Window:
+        self.told.append((issue, draw.random()))
+        made = self[issue]
+        self.made.pop()
+        return made
 
 
 def drawn(count: int, seed: int = 0, **more) -> Batches:
@@ -78,6 +85,22 @@ def test_maps_of_a_window_are_spread_over_a_block_and_made_once():
         spread = [{w for w, _ in marks(draw.batch(step))} for step in range(24)]
         assert np.mean([len(windows) for windows in spread]) > 6  # of eight maps
         assert all(draw.windows.made.count(w) <= 1 for w in range(64))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_windows_is_varied_each_time_another_way(share):
+    def told():
+        with drawn(60, makers=0, varied=share) as draw:
+            seen = [mark for step in range(90) for mark in marks(draw.batch(step))]
+            return draw.windows, seen
+
+    windows, seen = told()
+    assert len(windows.told) + len(windows.made) == 4 * 60  # four passes
+    assert len(windows.told) == pytest.approx(share * 240, abs=0 if share in (0, 1) else 35)
+    assert len({how for _, how in windows.told}) == len(windows.told)
+    again, as_before = told()
+    assert (again.told, again.made) == (windows.told, windows.made)
+    assert as_before == seen
 
 
 def test_no_more_than_two_blocks_are_held(monkeypatch):

@@ -17,19 +17,16 @@ from fastrain.rain.batches import turn
 from fastrain.rain.hindcast import BASELINES, Reference, hindcasts
 from fastrain.rain.inputs import (
     CONDITIONS,
-    GUESS_SPREAD,
-    GUESSES,
     Radar,
     channels_of,
     conditions,
     edge_distance,
-    exceedance_chance,
-    guess_logits,
     happened,
     make_inputs,
     move,
     rain_rates,
 )
+from fastrain.rain.smoothing import GUESS_SPREAD, GUESSES, exceedance_chance, guess_logits
 from fastrain.rain.straight import StraightLine
 from fastrain.rain.windows import Windows, other_truth
 from fastrain.samples.frames import load_frames

@@ -27,9 +27,7 @@ from fastrain.rain.forecast import at_place, forecast_grid
 from fastrain.rain.hindcast import Reference, baseline, hindcasts
 from fastrain.rain.inputs import (
     CONDITIONS,
-    GUESS_SPREAD,
     Radar,
-    exceedance_chance,
     happened,
     make_inputs,
     rain_rates,
@@ -42,6 +40,7 @@ from fastrain.rain.place.hindcast import cases, place_baseline
 from fastrain.rain.place.prepare import FOLDER, Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.place.views import ANCESTOR_EDGES, APART, EDGE, Foveal, Rings, ages
+from fastrain.rain.smoothing import GUESS_SPREAD, exceedance_chance
 from fastrain.rain.straight import StraightLine
 from fastrain.rain.train import train
 from fastrain.rain.verify import verify

@@ -13,9 +13,9 @@ from program import refused
 from fastrain.archive.store import Archive
 from fastrain.archive.writer import writing
 from fastrain.core.errors import RunError, SettingError
-from fastrain.rain.inputs import GUESSES
 from fastrain.rain.new_run import TrainSettings
 from fastrain.rain.run import make_network, open_run
+from fastrain.rain.smoothing import GUESSES
 from fastrain.rain.start import start_of
 from fastrain.rain.straight import fit_straight
 from fastrain.rain.train import train

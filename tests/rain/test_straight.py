@@ -10,8 +10,9 @@ import torch
 
 from fastrain.rain.chances import ordinal_loss
 from fastrain.rain.hindcast import Reference
-from fastrain.rain.inputs import CONDITIONS, GUESSES
+from fastrain.rain.inputs import CONDITIONS
 from fastrain.rain.run import make_network
+from fastrain.rain.smoothing import GUESSES
 from fastrain.rain.straight import RIDGE, fit_straight
 
 

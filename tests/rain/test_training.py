@@ -252,6 +252,25 @@ def test_climatology_is_how_often_it_rained_in_the_time_of_training(run):
     np.testing.assert_allclose(run.facts["reference"]["climatology"], np.mean(often, axis=0), atol=0.01)
 
 
+def test_the_report_tells_scores_by_how_wet_the_map_is(run):
+    from fastrain.rain.report import _wetness
+
+    found = verify(run, run.archive())
+    page = _wetness(found)
+    network, smoothed = found.wetness["network"], found.wetness["lagrangian"]
+    shown = 0
+    for kind, count in enumerate(network.windows):
+        tally = network.tallies[kind]
+        assert (f"{count:,} issue times" in page) == (count > 0)
+        for p, k in np.ndindex(tally.cells.shape if count else (0, 0)):
+            assert f">{tally.brier[p, k]:.4f}<" in page
+            assert f">{int(tally.events[p, k]):,} of {int(tally.cells[p, k]):,}<" in page
+            skill = 1 - tally.brier[p, k] / smoothed.tallies[kind].brier[p, k]
+            assert f">{skill:+.0%}<" in page
+            shown += 1
+    assert shown == sum(1 for count in network.windows if count) * tally.cells.size
+
+
 def test_too_little_memory_is_said_with_what_would_fit(moving, tmp_path):
     with pytest.raises(TooBig, match="may be used"):
         train(moving, tmp_path / "r", TrainSettings(coarseness=1, memory=100_000))

@@ -14,8 +14,9 @@ from fastrain.core.processes import local_processes
 from fastrain.engine.precision import Precision, fast_precision
 from fastrain.engine.threads import cores
 from fastrain.rain.batches import BATCH, BLOCK, crop_of
-from fastrain.rain.inputs import GUESSES, Radar, channels_of
+from fastrain.rain.inputs import Radar, channels_of
 from fastrain.rain.settle import settled_cells
+from fastrain.rain.smoothing import GUESSES
 
 FRAMES_AT_MOST = 2**27  # bytes of frames that are read together; more gains nothing
 LEARNING = 190_000_000  # bytes of kernels, torch's and numba's, and of optimisers, once there is anything to be learned

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from fastrain.archive.store import Archive
-from fastrain.rain.inputs import CONDITIONS, GUESSES, Radar
+from fastrain.rain.inputs import CONDITIONS, Radar
 from fastrain.rain.new_run import TrainSettings
 from fastrain.rain.run import make_network
 from fastrain.rain.settle import settle
+from fastrain.rain.smoothing import GUESSES
 from fastrain.rain.straight import fit_straight
 from fastrain.rain.survey import Survey, survey
 from fastrain.samples.frames import load_frames, window_slots

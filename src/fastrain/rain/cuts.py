@@ -23,11 +23,11 @@ from fastrain.rain.inputs import (
     Moved,
     Radar,
     channels_of,
-    guess_logits,
     make_inputs,
     rain_rates,
     smoothed_chances,
 )
+from fastrain.rain.smoothing import guess_logits
 from fastrain.samples.frames import Frames, load_frames, window_slots
 from fastrain.samples.layout import FrameLayout
 from fastrain.samples.split import Split, evenly

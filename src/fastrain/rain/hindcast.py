@@ -22,7 +22,6 @@ from fastrain.rain.inputs import (
     Inputs,
     Moved,
     Radar,
-    exceedance_chance,
     happened,
     make_inputs,
     move,
@@ -32,6 +31,7 @@ from fastrain.rain.inputs import (
 )
 from fastrain.rain.peers import PEERS, peer
 from fastrain.rain.run import Run
+from fastrain.rain.smoothing import exceedance_chance
 from fastrain.rain.straight import StraightLine
 from fastrain.samples.frames import Frames, load_frames, stretches
 from fastrain.samples.layout import middle

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -24,11 +23,12 @@ from torch import Tensor
 from fastrain.archive.schema import Schema
 from fastrain.core.errors import SettingError
 from fastrain.core.levels import LevelTable
-from fastrain.motion import advect, displacements, filter_map
+from fastrain.motion import advect, displacements
 from fastrain.motion.advect import sample
 from fastrain.rain.baselines import motion_ages, motion_of
 from fastrain.rain.between import Between, asked_of
 from fastrain.rain.memory import Memory, remember
+from fastrain.rain.smoothing import GUESS_SPREAD, GUESSES, guess_logits, reached_where, share_around
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import FrameLayout, middle
 from fastrain.samples.truth import observed_now, outcomes
@@ -36,11 +36,8 @@ from fastrain.samples.truth import observed_now, outcomes
 Truth = Literal["maximum", "mean"]
 TRUTHS: tuple[Truth, ...] = ("maximum", "mean")
 
-GUESS_SPREAD = (0.25, 1.0)  # km of smoothing for each minute of lead; how rain loses its place (LOG.md)
-GUESSES = len(GUESS_SPREAD) + 2  # and two from what the history shows of the rain's fading
 AGES = 3
 FAR_KM = 100.0  # from the edge of what is observed: farther is as good as far
-BOXES = 3  # means in a row, that make a hill
 CONDITIONS = 6
 
 
@@ -278,48 +275,11 @@ def within_reach(frames: Frames, issue: int, moved: Moved) -> Bool[ndarray, "per
     return np.asarray(observed_now(frames, issue) & moved.known.numpy())
 
 
-def exceedance_chance(
-    highest: Float[Tensor, "y x"], known: Tensor, thresholds: tuple[float, ...], radius: float
-) -> Float[Tensor, "threshold y x"]:
-    """Return the share of known cells around each cell that reach each threshold: Lagrangian probability.
-
-    Args:
-        highest: mm/h.
-        known: where that is known.
-        thresholds: mm/h.
-        radius: of the neighbourhood, cells; the share of a disc-like weight.
-    Source: Germann and Zawadzki (2004), doi:10.1175/1520-0450(2004)043<0074:SDOTPO>2.0.CO;2.
-    """
-    return _around(_reached(highest, known, thresholds), radius)
-
-
 def smoothed_chances(moved: Moved, radar: Radar, period: int) -> Float[Tensor, "threshold guess y x"]:
     """Return the Lagrangian probabilities of a period, by two widths of smoothing."""
     lead = middle(radar.layout.periods[period]) * radar.minutes
-    reached = _reached(moved.highest[period], moved.known[period], radar.thresholds)
-    return torch.stack([_around(reached, spread * lead / radar.cell_km) for spread in GUESS_SPREAD], dim=1)
-
-
-def _reached(highest: Tensor, known: Tensor, thresholds: tuple[float, ...]) -> Float[Tensor, "channel y x"]:
-    """Return where each threshold is known to be reached, and what is known."""
-    seen = known.float()
-    return torch.stack([*((highest >= t * (1 - 1e-6)).float() * seen for t in thresholds), seen])
-
-
-def _around(reached: Float[Tensor, "channel y x"], radius: float) -> Float[Tensor, "threshold y x"]:
-    edge = hill_edge(radius)
-    reached = filter_map(reached, hill_taps(edge), "zeros") if edge > 1 else reached
-    return (reached[:-1] / reached[-1].clamp(min=1e-6)).clamp_(0, 1)
-
-
-def guess_logits(chance: Float[Tensor, "*any threshold guess y x"]) -> Float[Tensor, "*any threshold guess y x"]:
-    """Return the logits of the conditional chances that chances say, none of them sure."""
-    least, surest = 0.01, math.log(0.99 / 0.01)
-    # Of the chance and of what the one below has beyond it, each raised by a little: their ratio's logarithm.
-    beyond = torch.cat([1 - chance[..., :1, :, :, :], chance[..., :-1, :, :, :] - chance[..., 1:, :, :, :]], dim=-4)
-    # A guess of its own for each threshold may say a higher chance of more: that is as sure as may be.
-    ratio = (chance + least).div_(beyond.add_(least).clamp_(min=1e-6))
-    return ratio.log_().clamp_(-surest, surest)
+    reached = reached_where(moved.highest[period], moved.known[period], radar.thresholds)
+    return torch.stack([share_around(reached, spread * lead / radar.cell_km) for spread in GUESS_SPREAD], dim=1)
 
 
 def signal(rain_rate: Tensor) -> Tensor:
@@ -403,17 +363,3 @@ def conditions(a: int, b: int, radar: Radar) -> list[float]:
         lead / 60 - 0.5,
         1.0 if radar.truth == "mean" else 0.0,
     ]
-
-
-@lru_cache(maxsize=64)
-def hill_taps(edge: int) -> tuple[float, ...]:
-    """Return the weights of as many means over an odd number of cells in a row as make nearly a round hill of a map."""
-    taps = np.ones(1)
-    for _ in range(BOXES):
-        taps = np.convolve(taps, np.full(edge, 1 / edge))
-    return tuple(taps.tolist())
-
-
-def hill_edge(radius: float) -> int:
-    """Return over how many cells those means are for a neighbourhood of a radius of some cells; 1 is no smoothing."""
-    return 2 * max(1, round(radius / math.sqrt(3))) + 1 if radius >= 0.5 else 1

@@ -15,10 +15,11 @@ from fastrain.rain.budget import Allowed, grid_needs
 from fastrain.rain.chances import Calibration
 from fastrain.rain.costs import Ground, Line, on_gpu, spent_on, state_bytes
 from fastrain.rain.hindcast import TRIED, Network, Reference, hindcasts
-from fastrain.rain.inputs import GUESSES, channels_of, happened, make_inputs, move
+from fastrain.rain.inputs import channels_of, happened, make_inputs, move
 from fastrain.rain.plan_row import Row
 from fastrain.rain.run import GRID, make_network, predict_parts
 from fastrain.rain.settle import MOST_WINDOWS, settled_cells
+from fastrain.rain.smoothing import GUESSES
 from fastrain.rain.start import start_of
 from fastrain.rain.straight import CELLS, StraightLine
 from fastrain.rain.survey import FEWEST_EVENTS

@@ -25,7 +25,7 @@ from fastrain.rain.budget import Batched, PlaceNeeds, allowed_bytes, place_needs
 from fastrain.rain.chances import Calibration
 from fastrain.rain.fitting import Bench, resolved, trial
 from fastrain.rain.hindcast import BASELINES, SPREADS, Hindcast, Reference
-from fastrain.rain.inputs import CONDITIONS, GUESS_SPREAD, Radar
+from fastrain.rain.inputs import CONDITIONS, Radar
 from fastrain.rain.new_run import (
     Say,
     Settled,
@@ -45,6 +45,7 @@ from fastrain.rain.place.views import View, ages
 from fastrain.rain.place.windows import known_of
 from fastrain.rain.run import BASE, STATE, Run, default_coarseness, open_run
 from fastrain.rain.settle import calibration_of, settle
+from fastrain.rain.smoothing import GUESS_SPREAD
 from fastrain.rain.straight import StraightLine, fit_line
 from fastrain.rain.survey import one_class
 from fastrain.samples.frames import stretches

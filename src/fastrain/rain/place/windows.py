@@ -11,8 +11,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from fastrain.rain.hindcast import reached_now
-from fastrain.rain.inputs import GUESS_SPREAD, Radar, conditions, guess_logits, happened
+from fastrain.rain.inputs import Radar, conditions, happened
 from fastrain.rain.place.guesses import Swept, chances_around, sweep, tracks
+from fastrain.rain.smoothing import GUESS_SPREAD, guess_logits
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import middle
 from fastrain.samples.truth import observed_now
