@@ -161,7 +161,7 @@ def brier_figure(found: Verification) -> Figure:
         axes[k].set(title=f"≥ {threshold:g} mm/h", xlabel="end of period, min", ylim=(0, None))
     axes[0].set_ylabel("Brier score, lower is better")
     handles, labels = axes[0].get_legend_handles_labels()
-    beside = 2 if count == 1 else 3 * count  # as many as the figure is wide
+    beside = min(5, 2 * count)  # as many as the figure is wide
     figure.legend(handles, labels, loc="outside lower center", ncols=beside, fontsize=9, frameon=False)
     return figure
 
@@ -193,7 +193,7 @@ def scale_figure(found: Verification) -> Figure:
     curve.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
     curve.set(title=f"ROC, {said}", xlabel="of dry cells, false alarms", ylabel="of wet cells, hits")
     handles, labels = curve.get_legend_handles_labels()
-    columns = 3 if alone else len(labels)
+    columns = 3 if alone else 5
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
     return figure
 

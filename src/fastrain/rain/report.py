@@ -260,11 +260,12 @@ def _scores(found: Verification) -> str:
         for label, pick in (("Brier", "brier"), ("CSI", "csi")):
             best = _best(found, pick, k)
             for i, (name, words, tally) in enumerate(found.shown()):
-                values = getattr(tally, pick)[:, k]
-                cells = "".join(
-                    f"<td class='n{' best' if name == best[p] else ''}'>{'–' if np.isnan(v) else f'{v:.3f}'}</td>"
-                    for p, v in enumerate(values)
-                )
+                # Of other cells than the rest nothing is the best.
+                shown = [
+                    (v, " best" if name == best[p] and not words else "")
+                    for p, v in enumerate(getattr(tally, pick)[:, k])
+                ]
+                cells = "".join(f"<td class='n{bold}'>{'–' if np.isnan(v) else f'{v:.3f}'}</td>" for v, bold in shown)
                 said = NAMES[name] + words
                 out.append(f"<tr><th>{label if i == 0 else ''}</th><td>{said}</td>{cells}</tr>")
         tally = found.tallies["network"]
@@ -300,7 +301,7 @@ def _wetness(found: Verification) -> str:
     others = [name for name in ("lagrangian", "calibrated") if name in found.wetness]
     brier = {name: np.stack([t.brier for t in found.wetness[name].tallies]) for name in ("network", *others)}
     kinds = _WET if found.cell is None else _WET_THERE
-    head = "".join(f"<th>{a}–{b}</th>" for a, b in found.periods)
+    head = "".join(f"<th class='n'>{a}–{b}</th>" for a, b in found.periods)
     out = []
     for k, threshold in enumerate(found.thresholds):
         out.append(f"<h3>≥ {threshold:g} mm/h</h3><table><tr><th>minutes</th><td></td>{head}</tr>")
