@@ -29,8 +29,9 @@ def plan(
     pixel: Pixel = None,
     width: Annotated[int, typer.Option(min=4, max=256, help="Of our network, its one dial.")] = 24,
     varied: Annotated[
-        float, typer.Option(min=0, max=1, metavar="SHARE", help="Of a map's windows, that are varied; see train.")
-    ] = 0.0,
+        float | None,
+        typer.Option(min=0, max=1, metavar="SHARE", help="Of a map's windows, that are varied (default: half)."),
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="That training may take in all (default: half of what is free).")
     ] = None,

@@ -54,14 +54,15 @@ def train(
         typer.Option("--from", metavar="auto|base|nothing", help="What to start from (auto: base for under a day)."),
     ] = "auto",
     varied: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             max=1,
             metavar="SHARE",
-            help="Of a map's windows, shown as they might have been: more rain or less, seen less often, backwards.",
+            help="Of a map's windows, shown as they might have been: more rain or less, seen less often, backwards "
+            "(default: half).",
         ),
-    ] = 0.0,
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda", help="That trains (auto: the GPU where there is one).")
     ] = "auto",

@@ -28,6 +28,7 @@ from fastrain.rain.inputs import Radar, Truth
 from fastrain.rain.run import (
     CURVE,
     FACTS,
+    GRID,
     LOG,
     RUN_VERSION,
     STATE,
@@ -48,6 +49,7 @@ NOT_OF_IT = (
     "board",
 )  # settings that do not change it, or are told elsewhere
 PLAN = "plan.json"  # of a run that is not finished
+VARIED = 0.5  # of the windows, unless told otherwise (LOG.md)
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int, str], None]
@@ -71,7 +73,7 @@ class TrainSettings:
         truth: of which of a block's rates a chance speaks: its maximum or its mean.
         start: what the network starts from; see `fastrain.rain.start`.
         varied: share of a map's training windows that are shown as they might have been: weaker and stronger rain, seen
-            less often, time running back; see `fastrain.rain.variety`.
+            less often, time running back; see `fastrain.rain.variety`. If None half of them.
         shuffle_truth: train on truth of other windows and places, as a control that must not learn.
         device: that trains: `cpu`, `cuda`, or `auto`, the GPU where there is one.
         threads: of a CPU that trains; those that take a step fastest if None.
@@ -90,11 +92,18 @@ class TrainSettings:
     memory: int | None = None
     truth: Truth = "maximum"
     start: Start = "auto"
-    varied: float = 0.0
+    varied: float | None = None
     shuffle_truth: bool = False
     device: str = "auto"
     threads: int | None = None
     board: bool = False
+
+    @property
+    def share_varied(self) -> float:
+        """Share of the windows that is varied: of a place's none, of a control's neither."""
+        if self.recipe != GRID or self.shuffle_truth:
+            return 0.0
+        return VARIED if self.varied is None else self.varied
 
 
 def edges_of(archive: Archive, settings: TrainSettings, say: Say) -> tuple[float, ...]:
@@ -148,7 +157,8 @@ def plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Spli
         "split": {
             name: [show_time(axis.time(a)), show_time(axis.time(b - 1))] for name, (a, b) in split.blocks.items()
         },
-        "settings": {k: v for k, v in asdict(settings).items() if k not in NOT_OF_IT},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in NOT_OF_IT}
+        | {"varied": settings.share_varied},
     }
 
 

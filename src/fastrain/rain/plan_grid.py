@@ -96,7 +96,7 @@ class GridPlanner:
         kept = min(every, allowed.kept) if passes > 1 else 0
         made = min(windows, passes * windows + BLOCK)
         if passes > 1:
-            made = windows * _made(passes, kept / every, ground.settings.varied)
+            made = windows * _made(passes, kept / every, ground.settings.share_varied)
 
         a_window = read * ground.layout.length + piece["truth"] + piece["make"]
         line = 0 if kept == every else min(windows, LINE_WINDOWS) + min(windows, STEM_WINDOWS)

@@ -154,10 +154,8 @@ def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     torch.manual_seed(settings.seed)
     network = make_network(len(radar.thresholds), settings.width)
     part = (group.rank, group.size)
-    makers, varied = allowed.makers, 0.0 if settings.shuffle_truth else settings.varied
-    with Batches(
-        windows, issues, weights, found.box, seed=settings.seed, makers=makers, part=part, varied=varied
-    ) as batches:
+    draw = partial(Batches, seed=settings.seed, makers=allowed.makers, part=part, varied=settings.share_varied)
+    with draw(windows, issues, weights, found.box) as batches:
         if start is None:
             network.stem.fit(batches.sample())
         else:
