@@ -12,11 +12,16 @@ import torch
 
 from fastrain.archive.store import Archive
 from fastrain.core.levels import LevelTable
+from fastrain.rain.batches import Batches
 from fastrain.rain.inputs import Radar, happened, make_inputs
+from fastrain.rain.new_run import TrainSettings, share_varied
+from fastrain.rain.run import make_network
+from fastrain.rain.straight import fit_straight
 from fastrain.rain.variety import SCALES, Varied, vary
 from fastrain.rain.windows import Windows
 from fastrain.samples.frames import load_frames
-from fastrain.samples.layout import FrameLayout
+from fastrain.samples.layout import FrameLayout, Layout
+from fastrain.samples.split import Split
 
 LAYOUT = FrameLayout(6, ((0, 6), (6, 12)), 6)
 THRESHOLDS = (0.1, 1.0)
@@ -127,3 +132,45 @@ def test_all_kinds_are_drawn_and_a_window_is_told_by_its_draw(archive):
     for name in ("x", "guess", "known"):
         assert torch.equal(getattr(made.inputs, name), getattr(inputs, name))
     assert made is not windows.varied(window.issue, np.random.default_rng(7))
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames", "share"),
+    [
+        (TrainSettings(), 100, 1.0),
+        (TrainSettings(), 288, 1.0),  # a day of five minutes
+        (TrainSettings(), 576, 0.5),
+        (TrainSettings(), 288 * 30, 1 / 30),
+        (TrainSettings(varied=0.0), 100, 0.0),
+        (TrainSettings(varied=0.7), 288 * 30, 0.7),
+        (TrainSettings(recipe="place"), 100, 0.0),
+        (TrainSettings(shuffle_truth=True), 100, 0.0),
+    ],
+)
+def test_the_longer_the_training_time_the_fewer_windows_are_varied(settings, frames, share):
+    split = Split(Layout(30, ((0, 10),)), {"train": (40, 40 + frames)}, {})
+    assert share_varied(settings, split, timedelta(minutes=5)) == pytest.approx(share)
+
+
+def test_of_a_time_in_which_rain_only_grew_it_is_not_learned_that_it_grows(tmp_path):
+    """Rain that grows by a tenth from frame to frame: varied, it decays as often."""
+    still = synthetic.moving_rain(1, size=48, seed=4)[0]
+    rates = 0.05 * still[None] * 1.1 ** np.arange(60)[:, None, None]
+    synthetic.write_archive(tmp_path / "a", rates.astype(np.float32))
+    archive = Archive.open(tmp_path / "a")
+    radar = Radar.of(archive.schema, 1, (0.5,), LAYOUT)
+    start, _ = archive.span
+    issues, box = start + np.arange(6, 46), (slice(0, 48), slice(0, 48))
+    windows = Windows(archive, 1, radar, 10**9)
+    middle = windows[start + 26]
+    said = {}
+    for varied in (0.0, 1.0):
+        network = make_network(1, 8)
+        with Batches(windows, issues, np.ones(len(issues)), box, seed=0, varied=varied) as draw:
+            line = fit_straight(network, *draw.scattered())
+        chance = 1 / (1 + np.exp(-line.logits(middle.inputs.guess, middle.inputs.known)[:, 0]))
+        said[varied] = chance.mean(axis=(1, 2))
+    now = (still * 0.05 * 1.1**26 >= 0.5).mean()
+    assert ((middle.truth > 0).mean(axis=(1, 2)) > 2 * now).all()
+    assert (said[0.0] > 1.2 * said[1.0]).all()
+    assert (said[1.0] > now).all()  # of a period, the most that passes

@@ -30,7 +30,7 @@ def plan(
     width: Annotated[int, typer.Option(min=4, max=256, help="Of our network, its one dial.")] = 24,
     varied: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="SHARE", help="Of a map's windows, that are varied (default: half)."),
+        typer.Option(min=0, max=1, metavar="SHARE", help="Of a map's windows, that are varied; see train."),
     ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="That training may take in all (default: half of what is free).")

@@ -60,7 +60,7 @@ def train(
             max=1,
             metavar="SHARE",
             help="Of a map's windows, shown as they might have been: more rain or less, seen less often, backwards "
-            "(default: half).",
+            "(default: all of a day, fewer the longer).",
         ),
     ] = None,
     device: Annotated[

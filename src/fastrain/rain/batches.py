@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastrain.engine.leaving import check_leaving
 from fastrain.rain.straight import CELLS
-from fastrain.rain.windows import Windows
+from fastrain.rain.windows import Window, Windows
 
 BATCH = 8
 CROP = 96  # cells; a larger map is trained on in crops
@@ -121,7 +121,7 @@ class Batches:
         chosen = np.unique(np.linspace(0, len(self.issues) - 1, LINE_WINDOWS).astype(int))
         cells = min(CELLS, LINE_CELLS // (len(chosen) * self.periods))
         for w in chosen:
-            window = self.windows[int(self.issues[w])]
+            window = self._window(int(w), 0)
             for period, truth in enumerate(window.truth):
                 at = torch.from_numpy(draw.integers(0, truth.size, cells))
                 guess = window.inputs.guess[period].flatten(-2)[..., at].float()
@@ -180,9 +180,7 @@ class Batches:
     def _crops(self, window: int, passed: int) -> list[Sample]:
         """Return a crop of each of a window's periods."""
         draw = np.random.default_rng([self.seed, 19, passed, window])
-        issue = int(self.issues[window])
-        how = np.random.default_rng([self.seed, 29, passed, window])
-        made = self.windows.varied(issue, how) if how.random() < self.varied else self.windows[issue]
+        made = self._window(window, passed)
         found = []
         for period, truth in enumerate(made.truth):
             cut = tuple(
@@ -195,6 +193,11 @@ class Batches:
             outcome = torch.from_numpy(truth[cut].copy())
             found.append(Sample(x, guess, made.inputs.known[period], outcome, float(self.weights[window])))
         return found
+
+    def _window(self, window: int, passed: int) -> Window:
+        """Return a window as a pass shows it: as it was, or as it might have been."""
+        issue, draw = int(self.issues[window]), np.random.default_rng([self.seed, 29, passed, window])
+        return self.windows.varied(issue, draw) if draw.random() < self.varied else self.windows[issue]
 
 
 def _awaited(future: Future[list[Sample]], *, patient: bool) -> list[Sample]:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ NOT_OF_IT = (
     "board",
 )  # settings that do not change it, or are told elsewhere
 PLAN = "plan.json"  # of a run that is not finished
-VARIED = 0.5  # of the windows, unless told otherwise (LOG.md)
+ALL_VARIED = timedelta(days=1)  # of training time, up to which all windows are varied (LOG.md)
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int, str], None]
@@ -73,7 +73,8 @@ class TrainSettings:
         truth: of which of a block's rates a chance speaks: its maximum or its mean.
         start: what the network starts from; see `fastrain.rain.start`.
         varied: share of a map's training windows that are shown as they might have been: weaker and stronger rain, seen
-            less often, time running back; see `fastrain.rain.variety`. If None half of them.
+            less often, time running back; see `fastrain.rain.variety`. If None all of a day's, fewer the longer the
+            training time is.
         shuffle_truth: train on truth of other windows and places, as a control that must not learn.
         device: that trains: `cpu`, `cuda`, or `auto`, the GPU where there is one.
         threads: of a CPU that trains; those that take a step fastest if None.
@@ -98,13 +99,6 @@ class TrainSettings:
     threads: int | None = None
     board: bool = False
 
-    @property
-    def share_varied(self) -> float:
-        """Share of the windows that is varied: of a place's none, of a control's neither."""
-        if self.recipe != GRID or self.shuffle_truth:
-            return 0.0
-        return VARIED if self.varied is None else self.varied
-
 
 def edges_of(archive: Archive, settings: TrainSettings, say: Say) -> tuple[float, ...]:
     """Return the thresholds, moved to the nearest edges of the radar's levels."""
@@ -115,6 +109,20 @@ def edges_of(archive: Archive, settings: TrainSettings, say: Say) -> tuple[float
         if asked != edge:
             say(f"Threshold {asked:g} mm/h cuts a level of this radar; {edge:g} mm/h is taken.")
     return tuple(sorted(set(edges.values())))
+
+
+def share_varied(settings: TrainSettings, split: Split, cadence: timedelta) -> float:
+    """Return the share of the windows that training varies: of a place none, of a control none either.
+
+    A day of weather has a trend: it grew, or it decayed, and what is trained on it alone believes that it always does.
+    In a longer time weather varies by itself.
+    """
+    if settings.recipe != GRID or settings.shuffle_truth:
+        return 0.0
+    if settings.varied is not None:
+        return settings.varied
+    first, last = split.blocks["train"]
+    return min(1.0, ALL_VARIED / ((last - first) * cadence))
 
 
 def say_choices(archive: Archive, coarseness: int, split: Split, radar: Radar, say: Say) -> None:
@@ -158,7 +166,7 @@ def plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Spli
             name: [show_time(axis.time(a)), show_time(axis.time(b - 1))] for name, (a, b) in split.blocks.items()
         },
         "settings": {k: v for k, v in asdict(settings).items() if k not in NOT_OF_IT}
-        | {"varied": settings.share_varied},
+        | {"varied": share_varied(settings, split, axis.cadence)},
     }
 
 

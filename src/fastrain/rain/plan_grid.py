@@ -16,6 +16,7 @@ from fastrain.rain.chances import Calibration
 from fastrain.rain.costs import Ground, Line, on_gpu, spent_on, state_bytes
 from fastrain.rain.hindcast import TRIED, Network, Reference, hindcasts
 from fastrain.rain.inputs import channels_of, happened, make_inputs, move
+from fastrain.rain.new_run import share_varied
 from fastrain.rain.plan_row import Row
 from fastrain.rain.run import GRID, make_network, predict_parts
 from fastrain.rain.settle import MOST_WINDOWS, settled_cells
@@ -94,12 +95,14 @@ class GridPlanner:
         allowed = Allowed.within(needs, ground.memory) or Allowed(True, 0, 0)
         every = windows * needs.window
         kept = min(every, allowed.kept) if passes > 1 else 0
+        varied = share_varied(ground.settings, ground.split, ground.archive.schema.axis.cadence)
         made = min(windows, passes * windows + BLOCK)
         if passes > 1:
-            made = windows * _made(passes, kept / every, ground.settings.share_varied)
+            made = windows * _made(passes, kept / every, varied)
 
         a_window = read * ground.layout.length + piece["truth"] + piece["make"]
-        line = 0 if kept == every else min(windows, LINE_WINDOWS) + min(windows, STEM_WINDOWS)
+        # What is looked at first comes again, as far as it is kept; what is varied never is.
+        line = (min(windows, LINE_WINDOWS) + min(windows, STEM_WINDOWS)) * (varied if kept == every else 1)
         calibrated, tried = min(issues, MOST_WINDOWS), min(issues, TRIED)
         before = (
             read * ground.slots_of(surveyed, "train")

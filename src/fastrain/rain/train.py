@@ -42,6 +42,7 @@ from fastrain.rain.new_run import (
     keep_run,
     plan_of,
     say_choices,
+    share_varied,
 )
 from fastrain.rain.run import FACTS, GRID, Run, default_coarseness, make_network, open_run
 from fastrain.rain.settle import calibrate, decide
@@ -154,7 +155,10 @@ def _train_grid(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     torch.manual_seed(settings.seed)
     network = make_network(len(radar.thresholds), settings.width)
     part = (group.rank, group.size)
-    draw = partial(Batches, seed=settings.seed, makers=allowed.makers, part=part, varied=settings.share_varied)
+    varied = share_varied(settings, split, radar.cadence)
+    if varied:
+        say(f"{varied:.0%} of the windows are shown as they might have been: more rain or less, seldom, backwards.")
+    draw = partial(Batches, seed=settings.seed, makers=allowed.makers, part=part, varied=varied)
     with draw(windows, issues, weights, found.box) as batches:
         if start is None:
             network.stem.fit(batches.sample())
