@@ -35,7 +35,7 @@ from fastrain.rain.inputs import (
 )
 from fastrain.rain.new_run import TrainSettings
 from fastrain.rain.place.batches import Looker, turned_motion
-from fastrain.rain.place.guesses import Swept, _travelled, chances_around, sweep
+from fastrain.rain.place.guesses import Swept, _travelled, chances_around, sweep, tracks
 from fastrain.rain.place.hindcast import cases, place_baseline
 from fastrain.rain.place.prepare import FOLDER, Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES
@@ -195,6 +195,20 @@ def test_the_ages_shown_are_ten_minutes_apart_whatever_the_cadence():
     assert ages(radar_of()).tolist() == [0, 1, 2, 3, 4, 5]
     fast = Radar(TABLE, "rain_rate", timedelta(minutes=5), 4.0, (0.1,), FrameLayout(12, LAYOUT.periods, 3))
     assert ages(fast).tolist() == [0, 2, 4, 6, 8, 10]
+
+
+def test_of_a_radar_that_scans_often_the_motion_at_a_place_is_a_frames_too(tmp_path):
+    plane = synthetic.moving_rain(1, size=96, seed=8)[0]
+    y, x = np.mgrid[:64, :64] + 8.0
+    rates = np.stack([synthetic.bilinear(plane, y + 0.12 * t, x + 0.2 * t) for t in range(24)]).astype(np.float32)
+    synthetic.write_archive(tmp_path / "a", rates)
+    archive = Archive.open(tmp_path / "a")
+    start, stop = archive.span
+    radar = Radar.of(archive.schema, 1, (0.1, 1.0), FrameLayout(15, ((0, 2), (2, 4)), 15))
+    radar = replace(radar, cadence=timedelta(minutes=2))
+    frames = load_frames(archive, 1, np.arange(start, stop))
+    travelled = tracks(frames, np.array([start + 20]), radar, (32, 30))
+    np.testing.assert_allclose(travelled[0], np.arange(1, 5)[:, None] * np.array([-0.12, -0.2]), atol=0.1)
 
 
 # --- the ancestor's ---------------------------------------------------------------------------------------------------
