@@ -29,13 +29,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import machine
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError
@@ -126,7 +126,7 @@ def main() -> None:
             continue
         folds[left_out] = fold(left_out, radars, asked.width, int(asked.cells), asked.work, steps=asked.steps)
         said = {
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            **machine(),
             "settings": settings,
             "folds": folds,
             "summary": summary(folds),
