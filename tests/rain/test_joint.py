@@ -144,9 +144,9 @@ def test_all_samples_of_a_block_are_dealt_once(tmp_path):
     with Draws(radars(tmp_path), seed=0) as draws:
         samples = draws._block(0)
         sums = sorted(float(one.x.float().sum()) for one in samples)
-        dealt = [float(m.sum()) for step in range(draws.batches_a_block) for m in draws.batch(step)[0].half()]
+        dealt = [float(m.sum()) for step in range(draws.batches_a_block) for m in draws.batch(step)[0].half().float()]
     assert len(samples) == draws.batches_a_block * BATCH
-    np.testing.assert_allclose(sorted(dealt), sums, rtol=1e-2, atol=5.0)
+    np.testing.assert_allclose(sorted(dealt), sums, rtol=1e-4)
 
 
 def test_beyond_a_small_map_nothing_is_observed_and_its_cells_weigh_more(tmp_path):

@@ -225,7 +225,7 @@ def test_calibrated_advection_is_the_line_fitted_before_the_network_was(run, mov
     found = verify(run, run.archive())
     tally = found.tallies["calibrated"]
     # It is calibrated on another time, and beats what it is made of.
-    assert (np.abs(tally.chance / tally.cells - tally.events / tally.cells) < 0.05).all()
+    assert (np.abs(tally.chance / tally.cells - tally.events / tally.cells) < 0.08).all()
     assert tally.brier.sum() < found.tallies["lagrangian"].brier.sum()
 
 

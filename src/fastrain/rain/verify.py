@@ -45,7 +45,7 @@ class Verification:
         periods: (start, end] minutes after issue.
         thresholds: mm/h.
         truth: which rate of a cell the scores are of, its maximum or its mean.
-        absent: by forecaster, issue times at which it could say nothing; they are judged for none.
+        absent: by forecaster, issue times at which it could say nothing.
         tallies: by forecaster.
         changes: warnings that rain starts or stops, by forecaster.
         fractions: by forecaster, how well the shares of rain in squares agree.
