@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    own(np.ones((3, 64, 64), np.float32), 2, 4.0)  # compiles what is kept compiled from then on
+    own(np.ones((3, 64, 64), np.float32), 2, 4.0, 5)  # compiles what is kept compiled from then on
     rows = []
     for name in given.events:
         rows += compare(sequences.load(name), given.issues)
