@@ -90,8 +90,7 @@ def main() -> None:
                 unseen[truth].append(forecasts(asked_of(event, truth), network, line))
     windows = [one for truth in TRUTHS for event in unseen[truth] for one in event]
     share, temperature = pooled(windows)
-    truths = np.concatenate([one.truth.reshape(1, 1, -1) for one in windows], axis=2)
-    of_line = Calibration(round(pooled_temperature([flat(windows, "alone")], [truths])[0], 4))
+    of_line = Calibration(round(pooled_temperature([flat(windows, "alone")], [flat_truth(windows)])[0], 4))
     network, line = trained("base", list(radars))
     all_scored = [event for group in real for event in scored_on(radars, group)]
     of_truth = {}
@@ -277,7 +276,7 @@ def forecasts(event: Event, network: RainNet, line: StraightLine) -> list[Unseen
         straight, learned = predict_parts(network, inputs)
         outcome = happened(event.frames, int(issue), event.radar)
         others = {
-            name: baseline(name, event.frames, int(issue), moved, event.radar, reference)
+            name: baseline(name, event.frames, int(issue), inputs, moved, event.radar, reference)
             for name in ("persistence", "advection", "lagrangian")
         }
         truth = judged_outcome(event.frames, int(issue), outcome, moved)
@@ -293,11 +292,15 @@ def flat(unseen: list[Unseen], field: str) -> np.ndarray:
     return np.concatenate(parts, axis=3)
 
 
+def flat_truth(unseen: list[Unseen]) -> np.ndarray:
+    """Return what came, as of the one map of `flat`."""
+    return np.concatenate([one.truth.reshape(1, 1, -1) for one in unseen], axis=2)
+
+
 def pooled(unseen: list[Unseen]) -> tuple[float, float]:
     """Return the share of what is learned and the temperature of the least loss, over windows of all sizes."""
-
     straight, learned = flat(unseen, "straight"), flat(unseen, "learned")
-    truth = np.concatenate([one.truth.reshape(1, 1, -1) for one in unseen], axis=2)
+    truth = flat_truth(unseen)
     found = []
     for share in SHARES_KEPT:
         temperature, loss = pooled_temperature([straight + share * learned], [truth])

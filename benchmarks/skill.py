@@ -271,8 +271,8 @@ def fold(
         for km in SCORED_TILES if truth == "mean" else (4,):
             for event in scored_on(radars, left_out, km):
                 mine = asked_for(event, truth)
-                seldom = np.stack([usual[round(b * mine.radar.minutes)] for _, b in mine.radar.layout.periods])
-                reference = Reference(seldom, spreads[truth])
+                often = np.stack([usual[round(b * mine.radar.minutes)] for _, b in mine.radar.layout.periods])
+                reference = Reference(often, spreads[truth])
                 found = score(mine, network, straight, reference, work if steps and km == 4 else None)
                 rows += [{**row, "cell_km": km} for row in found]
     return {
@@ -376,7 +376,7 @@ def score(event: Event, network: Any, line: Any, reference: Reference, steps: Pa
             "straight": even.chances(before),
         }
         for name in OWN[4:]:
-            chances[name] = baseline(name, event.frames, int(issue), moved, radar, reference)
+            chances[name] = baseline(name, event.frames, int(issue), inputs, moved, radar, reference)
         if moments:
             chances["pysteps"] = pysteps_lagrangian(event, int(issue))
             # On the same cells: those that both advections reach.

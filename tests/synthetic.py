@@ -45,6 +45,13 @@ def moving_rain(frames: int, size: int = 64, seed: int = 0, speed: tuple[float, 
     return np.where(out > 0.4, np.exp(1.6 * (out - 0.4)) * 0.15, 0.0).astype(np.float32)
 
 
+def drifting_rain(frames: int, size: int = 64, by: tuple[float, float] = (0.12, 0.2)) -> np.ndarray:
+    """Return rain rates (time, y, x) in mm/h that stay as they are; the window moves by `by` pixels a frame."""
+    plane = moving_rain(1, size=size + 32, seed=8)[0]
+    y, x = np.mgrid[:size, :size] + 8.0
+    return np.stack([bilinear(plane, y + by[0] * t, x + by[1] * t) for t in range(frames)]).astype(np.float32)
+
+
 def bilinear(field: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return a field at fractional places."""
     r, c = np.floor(rows).astype(int), np.floor(columns).astype(int)

@@ -331,10 +331,7 @@ def test_motion_is_sought_in_frames_some_minutes_apart_whatever_the_cadence(hist
 
 def test_of_a_radar_that_scans_often_the_motion_is_a_frames_all_the_same(tmp_path, monkeypatch):
     """Rain that moves by a fifth of a cell in two minutes: looked for over eight."""
-    plane = synthetic.moving_rain(1, size=96, seed=8)[0]
-    y, x = np.mgrid[:64, :64] + 8.0
-    rates = np.stack([synthetic.bilinear(plane, y + 0.12 * t, x + 0.2 * t) for t in range(24)]).astype(np.float32)
-    synthetic.write_archive(tmp_path / "a", rates)
+    synthetic.write_archive(tmp_path / "a", synthetic.drifting_rain(24))
     archive = Archive.open(tmp_path / "a")
     start, stop = archive.span
     frames = load_frames(archive, 1, np.arange(start, stop))

@@ -51,8 +51,8 @@ def test_shares_are_those_of_the_members_highest_rates(window):
 
 def test_chances_of_pysteps_are_much_like_our_own_advection(window):
     frames, radar = window
-    _, moved = make_inputs(frames, ISSUE, radar)
-    own = baseline("lagrangian", frames, ISSUE, moved, radar, Reference(np.zeros((2, 2)), 1.0))
+    inputs, moved = make_inputs(frames, ISSUE, radar)
+    own = baseline("lagrangian", frames, ISSUE, inputs, moved, radar, Reference(np.zeros((2, 2)), 1.0))
     theirs = peer("pysteps", frames, ISSUE, radar)
     both = np.isfinite(theirs).all(axis=(0, 1))
     assert both.mean() > 0.7
@@ -177,10 +177,7 @@ def test_pysteps_is_asked_unasked_where_it_is_installed_and_issue_times_are_few(
 
 
 def test_of_a_radar_that_scans_often_their_motion_is_a_frames_too(tmp_path):
-    plane = synthetic.moving_rain(1, size=96, seed=8)[0]
-    y, x = np.mgrid[:64, :64] + 8.0
-    rates = np.stack([synthetic.bilinear(plane, y + 0.12 * t, x + 0.2 * t) for t in range(24)]).astype(np.float32)
-    synthetic.write_archive(tmp_path / "a", rates)
+    synthetic.write_archive(tmp_path / "a", synthetic.drifting_rain(24))
     archive = Archive.open(tmp_path / "a")
     start, stop = archive.span
     frames = load_frames(archive, 1, np.arange(start, stop))

@@ -198,10 +198,7 @@ def test_the_ages_shown_are_ten_minutes_apart_whatever_the_cadence():
 
 
 def test_of_a_radar_that_scans_often_the_motion_at_a_place_is_a_frames_too(tmp_path):
-    plane = synthetic.moving_rain(1, size=96, seed=8)[0]
-    y, x = np.mgrid[:64, :64] + 8.0
-    rates = np.stack([synthetic.bilinear(plane, y + 0.12 * t, x + 0.2 * t) for t in range(24)]).astype(np.float32)
-    synthetic.write_archive(tmp_path / "a", rates)
+    synthetic.write_archive(tmp_path / "a", synthetic.drifting_rain(24))
     archive = Archive.open(tmp_path / "a")
     start, stop = archive.span
     radar = Radar.of(archive.schema, 1, (0.1, 1.0), FrameLayout(15, ((0, 2), (2, 4)), 15))
@@ -487,10 +484,10 @@ def test_truth_and_baselines_of_a_place_are_those_of_the_map(rain):
     np.testing.assert_array_equal(case.outcome, happened(rain, 5, radar)[:, *cell])
     assert (case.judged == (case.outcome >= 0)).all()
     for name in ("climatology", "persistence"):
-        whole = baseline(name, rain, 5, moved, radar, reference)[..., *cell]
+        whole = baseline(name, rain, 5, inputs, moved, radar, reference)[..., *cell]
         np.testing.assert_allclose(place_baseline(name, case, view, radar, reference), whole)
     # The map follows every cell's own track and weighs four cells; the place moves all alike, by whole cells.
-    whole = baseline("lagrangian", rain, 5, moved, radar, reference)[..., *cell]
+    whole = baseline("lagrangian", rain, 5, inputs, moved, radar, reference)[..., *cell]
     np.testing.assert_allclose(place_baseline("lagrangian", case, view, radar, reference), whole, atol=0.12)
     slopes = np.zeros((2, len(GUESS_SPREAD) + 1, CONDITIONS + 1))
     slopes[:, 1, -1], slopes[:, -1, -1] = 0.7, 0.1

@@ -37,7 +37,7 @@ def advected_rates(
     """
     observed = torch.isfinite(rain_rate)
     ages = motion_ages(len(rain_rate), minutes)
-    flow = motion_of(rain_rate[[-1 - age for age in ages]], cell_km=cell_km, settings=settings) / (ages[0] - ages[1])
+    flow = motion_of(rain_rate[[-1 - age for age in ages]], cell_km=cell_km, settings=settings) / apart_of(ages)
     factor = rain_rate.shape[-1] / flow.shape[-1]
     last = torch.where(observed[-1], rain_rate[-1], 0.0)[None, None]
     out = []
@@ -69,6 +69,11 @@ def motion_ages(history: int, minutes: float) -> tuple[int, ...]:
     count = min(MOTION_FRAMES, history)
     apart = max(1, min(round(MOTION_MINUTES / minutes), (history - 1) // (count - 1)))
     return tuple(apart * age for age in reversed(range(count)))
+
+
+def apart_of(ages: tuple[int, ...]) -> int:
+    """Return how many frames the ones of `motion_ages` lie apart: what a motion between them is of."""
+    return ages[0] - ages[1]
 
 
 def steadied(flow: Float[Tensor, "batch 2 y x"], cell_km: float) -> Float[Tensor, "batch 2 y x"]:

@@ -213,10 +213,8 @@ def hindcasts(
                 if name in PEERS:
                     chances[name] = peer(name, frames, int(issue), radar)
                     known[name] = np.isfinite(chances[name]).all(axis=1)
-                elif name == "calibrated":
-                    chances[name] = reference.calibrated(inputs.guess, inputs.known)
                 else:
-                    chances[name] = baseline(name, frames, int(issue), moved, radar, reference)
+                    chances[name] = baseline(name, frames, int(issue), inputs, moved, radar, reference)
             yield Hindcast(int(issue), chances, outcome, due >= 0, reached_now(frames, int(issue), radar), known)
         if network is not None:
             # By what the radar shows alone: what is learned must not hang on whom it is compared with.
@@ -271,9 +269,9 @@ def judged_outcome(frames: Frames, issue: int, outcome: ndarray, moved: Moved) -
 
 
 def baseline(
-    name: str, frames: Frames, issue: int, moved: Moved, radar: Radar, reference: Reference
+    name: str, frames: Frames, issue: int, inputs: Inputs, moved: Moved, radar: Radar, reference: Reference
 ) -> Float[ndarray, "period threshold y x"]:
-    """Return the chances of a baseline for one window; those of `calibrated` are `Reference.calibrated`."""
+    """Return a baseline's chances for one window."""
     shape = (len(radar.layout.periods), len(radar.thresholds), *frames.maximum.shape[1:])
     if name == "climatology":
         return np.broadcast_to(reference.climatology[:, :, None, None], shape)
@@ -281,6 +279,8 @@ def baseline(
         return np.broadcast_to(reached_now(frames, issue, radar)[None].astype(float), shape)
     if name == "advection":
         return passing(moved, radar).astype(float)
+    if name == "calibrated":
+        return reference.calibrated(inputs.guess, inputs.known)
     return lagrangian(moved, radar, reference.spread)
 
 

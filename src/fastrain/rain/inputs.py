@@ -25,7 +25,7 @@ from fastrain.core.errors import SettingError
 from fastrain.core.levels import LevelTable
 from fastrain.motion import advect, displacements
 from fastrain.motion.advect import sample
-from fastrain.rain.baselines import motion_ages, motion_of
+from fastrain.rain.baselines import apart_of, motion_ages, motion_of
 from fastrain.rain.between import Between, asked_of
 from fastrain.rain.memory import Memory, remember
 from fastrain.rain.smoothing import GUESS_SPREAD, GUESSES, guess_logits, reached_where, share_around
@@ -187,8 +187,7 @@ def move(frames: Frames, issue: int, radar: Radar) -> Moved:
 
 def _flow(mean: Tensor, observed: Tensor, radar: Radar) -> Float[Tensor, "2 y x"]:
     """Return the motion, cells a frame, from the frames of `motion_ages`."""
-    oldest, next_one = radar.motion_ages[:2]
-    return _motion(mean, observed, radar.cell_km) / (oldest - next_one)
+    return _motion(mean, observed, radar.cell_km) / apart_of(radar.motion_ages)
 
 
 def _moved(highest: Tensor, mean: Tensor, observed: Tensor, flow: Tensor, radar: Radar) -> Moved:

@@ -19,6 +19,7 @@ from numpy import ndarray
 
 from fastrain.core.errors import SettingError, TooBig
 from fastrain.core.memory import available_bytes
+from fastrain.rain.baselines import apart_of
 from fastrain.rain.inputs import Radar, rain_rates
 from fastrain.rain.smoothing import exceedance_chance
 from fastrain.samples.frames import Frames
@@ -86,10 +87,10 @@ def history_and_motion(frames: Frames, issue: int, radar: Radar) -> tuple[ndarra
         return np.where(observed.numpy(), radar.spoken(highest, mean).numpy(), np.nan).astype(float)
 
     rate = rates(np.arange(issue - min(FRAMES, radar.layout.history) + 1, issue + 1))
-    ages = np.array(radar.motion_ages)  # the frames that ours is sought in, as far apart
+    shown = rates(issue - np.array(radar.motion_ages))  # the frames that ours is sought in
     with _quiet():
-        decibel, _ = transformation.dB_transform(rates(issue - ages), threshold=0.1, zerovalue=NO_RAIN)
-        found = np.asarray(motion.get_method("LK")(np.ma.masked_invalid(decibel))) / (ages[0] - ages[1])
+        decibel, _ = transformation.dB_transform(shown, threshold=0.1, zerovalue=NO_RAIN)
+        found = np.asarray(motion.get_method("LK")(np.ma.masked_invalid(decibel))) / apart_of(radar.motion_ages)
     # Without an echo there is no motion.
     return rate, found if np.isfinite(found).all() else np.zeros((2, *rate.shape[1:]))
 

@@ -24,13 +24,7 @@ from fastrain.engine import checkpoint
 from fastrain.engine.precision import computing
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.chances import Calibration
-from fastrain.rain.inputs import (
-    CONDITIONS,
-    Inputs,
-    Radar,
-    Truth,
-    channels_of,
-)
+from fastrain.rain.inputs import CONDITIONS, Inputs, Radar, Truth, channels_of
 from fastrain.rain.smoothing import GUESSES
 from fastrain.samples.layout import Layout
 

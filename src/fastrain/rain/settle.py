@@ -82,7 +82,7 @@ def settle(parts: list[tuple[ndarray, ndarray]], truth: list[ndarray], *, long: 
     _, negative, temperature = best
     share = -negative
     if long:
-        return share, calibration_of([straight + share * learned for straight, learned in parts], truth, long=True)
+        return share, isotonic([straight + share * learned for straight, learned in parts], truth)
     return share, Calibration(temperature)
 
 

@@ -18,7 +18,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from fastrain.motion import estimate_motion
-from fastrain.rain.baselines import blocked, steadied
+from fastrain.rain.baselines import apart_of, blocked, steadied
 from fastrain.rain.inputs import Radar, rain_rates
 from fastrain.rain.smoothing import hill_edge, hill_taps
 from fastrain.samples.frames import Frames
@@ -52,17 +52,16 @@ def tracks(
         radar: of the frames.
         cell: row and column.
     """
-    ages = np.array(radar.motion_ages)
-    apart = int(ages[0] - ages[1])
     out = []
     for at in range(0, len(issues), AT_ONCE):
-        wanted = issues[at : at + AT_ONCE, None] - ages
+        wanted = issues[at : at + AT_ONCE, None] - np.array(radar.motion_ages)
         slots, where = np.unique(wanted, return_inverse=True)
         _, mean, observed = rain_rates(frames, frames.rows(slots), radar)
         block = max(1, round(FLOW_KM / radar.cell_km))
         signal, seen = blocked(torch.where(observed, mean, torch.nan), block)
         index = torch.from_numpy(where.reshape(wanted.shape))
-        flow = steadied(estimate_motion(signal[index], seen[index]), block * radar.cell_km) / apart
+        flow = steadied(estimate_motion(signal[index], seen[index]), block * radar.cell_km)
+        flow = flow / apart_of(radar.motion_ages)
         out.append(_travelled(flow, cell, radar.layout.ahead, block))
     return np.concatenate(out) if out else np.empty((0, radar.layout.ahead, 2), np.float32)
 
