@@ -32,7 +32,7 @@ def test_each_window_is_scored_with_those_of_its_kind_and_all_together():
     alone = [(Tally(decide), Changes(decide), Fractions(decide)) for _ in KINDS]
     every = Tally(decide), Changes(decide), Fractions(decide)
     for kind, (chance, event, judged, now) in zip(kinds, windows(shares), strict=True):
-        found.add(chance, event, judged, now)
+        found.add(chance, event, judged, now, wet_now(now, judged))
         for tally, changes, fractions in (alone[kind], every):
             tally.add(chance, event, judged)
             changes.add(chance, event, judged, now)
@@ -54,7 +54,7 @@ def same(found, expected):
 def test_members_go_with_the_sums():
     few = ByWetness(np.full(SHAPE, 0.4), members=20)
     for chance, event, judged, now in windows((0.0, 0.5)):
-        few.add(chance, event, judged, now)
+        few.add(chance, event, judged, now, wet_now(now, judged))
     assert "brier_of_endless_members" in few.together()[0].row(0, 0)
 
 

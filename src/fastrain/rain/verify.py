@@ -26,7 +26,7 @@ from fastrain.verification.changes import Changes
 from fastrain.verification.fss import EDGES, Fractions
 from fastrain.verification.intervals import skill_interval
 from fastrain.verification.tally import Tally
-from fastrain.verification.wetness import KINDS, ByWetness
+from fastrain.verification.wetness import KINDS, ByWetness, wet_now
 
 PEER_ISSUES = 200  # issue times, at most, at which pysteps is asked unasked: about a second each
 FRAMES_BYTES = 2**28  # of memory for frames at once, unless a single window needs more
@@ -85,10 +85,10 @@ class Verification:
 
     def best_and_worst(self, over: str) -> tuple[int, int] | None:
         """Return the slots at which the network gained and lost most on another forecaster, if there are two."""
-        other, own = (np.array(tally.windows).sum(axis=(1, 2)) for tally in (self.tallies[over], self.beside_of(over)))
-        gained = other - own
         if self.issues < 2:
             return None
+        other, own = (np.array(tally.windows).sum(axis=(1, 2)) for tally in (self.tallies[over], self.beside_of(over)))
+        gained = other - own
         return int(self.slots[int(np.argmax(gained))]), int(self.slots[int(np.argmin(gained))])
 
     def beside_of(self, name: str) -> Tally:
@@ -201,12 +201,12 @@ def verify(
     done = 0
     for part, frames in stretches(archive, run.coarseness_on(archive), looked_at, radar.layout, FRAMES_BYTES):
         for cast in casts(frames, part):
-            event = cast.event()
+            event, wet = cast.event(), wet_now(cast.now, cast.judged)
             for name in against:
                 absent[name] += bool(np.isnan(cast.chances[name]).all())
             for name, chance in cast.chances.items():
                 # Of what a peer does not know it is not judged; the network is, and once more without that beside it.
-                scores[name].add(np.nan_to_num(chance), event, cast.judged_of(name), cast.now)
+                scores[name].add(np.nan_to_num(chance), event, cast.judged_of(name), cast.now, wet)
                 if name in beside:
                     beside[name].add(cast.chances["network"], event, cast.judged_of(name))
             done += 1

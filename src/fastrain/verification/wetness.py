@@ -62,9 +62,15 @@ class ByWetness:
         event: Bool[ndarray, "period threshold y x"],
         judged: Bool[ndarray, "period y x"],
         now: Bool[ndarray, "threshold y x"],
+        wet: float,
     ) -> None:
-        """Add one window to those of its kind; the arguments are those of `Tally.add` and `Changes.add`."""
-        kind = int(np.searchsorted(EDGES[1:-1], wet_now(now, judged), side="right"))
+        """Add one window to those of its kind.
+
+        Args:
+            chance, event, judged, now: see `Tally.add` and `Changes.add`.
+            wet: share that is wet at issue, the same for all forecasters; see `wet_now`.
+        """
+        kind = int(np.searchsorted(EDGES[1:-1], wet, side="right"))
         self.order.append(kind)
         self.tallies[kind].add(chance, event, judged)
         self.changes[kind].add(chance, event, judged, now)
