@@ -35,7 +35,7 @@ from fastrain.rain.verify import held_out
 from fastrain.samples.frames import load_frames, window_slots
 from fastrain.sources.synthetic import KIND, SyntheticRadar, Weather
 
-MEMBERS, ISSUES = 20, 12
+MEMBERS, ISSUES = 20, 48
 EDGE = 12  # cells of the picture's rim that are not scored: what comes in from outside is another question
 
 

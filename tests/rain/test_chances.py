@@ -72,6 +72,55 @@ def test_isotonic_calibration_makes_crooked_chances_honest_and_keeps_their_order
     assert (np.diff(said.ravel()[order]) >= -1e-12).all()
 
 
+@pytest.mark.parametrize(
+    ("frequencies", "share"),
+    [
+        ([0.7] * 8, 1.0),
+        ([0.9, 0.1] * 4, 0.0),
+        ([0.75, 0.65, 0.25, 0.85, 0.45, 0.75, 0.35, 0.7], None),
+    ],
+)
+def test_isotonic_is_believed_as_far_as_it_holds_in_parts_of_the_time_it_was_not_fitted_to(frequencies, share):
+    # All is said to be as likely as not, so a regression says how often it happened; one window a part of the time.
+    happened = np.array(frequencies)
+    outcomes = [(np.arange(400) < f * 400).reshape(1, 20, 20).astype(np.int8) for f in frequencies]
+    shares = np.linspace(0, 1, 5)
+    others = (happened.sum() - happened) / 7
+    said = shares[:, None] * others + (1 - shares[:, None]) * 0.5
+    lost = -(happened * np.log(said) + (1 - happened) * np.log(1 - said)).sum(axis=1)
+    best = shares[lost.argmin()]
+    assert 0 < best < 1 if share is None else best == share
+    calibration = isotonic([np.zeros((1, 1, 20, 20))] * 8, outcomes)
+    expected = best * happened.mean() + (1 - best) * 0.5
+    assert calibration.chances(np.zeros((1, 1, 1, 1))).item() == pytest.approx(expected, abs=1e-9)
+    assert (calibration.knots[0][0] is None) == (best == 0)
+
+
+def test_isotonic_does_not_learn_the_weather_of_a_few_days():
+    # Honest chances but for the days: each has more or less of everything than was said, the next will have its own.
+    draw = np.random.default_rng(11)
+    logits = [draw.normal(0, 2, (1, 1, 60, 60)) for _ in range(8)]
+    days = [1.2, 0.9, -0.4, 1.1, -0.9, 0.8, 1.3, -0.2]
+    outcomes = [
+        (draw.random(x.shape) < 1 / (1 + np.exp(-x - day)))[:, 0].astype(np.int8)
+        for x, day in zip(logits, days, strict=True)
+    ]
+    calibration = isotonic(logits, outcomes)
+    said = calibration.chances(np.zeros((1, 1, 1, 1))).item()
+    seen = np.mean([1 / (1 + np.exp(-day)) for day in days])
+    assert 0.5 <= said < 0.5 + 0.9 * (seen - 0.5)
+
+
+def test_isotonic_needs_no_more_cases_of_a_part_than_there_are():
+    # All rain came in one part of the time: what is left without it is fewer cells than a regression has points.
+    draw = np.random.default_rng(5)
+    logits = [draw.normal(0, 2, (1, 1, 60, 60)), *(np.zeros((1, 1, 60, 60)) for _ in range(7))]
+    outcomes = [(draw.random((1, 60, 60)) < 0.5).astype(np.int8)]
+    outcomes += [np.where(np.arange(3600).reshape(1, 60, 60) < 5, 1, -1).astype(np.int8) for _ in range(7)]
+    chance = isotonic(logits, outcomes).chances(logits[0])
+    assert np.isfinite(chance).all() and ((chance >= 0) & (chance <= 1)).all()
+
+
 def test_isotonic_leaves_alone_what_has_too_few_cases():
     logits = [np.zeros((1, 2, 10, 10))]
     assert isotonic(logits, [np.zeros((1, 10, 10), np.int8)]).knots == ((None, None),)

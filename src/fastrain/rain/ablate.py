@@ -183,7 +183,7 @@ def table_of(found: dict[str, Any]) -> str:
         span = f"{between[0]:+.1%} to {between[1]:+.1%}" if between else ""
         lines.append(
             f"{row['name']:<44} {row['skill']:>6.3f} {row['lost']:>+11.1%} {span:>16} {row['seconds_an_epoch']:>8.1f} "
-            f"{row['cpu_ratio']:>6.2f} {row['peak_bytes'] / 2**20:>6.0f} M {row['bytes_a_frame'] / 1000:>6.0f} k"
+            f"{row['cpu_ratio']:>6.2f} {row['peak_bytes'] / 2**20:>6.0f} M {row['bytes_a_frame'] / 1000:>6.1f} k"
         )
     periods = ", ".join(f"{a}–{b}" for a, b in found["periods_min"])
     windows = found["windows"]

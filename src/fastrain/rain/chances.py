@@ -1,8 +1,8 @@
 """Logits to chances: conditional by construction, calibrated so that it stays so.
 
 P(≥ t2) = P(≥ t1) · P(≥ t2 | ≥ t1), so chances fall as thresholds rise, whatever the network says; calibration acts on
-the conditional chances. Long calibration time: isotonic regression for each period and threshold. Short: one pooled
-temperature.
+the conditional chances. Short calibration time: one pooled temperature. Long: isotonic regression for each period and
+threshold, as far as parts of that time confirm it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int, Int8
 from numpy import ndarray
 from torch import Tensor
 
 KNOTS = 64
+PARTS = 8  # of the calibration time, each of which a regression on the others is tried on
+BELIEVED = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of a regression, of which those parts choose one
 FEWEST_FOR_ISOTONIC = 2000  # cells, of which 50 with and 50 without the event, in the calibration time
 
 
@@ -114,11 +116,18 @@ def pooled_temperature(logits: list[ndarray], outcome: list[ndarray]) -> tuple[f
 
 
 def isotonic(logits: list[ndarray], outcome: list[ndarray]) -> Calibration:
-    """Return isotonic regressions of the conditional chances, one for each period and threshold with enough cases."""
-    from scipy.optimize import isotonic_regression
+    """Return isotonic regressions of the conditional chances, one for each period and threshold with enough cases.
 
+    Days of calibration time are few kinds of weather, the fewer the farther ahead: a regression may say of all rain
+    what those days alone had. So each is believed as far as it holds in parts of the time that it was not fitted to.
+
+    Args:
+        logits: of each window in the order of time, (period, threshold, y, x).
+        outcome: (period, y, x) thresholds reached, −1 without truth.
+    """
     temperature, _ = pooled_temperature(logits, outcome)
     x, o = np.stack(logits), np.stack(outcome)  # (window, period, threshold, y, x), (window, period, y, x)
+    part_of = np.arange(len(x)) * PARTS // len(x)
     all_knots = []
     for p in range(x.shape[1]):
         of_period: list[tuple[tuple[float, ...], tuple[float, ...]] | None] = []
@@ -129,13 +138,51 @@ def isotonic(logits: list[ndarray], outcome: list[ndarray]) -> Calibration:
             if len(event) < FEWEST_FOR_ISOTONIC or min(event.sum(), (1 - event).sum()) < 50:
                 of_period.append(None)
                 continue
-            # Quantile bins first: years of cells become KNOTS points, each of as many cases.
             order = np.argsort(chance)
-            parts = np.array_split(order, KNOTS)
-            at = np.array([chance[part].mean() for part in parts])
-            seen = np.array([event[part].mean() for part in parts])
-            fitted = isotonic_regression(seen, weights=[len(part) for part in parts]).x
-            at, first = np.unique(at, return_index=True)
-            of_period.append((tuple(at.tolist()), tuple(np.clip(fitted[first], 1e-4, 1 - 1e-4).tolist())))
+            chance, event = chance[order], event[order]
+            believed = _believed(chance, event, np.repeat(part_of, judged.sum(axis=(1, 2)))[order])
+            if believed == 0:
+                of_period.append(None)
+                continue
+            at, fitted = _fitted(chance, event)
+            at, fitted = np.array([0.0, *at, 1.0]), np.array([fitted[0], *fitted, fitted[-1]])
+            mixed = believed * fitted + (1 - believed) * at
+            of_period.append((tuple(at.tolist()), tuple(mixed.tolist())))
         all_knots.append(tuple(of_period))
     return Calibration(temperature, tuple(all_knots))
+
+
+def _fitted(chance: Float[ndarray, case], event: Float[ndarray, case]) -> tuple[ndarray, ndarray]:
+    """Return chances and the isotonic regression of what happened on them; the cases by rising chance."""
+    from scipy.optimize import isotonic_regression
+
+    # What is said alike of many cells, all that are far from rain, is one case: their order says nothing.
+    first = np.flatnonzero(np.diff(chance, prepend=-1.0))
+    count = np.diff(first, append=len(chance))
+    event = np.repeat(np.add.reduceat(event, first) / count, count)
+    # Quantile bins, then: years of cells become KNOTS points, each of as many cases.
+    bins = min(KNOTS, len(chance))
+    first = np.arange(bins) * len(chance) // bins
+    count = np.diff(first, append=len(chance))
+    at, seen = (np.add.reduceat(of, first, dtype=float) / count for of in (chance, event))
+    fitted = np.clip(isotonic_regression(seen, weights=count).x, 1e-4, 1 - 1e-4)
+    at, first = np.unique(at, return_index=True)
+    return at, fitted[first]
+
+
+def _believed(chance: Float[ndarray, case], event: Float[ndarray, case], part: Int[ndarray, case]) -> float:
+    """Return how much of a regression to believe: what is best in each part of the time for one fitted to the others.
+
+    The cases come by rising chance.
+    """
+    parts = np.unique(part)
+    if len(parts) == 1:
+        return 1.0
+    loss = np.zeros(len(BELIEVED))
+    for one in parts:
+        mine = part == one
+        other = np.interp(chance[mine], *_fitted(chance[~mine], event[~mine]))
+        for i, share in enumerate(BELIEVED):
+            mixed = np.clip(share * other + (1 - share) * chance[mine], 1e-6, 1 - 1e-6)
+            loss[i] -= np.log(np.where(event[mine] > 0, mixed, 1 - mixed)).sum()
+    return BELIEVED[int(loss.argmin())]
