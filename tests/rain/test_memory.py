@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from fastrain.rain.memory import FADING, LIFE, LIFE_GROWS, LIFE_KM, _bands, _collapse, _lives, remember
+from fastrain.rain.fading import faded
+from fastrain.rain.memory import remember
+from fastrain.rain.scales import FADING, LIFE, LIFE_GROWS, LIFE_KM, bands_of, collapse, lives_of
 
 STILL = torch.zeros(24, 2, 128, 128)
 EVERYWHERE = torch.ones(128, 128, dtype=torch.bool)
@@ -47,8 +49,8 @@ def rain(field):
 def test_all_scales_together_are_the_field():
     field = torch.randn(3, 75, 101)
     known = torch.rand(75, 101) < 0.8
-    bands = _bands(field, known)
-    whole = _collapse(bands, torch.ones(len(bands), 3))
+    bands = bands_of(field, known)
+    whole = collapse(bands, torch.ones(len(bands), 3))
     mean = (field * known).sum((-2, -1)) / known.sum()
     torch.testing.assert_close(whole[:, known], (field - mean[:, None, None])[:, known], atol=1e-5, rtol=1e-5)
 
@@ -57,8 +59,8 @@ def test_the_life_of_each_scale_is_found():
     found = []
     for seed in range(6):
         field = fading(seed, (0, 2, 5))
-        now, *before = [_bands(f[None], EVERYWHERE) for f in field]
-        found.append(_lives(now, before, [10.0, 25.0], 2.0)[:, 0])
+        now, *before = [bands_of(f[None], EVERYWHERE) for f in field]
+        found.append(lives_of(now, before, [10.0, 25.0], 2.0)[:, 0])
     found = torch.stack(found).median(dim=0).values
     # Scales are no filters of steep edges: each sees something of those beside it.
     for life, expected in zip(found[:4].tolist(), LIVES[:4], strict=True):
@@ -67,8 +69,8 @@ def test_the_life_of_each_scale_is_found():
 
 
 def test_where_nothing_is_seen_lives_are_what_is_believed():
-    nothing = _bands(torch.zeros(1, 128, 128), EVERYWHERE)
-    lives = _lives(nothing, [nothing, nothing], [10.0, 25.0], 2.0)[:, 0]
+    nothing = bands_of(torch.zeros(1, 128, 128), EVERYWHERE)
+    lives = lives_of(nothing, [nothing, nothing], [10.0, 25.0], 2.0)[:, 0]
     for scale, life in enumerate(lives.tolist()):
         assert life == pytest.approx(LIFE * (4 * 2**scale / LIFE_KM) ** LIFE_GROWS, rel=1e-3)
 
@@ -122,6 +124,36 @@ def _around(field, radius):
         field = torch.nn.functional.conv2d(torch.nn.functional.pad(field[None, None], pad, mode="replicate"), taps)
         field = field[0, 0].T
     return field
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_at_a_place_fading_says_what_it_says_of_the_map_where_all_air_moves_alike(hole):
+    window = rain(fading(6, (0, 1, 2, 3, 4, 5)))
+    seen = torch.ones(window.shape, dtype=torch.bool)
+    if hole:
+        seen[:, 40:60, 50:90] = False
+    track = torch.arange(1, 25)[:, None] * torch.tensor([2.0, -1.0])  # whole cells a frame: nothing between them
+    travelled = track[:, :, None, None].expand(-1, -1, 128, 128)
+    asked = {"periods": ((0, 6), (6, 12), (17, 18)), "thresholds": (0.1, 1.0, 5.0), "minutes": 5.0, "cell_km": 2.0}
+    of_map = remember(window, seen, travelled, **asked).chances[:, :, 1]
+    rows, columns = (20, 44, 61, 127), (0, 33, 70)
+    left = faded(window, seen, track, **asked)
+    for p, (a, b) in enumerate(asked["periods"]):
+        found = left.chances(p, track[a:b], rows, columns)
+        assert found.shape == (3, 4, 3)
+        torch.testing.assert_close(found, of_map[p][:, rows][:, :, columns], atol=1e-4, rtol=1e-3)
+    assert 0.02 < float(of_map[0, 0].mean()) < 0.9
+
+
+def test_a_place_that_nothing_seen_comes_to_is_dry():
+    window = rain(fading(7, (0, 1, 2)))
+    seen = torch.ones(window.shape, dtype=torch.bool)
+    track = torch.arange(1, 7)[:, None] * torch.tensor([0.0, 40.0])
+    asked = {"periods": ((3, 6),), "thresholds": (0.1,), "minutes": 5.0, "cell_km": 2.0}
+    found = faded(window, seen, track, **asked).chances(0, track[3:6], (64,), (20, 64))
+    assert (found == 0).all()
+    dry = faded(torch.zeros(3, 128, 128), seen, track * 0, **asked).chances(0, track[3:6] * 0, (64,), (64,))
+    assert float(dry) == 0
 
 
 def test_it_moves_with_the_rain():

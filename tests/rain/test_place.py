@@ -40,6 +40,7 @@ from fastrain.rain.place.hindcast import cases, place_baseline
 from fastrain.rain.place.prepare import FOLDER, Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.place.views import ANCESTOR_EDGES, APART, EDGE, Foveal, Rings, ages
+from fastrain.rain.place.windows import GUESSES
 from fastrain.rain.smoothing import GUESS_SPREAD, exceedance_chance
 from fastrain.rain.straight import StraightLine
 from fastrain.rain.train import train
@@ -205,7 +206,7 @@ def test_of_a_radar_that_scans_often_the_motion_at_a_place_is_a_frames_too(tmp_p
     radar = replace(radar, cadence=timedelta(minutes=2))
     frames = load_frames(archive, 1, np.arange(start, stop))
     travelled = tracks(frames, np.array([start + 20]), radar, (32, 30))
-    np.testing.assert_allclose(travelled[0], np.arange(1, 5)[:, None] * np.array([-0.12, -0.2]), atol=0.1)
+    np.testing.assert_allclose(travelled[0, :4], np.arange(1, 5)[:, None] * np.array([-0.12, -0.2]), atol=0.1)
 
 
 # --- the ancestor's ---------------------------------------------------------------------------------------------------
@@ -403,7 +404,7 @@ def test_what_lies_on_disk_is_what_a_window_shows(long, tmp_path, monkeypatch):
                     np.testing.assert_array_equal(outcome[number], truth)
                 else:
                     assert (outcome[number] == -1).all()
-            assert guess.shape[1:] == (len(prepared.radar.layout.periods), 2, 2)
+            assert guess.shape[1:] == (len(prepared.radar.layout.periods), 2, GUESSES)
 
 
 @pytest.mark.parametrize("what", ["slots", "windows"])
@@ -489,13 +490,14 @@ def test_truth_and_baselines_of_a_place_are_those_of_the_map(rain):
     # The map follows every cell's own track and weighs four cells; the place moves all alike, by whole cells.
     whole = baseline("lagrangian", rain, 5, inputs, moved, radar, reference)[..., *cell]
     np.testing.assert_allclose(place_baseline("lagrangian", case, view, radar, reference), whole, atol=0.12)
-    slopes = np.zeros((2, len(GUESS_SPREAD) + 1, CONDITIONS + 1))
+    slopes = np.zeros((2, GUESSES + 1, CONDITIONS + 1))
     slopes[:, 1, -1], slopes[:, -1, -1] = 0.7, 0.1
     found = place_baseline("calibrated", case, view, radar, replace(reference, line=StraightLine(slopes)))
     conditional = 1 / (1 + np.exp(-(0.7 * case.guess[:, :, 1].astype(float) + 0.1)))
     np.testing.assert_allclose(found, conditional.cumprod(axis=1), atol=1e-5)
-    smoothed = inputs.guess[:, :, : len(GUESS_SPREAD), *cell]  # the map has more guesses: a place sees no scales
-    np.testing.assert_allclose(case.guess, smoothed.float(), atol=0.8)
+    # Of the map's two guesses by fading the place has the second, of rain rates with their doubt.
+    of_map = inputs.guess[:, :, [*range(len(GUESS_SPREAD)), -1], *cell]
+    np.testing.assert_allclose(case.guess, of_map.float(), atol=0.8)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

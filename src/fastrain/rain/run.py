@@ -196,7 +196,10 @@ class Run:
         try:
             network.load_state_dict(_weights(self.path))
         except checkpoint.UNREADABLE as error:
-            raise RunError(f"{self.path}: its weights cannot be read ({first_line(error)}).") from None
+            raise RunError(
+                f"{self.path}: its weights cannot be read ({first_line(error)}): they are damaged, or another version "
+                "of this program learned them; train again."
+            ) from None
         return network.eval()
 
     def parts(self, inputs: Inputs) -> tuple[Float[ndarray, "period threshold y x"], Float[ndarray, ...]]:

@@ -46,13 +46,15 @@ def tracks(
 ) -> Float[ndarray, "issues steps 2"]:
     """Return how far the air over a cell has travelled 1, 2, … frames after each issue, (dy, dx) in cells.
 
+    As far as the periods reach, and as far back as the history does.
+
     Args:
         frames: that hold the history.
         issues: slots.
         radar: of the frames.
         cell: row and column.
     """
-    out = []
+    out, steps = [], max(radar.layout.ahead, radar.layout.history - 1)
     for at in range(0, len(issues), AT_ONCE):
         wanted = issues[at : at + AT_ONCE, None] - np.array(radar.motion_ages)
         slots, where = np.unique(wanted, return_inverse=True)
@@ -62,8 +64,8 @@ def tracks(
         index = torch.from_numpy(where.reshape(wanted.shape))
         flow = steadied(estimate_motion(signal[index], seen[index]), block * radar.cell_km)
         flow = flow / apart_of(radar.motion_ages)
-        out.append(_travelled(flow, cell, radar.layout.ahead, block))
-    return np.concatenate(out) if out else np.empty((0, radar.layout.ahead, 2), np.float32)
+        out.append(_travelled(flow, cell, steps, block))
+    return np.concatenate(out) if out else np.empty((0, steps, 2), np.float32)
 
 
 def _travelled(flow: Tensor, cell: tuple[int, int], steps: int, block: int) -> ndarray:

@@ -19,8 +19,7 @@ from fastrain.archive.store import Archive
 from fastrain.core.files import write_whole
 from fastrain.rain.inputs import Radar
 from fastrain.rain.place.views import View, ages
-from fastrain.rain.place.windows import at_cells, carried, guesses_at, outcomes_at, seen_at_issue
-from fastrain.rain.smoothing import GUESS_SPREAD
+from fastrain.rain.place.windows import GUESSES, at_cells, carried, guesses_at, outcomes_at, seen_at_issue
 from fastrain.samples.frames import Frames, frames_within, load_frames, stretch_of, window_slots
 from fastrain.samples.rows import Rows
 from fastrain.samples.truth import thin, wet_share
@@ -67,7 +66,7 @@ class Prepared:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.view, self.radar = folder, view, radar
         places, periods = len(view.nearby), len(radar.layout.periods)
-        guess = (places, periods, len(radar.thresholds), len(GUESS_SPREAD))
+        guess = (places, periods, len(radar.thresholds), GUESSES)
         self.frames = Rows(folder / "frames.rows", np.dtype(np.uint8), (view.record_bytes,))
         self.slots = Rows(folder / "slots.rows", np.dtype(np.int64))
         window = np.dtype(

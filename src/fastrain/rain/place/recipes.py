@@ -17,7 +17,7 @@ from fastrain.rain.chances import Total, itself, ordinal_loss
 from fastrain.rain.inputs import CONDITIONS, Radar
 from fastrain.rain.place.batches import PlaceBatch
 from fastrain.rain.place.views import EDGE, REACH, Foveal, Rings, View
-from fastrain.rain.smoothing import GUESS_SPREAD
+from fastrain.rain.place.windows import GUESSES
 
 Shape = tuple[int, int]
 
@@ -58,7 +58,7 @@ def _place_net(view: View, periods: int, thresholds: int, width: int) -> PlaceNe
         edge=EDGE,
         periods=periods,
         thresholds=thresholds,
-        guesses=len(GUESS_SPREAD),
+        guesses=GUESSES,
         conditions=CONDITIONS,
         width=width,
     )

@@ -42,10 +42,9 @@ from fastrain.rain.place.prepare import DONE, FOLDER, Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES, Recipe
 from fastrain.rain.place.run import parts_of_network
 from fastrain.rain.place.views import View, ages
-from fastrain.rain.place.windows import known_of
+from fastrain.rain.place.windows import GUESSES, known_of
 from fastrain.rain.run import BASE, STATE, Run, default_coarseness, open_run
 from fastrain.rain.settle import calibration_of, settle
-from fastrain.rain.smoothing import GUESS_SPREAD
 from fastrain.rain.straight import StraightLine, fit_line
 from fastrain.rain.survey import one_class
 from fastrain.samples.frames import stretches
@@ -173,7 +172,7 @@ def batch_of_nothing(task: Task, view: View) -> PlaceBatch:
     records = np.zeros((size, len(ages(radar)), view.record_bytes), np.uint8)
     return (
         view.inputs(records, np.zeros(size, int), 0),
-        torch.zeros(size, periods, thresholds, len(GUESS_SPREAD)),
+        torch.zeros(size, periods, thresholds, GUESSES),
         known_of(radar),
         torch.zeros(size, 2),
         torch.zeros(size, periods, dtype=torch.int8),
@@ -262,7 +261,7 @@ def _fitted(task: Task, looker: Looker, bench: Bench) -> tuple[nn.Module, Straig
         network.stem.fit(looker.look(some, np.zeros(len(some), int))[0])
         begin = network.straight
     else:
-        begin = straight_line(CONDITIONS, count, len(GUESS_SPREAD))  # a baseline, of no use to the network
+        begin = straight_line(CONDITIONS, count, GUESSES)  # a baseline, of no use to the network
     line = fit_line(begin, *looker.guesses(LINE_WINDOWS))
     steps = steps_of(recipe, looker.count)
     weights = sum(p.numel() for p in network.parameters())

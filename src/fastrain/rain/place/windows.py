@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +11,9 @@ from jaxtyping import Bool, Float, Int, Int8
 from numpy import ndarray
 from torch import Tensor
 
+from fastrain.rain.fading import Faded, faded
 from fastrain.rain.hindcast import reached_now
-from fastrain.rain.inputs import Radar, conditions, happened
+from fastrain.rain.inputs import Radar, conditions, happened, rain_rates
 from fastrain.rain.place.guesses import Swept, chances_around, sweep, tracks
 from fastrain.rain.smoothing import GUESS_SPREAD, guess_logits
 from fastrain.samples.frames import Frames
@@ -19,6 +21,7 @@ from fastrain.samples.layout import middle
 from fastrain.samples.truth import observed_now
 
 FAST = 60.0  # km/h that the network sees as 1
+GUESSES = len(GUESS_SPREAD) + 1  # of smoothed advection, and one from how this rain was seen to fade
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,14 @@ class Lead:
     Attributes:
         swept: of each period.
         leads: minutes from issue to the middle of each.
+        faded: the last frame as it will have faded by each.
+        tracks: of each, how far the air over the place has travelled by each of its frames, cells.
     """
 
     swept: tuple[Swept, ...]
     leads: tuple[float, ...]
+    faded: Faded
+    tracks: tuple[Float[Tensor, "frames 2"], ...]
 
     def chances(
         self, spread: float, radar: Radar, rows: tuple[int, ...], columns: tuple[int, ...]
@@ -44,6 +51,12 @@ class Lead:
                 for swept, lead in zip(self.swept, self.leads, strict=True)
             ]
         )
+
+    def faded_chances(
+        self, rows: tuple[int, ...], columns: tuple[int, ...]
+    ) -> Float[ndarray, "period threshold rows columns"]:
+        """Return the chances at the crossings of rows and columns by how this rain was seen to fade."""
+        return np.stack([self.faded.chances(p, track, rows, columns).numpy() for p, track in enumerate(self.tracks)])
 
 
 def leads_of(radar: Radar) -> tuple[float, ...]:
@@ -58,18 +71,20 @@ def known_of(radar: Radar) -> Tensor:
 
 def carried(
     frames: Frames, issues: Int[ndarray, issues], radar: Radar, cell: tuple[int, int]
-) -> list[tuple[Lead, Float[ndarray, 2]]]:
-    """Return for each issue time what passes in each period, and the motion at the place, (dy, dx) of FAST km/h."""
-    found = []
-    leads = leads_of(radar)
+) -> Iterator[tuple[Lead, Float[ndarray, 2]]]:
+    """Yield for each issue time what passes in each period, and the motion at the place, (dy, dx) of FAST km/h."""
+    leads, periods = leads_of(radar), radar.layout.periods
     moved = tracks(frames, issues, radar, cell)
     for issue, track in zip(issues, moved, strict=True):
         reached = reached_now(frames, int(issue), radar).sum(axis=0)
         observed = frames.maximum[frames.rows(np.array([issue]))[0]] != 255
-        swept = tuple(sweep(reached, observed, track, a, b) for a, b in radar.layout.periods)
+        swept = tuple(sweep(reached, observed, track, a, b) for a, b in periods)
+        path = torch.from_numpy(track)
+        highest, mean, seen = rain_rates(frames, frames.rows(issue - np.arange(radar.layout.history)), radar)
+        rates = radar.spoken(highest, mean)
+        left = faded(rates, seen, path, periods, radar.thresholds, minutes=radar.minutes, cell_km=radar.cell_km)
         motion = track[0] * radar.cell_km / (radar.minutes / 60) / FAST
-        found.append((Lead(swept, leads), motion.astype(np.float32)))
-    return found
+        yield Lead(swept, leads, left, tuple(path[a:b] for a, b in periods)), motion.astype(np.float32)
 
 
 def guesses_at(
@@ -77,7 +92,8 @@ def guesses_at(
 ) -> Float[ndarray, "place period threshold guess"]:
     """Return first guesses at some cells, logits of conditional chances; the cells are crossings of a lattice."""
     rows, columns = (tuple(int(v) for v in np.unique(cells[:, i])) for i in range(2))
-    chance = np.stack([lead.chances(spread, radar, rows, columns) for spread in GUESS_SPREAD], axis=2)
+    smoothed = [lead.chances(spread, radar, rows, columns) for spread in GUESS_SPREAD]
+    chance = np.stack([*smoothed, lead.faded_chances(rows, columns)], axis=2)
     logits = guess_logits(torch.from_numpy(chance)).numpy()  # (period, threshold, guess, rows, columns)
     at = np.searchsorted(rows, cells[:, 0]), np.searchsorted(columns, cells[:, 1])
     return np.moveaxis(logits[..., at[0], at[1]], -1, 0)
