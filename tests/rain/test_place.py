@@ -34,6 +34,7 @@ from fastrain.rain.inputs import (
     signal,
 )
 from fastrain.rain.new_run import TrainSettings
+from fastrain.rain.place import windows
 from fastrain.rain.place.batches import Looker, turned_motion
 from fastrain.rain.place.guesses import Swept, _travelled, chances_around, sweep, tracks
 from fastrain.rain.place.hindcast import cases, place_baseline
@@ -498,6 +499,31 @@ def test_truth_and_baselines_of_a_place_are_those_of_the_map(rain):
     # Of the map's two guesses by fading the place has the second, of rain rates with their doubt.
     of_map = inputs.guess[:, :, [*range(len(GUESS_SPREAD)), -1], *cell]
     np.testing.assert_allclose(case.guess, of_map.float(), atol=0.8)
+
+
+def test_a_wide_map_fades_only_around_the_place_and_the_way_of_its_air(monkeypatch):
+    frames, radar, cell = frames_of(synthetic.moving_rain(6, size=150, seed=3)), radar_of(2.0), (80, 70)
+    track = np.arange(1, 7)[:, None] * np.array([1.5, -2.0])
+    monkeypatch.setattr(windows, "tracks", lambda *_: track[None].astype(np.float32))
+    monkeypatch.setattr(windows, "FADING_CELLS", 30)
+    ((lead, _),) = windows.carried(frames, np.array([5]), radar, cell)
+    # From the north-west of the place, 9 rows up and 12 columns to the right at most.
+    assert lead.corner == (80 - 9 - 30, 70 - 30)
+    assert lead.faded.known.shape == (30 + 9 + 1 + 30, 30 + 1 + 12 + 30)
+    box = tuple(slice(at, at + size) for at, size in zip(lead.corner, lead.faded.known.shape, strict=True))
+    ((alone, _),) = windows.carried(frames.cut(box), np.array([5]), radar, (39, 30))
+    found = lead.faded_chances((76, 80), (66, 70, 74))
+    assert found.shape == (2, 2, 2, 3)
+    np.testing.assert_array_equal(found, alone.faded_chances((35, 39), (26, 30, 34)))
+    assert 0 < found.mean() < 1
+
+
+def test_air_from_beyond_the_map_leaves_a_box_on_it():
+    track = np.array([[0.0, 0.0], [500.0, -500.0]])
+    for box, size in zip(windows._box((3, 90), track, (40, 95), 4.0), (40, 95), strict=True):
+        assert 0 <= box.start < box.stop <= size
+    far = windows._box((-200, 400), track * 0, (40, 95), 4.0)
+    assert [(s.start, s.stop) for s in far] == [(0, 1), (94, 95)]
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -131,10 +131,7 @@ def window_of(archive: Archive, issue: int, radar: Radar, variant: Variant, scal
     frames = load_frames(archive, c, slots, memory=2**62)
     box = tuple(middle_of(size, scale) for size in archive.schema.grid.shape)
     rows, columns = (slice(s.start // c, s.stop // c) for s in box)
-    maximum, ratio, observed = (
-        np.ascontiguousarray(field[:, rows, columns]) for field in (frames.maximum, frames.ratio, frames.observed)
-    )
-    frames = Frames(frames.slots, maximum, ratio, observed, frames.pixels[rows, columns])
+    frames = frames.cut((rows, columns))
     truth = blocked_frames(frames, block)
     outcome = outcomes(truth, issue, radar.layout, radar.first_levels)
     inputs, moved = make_inputs(seen_frames(frames, radar, variant.sees), issue, radar)

@@ -132,7 +132,7 @@ def events_of(
     frames = load_frames(archive, coarseness, np.arange(start, stop))
     name = archive.path.name if hasattr(archive.path, "name") else str(archive.path)
     return [
-        Event(f"{name}, tile {i + 1}" if i else name, _cut(frames, box), held, radar, layout, coarseness)
+        Event(f"{name}, tile {i + 1}" if i else name, frames.cut(box), held, radar, layout, coarseness)
         for i, box in enumerate(_tiles(frames, tiles))
     ]
 
@@ -155,13 +155,6 @@ def _tiles(frames: Frames, most: int) -> list[tuple[slice, slice]]:
 def _starts(size: int) -> list[int]:
     """Return where tiles begin, the last one at the map's end."""
     return sorted({*range(0, max(1, size - LARGEST_TILE), LARGEST_TILE), max(0, size - LARGEST_TILE)})
-
-
-def _cut(frames: Frames, box: tuple[slice, slice]) -> Frames:
-    maximum, ratio, observed = (
-        np.ascontiguousarray(field[:, *box]) for field in (frames.maximum, frames.ratio, frames.observed)
-    )
-    return Frames(frames.slots, maximum, ratio, observed, frames.pixels[box])
 
 
 def varied_layout(cadence: timedelta, span: timedelta) -> Layout:

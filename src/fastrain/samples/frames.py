@@ -41,6 +41,13 @@ class Frames:
         """Return where slots stand in the arrays."""
         return np.searchsorted(self.slots, slots)
 
+    def cut(self, box: tuple[slice, slice], rows: slice = slice(None)) -> Frames:
+        """Return a part of the map, of some of the frames: copies, which hold on to nothing of the whole."""
+        maximum, ratio, observed = (
+            np.ascontiguousarray(field[rows, *box]) for field in (self.maximum, self.ratio, self.observed)
+        )
+        return Frames(self.slots[rows], maximum, ratio, observed, self.pixels[box])
+
 
 def load_frames(archive: Archive, coarseness: int, slots: Int[ndarray, wanted], memory: int | None = None) -> Frames:
     """Read the frames of some slots.

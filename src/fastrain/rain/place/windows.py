@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ from fastrain.samples.truth import observed_now
 
 FAST = 60.0  # km/h that the network sees as 1
 GUESSES = len(GUESS_SPREAD) + 1  # of smoothed advection, and one from how this rain was seen to fade
+# Around the place and the way of its air, where rain is seen to fade: whole continents would only take time.
+FADING_KM, FADING_CELLS = 240.0, 96
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,15 @@ class Lead:
     Attributes:
         swept: of each period.
         leads: minutes from issue to the middle of each.
-        faded: the last frame as it will have faded by each.
+        faded: the last frame as it will have faded by each, around the place and the way of its air.
+        corner: row and column of the first cell of that.
         tracks: of each, how far the air over the place has travelled by each of its frames, cells.
     """
 
     swept: tuple[Swept, ...]
     leads: tuple[float, ...]
     faded: Faded
+    corner: tuple[int, int]
     tracks: tuple[Float[Tensor, "frames 2"], ...]
 
     def chances(
@@ -56,7 +61,8 @@ class Lead:
         self, rows: tuple[int, ...], columns: tuple[int, ...]
     ) -> Float[ndarray, "period threshold rows columns"]:
         """Return the chances at the crossings of rows and columns by how this rain was seen to fade."""
-        return np.stack([self.faded.chances(p, track, rows, columns).numpy() for p, track in enumerate(self.tracks)])
+        at = [[cell - first for cell in cells] for cells, first in zip((rows, columns), self.corner, strict=True)]
+        return np.stack([self.faded.chances(p, track, *at).numpy() for p, track in enumerate(self.tracks)])
 
 
 def leads_of(radar: Radar) -> tuple[float, ...]:
@@ -80,11 +86,28 @@ def carried(
         observed = frames.maximum[frames.rows(np.array([issue]))[0]] != 255
         swept = tuple(sweep(reached, observed, track, a, b) for a, b in periods)
         path = torch.from_numpy(track)
-        highest, mean, seen = rain_rates(frames, frames.rows(issue - np.arange(radar.layout.history)), radar)
+        box = _box(cell, track, observed.shape, radar.cell_km)
+        last = int(frames.rows(np.array([issue]))[0])
+        near = frames.cut(box, slice(last + 1 - radar.layout.history, last + 1))
+        highest, mean, seen = rain_rates(near, np.arange(radar.layout.history)[::-1], radar)  # the latest first
         rates = radar.spoken(highest, mean)
         left = faded(rates, seen, path, periods, radar.thresholds, minutes=radar.minutes, cell_km=radar.cell_km)
+        corner = box[0].start, box[1].start
         motion = track[0] * radar.cell_km / (radar.minutes / 60) / FAST
-        yield Lead(swept, leads, left, tuple(path[a:b] for a, b in periods)), motion.astype(np.float32)
+        yield Lead(swept, leads, left, corner, tuple(path[a:b] for a, b in periods)), motion.astype(np.float32)
+
+
+def _box(
+    cell: tuple[int, int], track: Float[ndarray, "steps 2"], shape: tuple[int, ...], cell_km: float
+) -> tuple[slice, slice]:
+    """Return the rows and columns around a cell and the way of its air; at least one of each lies on the map."""
+    reach = min(math.ceil(FADING_KM / cell_km), FADING_CELLS)
+    out = []
+    for at, away, size in zip(cell, track.T, shape, strict=True):
+        first, last = math.floor(at - max(0, away.max())) - reach, math.ceil(at - min(0, away.min())) + reach
+        start = min(max(0, first), size - 1)
+        out.append(slice(start, max(start + 1, min(size, last + 1))))
+    return out[0], out[1]
 
 
 def guesses_at(
