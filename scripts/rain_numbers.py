@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import fmean
 from typing import Any
 
 from marks import ROOT, between_marks, record
@@ -47,7 +49,22 @@ def _place(record: dict[str, Any]) -> str:
             epoch = cost.get("seconds_an_epoch", "")
             spent = f"{cost['windows']:,} | {epoch} | {cost['cpu_seconds_all']:,.0f} | {cost['peak_MiB']:,} MiB"
         lines.append(f"| {shown} | {spent} | " + " | ".join(f"{brier[name, p]:.3f}" for p in periods) + " |")
+    over = " | ".join(f"{ratio:.2f} ({threshold:g} mm/h)" for threshold, ratio in _over(record, "grid", "place").items())
+    costs = {name: cost["cpu_seconds_all"] for name, cost in record["recipes"].items()}
+    lines.append(
+        f"\nBrier score of the map's network over that of `place`, mean over the hours: {over}, for "
+        f"{costs['grid'] / costs['place']:.1f} times the processor time of the whole training."
+    )
     return "\n".join(lines)
+
+
+def _over(record: dict[str, Any], one: str, other: str) -> dict[float, float]:
+    """Return for each threshold a forecaster's Brier score over another's, the geometric mean over the periods."""
+    found: dict[float, dict[str, list[float]]] = {}
+    for row in record["scores"]:
+        of_threshold = found.setdefault(row["threshold_mm_h"], {})
+        of_threshold.setdefault(row["forecaster"], []).append(math.log(row["brier"]))
+    return {t: math.exp(fmean(of[one]) - fmean(of[other])) for t, of in found.items()}
 
 
 def _forecast(record: dict[str, Any]) -> str:

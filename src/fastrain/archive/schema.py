@@ -73,7 +73,8 @@ class Schema:
     def __post_init__(self) -> None:
         wrong = [c for c in self.coarseness if not 2 <= c <= MOST_COARSE]
         if wrong or list(self.coarseness) != sorted(set(self.coarseness)):
-            raise SettingError(f"--coarseness {self.coarseness}: expected different numbers from 2 to {MOST_COARSE}.")
+            said = ",".join(map(str, self.coarseness))
+            raise SettingError(f"--coarseness {said}: expected different numbers from 2 to {MOST_COARSE}.")
 
     @property
     def frames_per_chunk(self) -> int:

@@ -26,7 +26,9 @@ def ingest(
     archive: Annotated[Path, typer.Option(help="The archive; made if there is none.")],
     format: Annotated[
         str,
-        typer.Option(help="auto, or one of: bom, cf, eccc, fmi, knmi, mch, mrms, odim, picture, rpbin, pysteps:NAME."),
+        typer.Option(
+            help="auto, or one of: bom, cf, eccc, fmi, knmi, mch, mrms, odim, picture, rpbin, synthetic, pysteps:NAME."
+        ),
     ] = "auto",
     coarseness: Annotated[
         str | None, typer.Option(metavar="LIST", help="Edges of the blocks in pixels (default: 2,3,4).")
@@ -156,6 +158,10 @@ def palette(
     for path in (to, picture):
         if path.exists():
             raise UsageError(f"{path} exists; name another place with --to.")
+    for path in pictures:
+        if not path.is_file():
+            what = "is a folder; name the pictures in it" if path.is_dir() else "no such file"
+            raise UsageError(f"{path}: {what}.")
     proposal = propose(pictures, _box(crop) if crop else None)
     rates = _rates(edges) if edges else []
     if rates and len(rates) != len(proposal.colours):
@@ -364,7 +370,7 @@ def _show_info(info: Info) -> None:
         }
     else:
         rows["span"] = "empty"
-    ratio = f", {info.bytes_raw / info.bytes_on_disk:.1f} times smaller than its pixels" if info.frames else ""
+    ratio = f", {info.bytes_on_disk / info.bytes_raw:.1%} of its pixels' bytes" if info.frames else ""
     rows["disk"] = f"{size(info.bytes_on_disk)}{ratio}"
     rows["data"] = info.credit
     for name, value in rows.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastrain.cli.rain import Pixel, Place, asked_pixel
-from fastrain.cli.show import Json, print_json, say, size, whole_numbers
+from fastrain.cli.show import Json, print_json, print_table, say, size, whole_numbers
 
 if TYPE_CHECKING:
     from fastrain.rain.plan import Plan
@@ -69,7 +69,6 @@ def plan(
 def show(found: Plan) -> None:
     """Print a plan as a table."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False)
@@ -101,12 +100,13 @@ def show(found: Plan) -> None:
             about(row.seconds),
             "yes" if row.fits else "no",
         )
-    Console().print(table)
+    print_table(table)
     issues = ", ".join(f"{count} {name}" for name, count in found.issues.items())
     taken = [row.gpu_memory for row in found.rows if row.gpu_memory is not None]
     if taken:
         say(f"Of the GPU's memory training takes about {size(max(taken))}.")
-    say(f"Issue times: {issues}. Times are of {found.threads} threads, on {found.cores} cores, as busy as now.")
+    busy = f"{_count(found.threads, 'thread')}, on {_count(found.cores, 'core')}, as busy as now"
+    say(f"Issue times: {issues}. Times are of {busy}.")
     say(
         f"Memory: {size(found.free_memory)} free, of which training may take {size(found.allowed_memory)} (--memory); "
         f"disk: {size(found.free_disk)} free."
@@ -131,3 +131,7 @@ def about(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

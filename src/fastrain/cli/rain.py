@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastrain.cli.show import Json, duration, outlive_terminal, print_json, progress, say, size
+from fastrain.cli.show import Json, duration, outlive_terminal, print_json, print_table, progress, say, size
 from fastrain.core.errors import GapError, NotObserved, PlaceError, SettingError, UsageError
 from fastrain.core.processes import is_first
 from fastrain.core.time import parse_time, show_time
@@ -152,8 +152,10 @@ def verify(
     if report is not None:
         from fastrain.rain.report import write_report
 
+        if report.exists() and not report.is_dir():
+            raise UsageError(f"--report {report}: is a file; name a folder.")
         report.mkdir(parents=True, exist_ok=True)
-        chances, there = _latest(opened, held)
+        chances, there = _latest(opened, held, where)
         write_report(
             report / "report.html",
             run=opened,
@@ -214,14 +216,14 @@ def forecast(
         print_json(_summary(chances))
 
 
-def _latest(run: Any, archive: Any) -> tuple[Any, PlaceForecast | None]:
-    """Return the forecast from the last frame and its chances at the run's place, as far as there are any."""
+def _latest(run: Any, archive: Any, pixel: tuple[int, int] | None) -> tuple[Any, PlaceForecast | None]:
+    """Return the forecast from the last frame and its chances at a place, else the run's, as far as there are any."""
     from fastrain.rain.forecast import at_place, forecast_grid
 
     chances = None
     try:
         chances = forecast_grid(run, archive)
-        pixel = run.place_on(archive.schema.grid)
+        pixel = pixel or run.place_on(archive.schema.grid)
         return chances, at_place(chances, archive.schema.grid, pixel) if pixel else None
     except (GapError, NotObserved, PlaceError) as error:
         say(f"The report shows no {'forecast' if chances is None else 'place'}: {error}")
@@ -276,6 +278,8 @@ def _write(path: Path, chances: Any, there: PlaceForecast | None) -> None:
 
     from fastrain.cli.show import plain
 
+    if not path.parent.is_dir():
+        raise UsageError(f"--to {path}: there is no folder {path.parent}; make it first.")
     unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
     if path.suffix == ".nc":
         from fastrain.rain.forecast import write_netcdf
@@ -306,7 +310,6 @@ def _summary(chances: Any) -> dict[str, Any]:
 
 
 def _show_place(there: PlaceForecast) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     colours = {"no": "green", "unsure": "yellow", "yes": "red"}
@@ -323,7 +326,7 @@ def _show_place(there: PlaceForecast) -> None:
             for t in there.thresholds
         ]
         table.add_row(f"{period.start:%H:%M}–{period.valid_time:%H:%M}", *cells)
-    Console().print(table)
+    print_table(table)
 
 
 def _show_scores(found: Verification) -> None:
@@ -346,7 +349,7 @@ def _show_scores(found: Verification) -> None:
         for label, pick in (("Brier score", "brier"), ("CSI", "csi"), ("ROC area", "roc_area")):
             table.add_row(f"[dim]{label}[/]")
             for name, words, tally in found.shown():
-                cells = (f"{value:.3f}" for value in getattr(tally, pick)[:, k])
+                cells = ("–" if np.isnan(value) else f"{value:.3f}" for value in getattr(tally, pick)[:, k])
                 table.add_row(f"  {name}{words}", *cells, style="bold" if name == "network" else None)
         table.add_row("[dim]skill, % over[/]")
         for name in found.tallies:
@@ -361,13 +364,13 @@ def _show_scores(found: Verification) -> None:
         tally = found.tallies["network"]
         for label, counts in (("cells judged", tally.cells), ("of which rain", tally.events)):
             table.add_row(label, *(f"{int(count):,}" for count in counts[:, k]), style="dim")
-        console.print(table)
+        print_table(table)
     if any(not np.isnan(found.intervals[name][0]).all() for name in found.tallies if name != "network"):
         console.print(
             "Skill: by how much the network's Brier score is lower; below, in 90 of 100 resamples of the time."
         )
     span = f"{found.issues} issue times, {show_time(found.first)} to {show_time(found.last)}"
-    short = ": one spell of weather; the scores illustrate, they do not rank." if found.hours < 24 else "."
+    short = ": few independent cases; the scores illustrate, they do not rank." if found.independent < 24 else "."
     console.print(span + short, highlight=False)
     for name, count in found.absent.items():
         console.print(f"At {count} of them {name} could say nothing.", highlight=False)

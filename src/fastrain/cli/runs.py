@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fastrain.cli.show import Json, clean, duration, print_json, size
+from fastrain.cli.show import Json, clean, duration, print_json, print_table, size
 from fastrain.core.errors import UsageError
 from fastrain.core.files import is_occupied
 
@@ -164,7 +164,6 @@ def _folders(folder: Path, deep: int) -> list[Path]:
 
 def _show(found: list[Listed], folder: Path) -> None:
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -194,4 +193,4 @@ def _show(found: list[Listed], folder: Path) -> None:
             "" if run.weights is None else f"{run.weights:,}",
             last,
         )
-    Console().print(table)
+    print_table(table)

@@ -14,14 +14,18 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastrain.core.errors import SettingError
 from fastrain.core.time import show_time
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
+WIDEST = 2000  # columns of a table
 LINE_SECONDS = 15  # between two lines of progress where no terminal shows a bar
 
 
@@ -52,6 +56,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def print_table(table: Table) -> None:
+    """Print a table as wide as it is: on a narrow terminal its lines wrap, but no number is cut."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def say(line: str) -> None:

@@ -79,7 +79,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a network to tell images apart, and write a report on it."""
-    from fastrain.vision.datasets import open_dataset
+    from fastrain.vision.datasets import open_dataset, without_pictures
     from fastrain.vision.images import LARGEST_EDGE, Reading
     from fastrain.vision.recipes import recipe_of
     from fastrain.vision.report import write_report
@@ -93,6 +93,8 @@ def train(
     name = recipe or default_recipe(on)
     chosen = recipe_of(name)
     held = open_dataset(data, Reading(edge=edge, hold_out=hold_out, skip_broken=skip_broken))
+    for folder in without_pictures(data)[:MOST_LINES]:
+        say(f"{folder}: holds no picture; it is not taken for a class.")
     for path, reason in held.broken[:MOST_LINES]:
         say(f"Left out: {path}: {reason}.")
     if len(held.broken) > MOST_LINES:

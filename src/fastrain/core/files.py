@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +22,23 @@ def is_occupied(folder: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def require_own(folder: Path, own: Collection[str]) -> None:
+    """See that a folder can be a run's: it is not there, is empty, or holds what an unfinished run holds.
+
+    Args:
+        folder: that will be written into.
+        own: names of what an unfinished run holds.
+
+    Raises:
+        RunError: it is a file, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file; name a folder for --run.")
+    held = {one.name for one in folder.iterdir() if not one.name.startswith(".")} if folder.exists() else set()
+    if held and held.isdisjoint(own):
+        raise RunError(f"{folder}: holds {min(held)}, and is no run; name another --run.")
 
 
 @contextlib.contextmanager

@@ -145,15 +145,16 @@ class Grid:
         Raises:
             PlaceError: the place is outside the picture; the message names its corners.
         """
+        there = f"Place {latitude:.6g},{longitude:.6g}"
         if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
-            raise PlaceError(f"Place {latitude},{longitude}: expected degrees, latitude first: --place 52.1,5.18.")
+            raise PlaceError(f"{there}: expected degrees, latitude first: --place 52.1,5.18.")
         x, y = self._transformer.transform(longitude, latitude)
         if not (math.isfinite(x) and math.isfinite(y)):
-            raise PlaceError(f"Place {latitude},{longitude} lies nowhere in this radar's projection. {self._extent()}")
+            raise PlaceError(f"{there} lies nowhere in this radar's projection. {self._extent()}")
         row = math.floor((self.north - y) / self.step_y + 0.5)
         column = math.floor((x - self.west) / self.step_x + 0.5)
         if not (0 <= row < self.shape[0] and 0 <= column < self.shape[1]):
-            raise PlaceError(f"Place {latitude},{longitude} is outside the radar's picture. {self._extent()}")
+            raise PlaceError(f"{there} is outside the radar's picture. {self._extent()}")
         return row, column
 
     def require(self, pixel: tuple[int, int]) -> None:
@@ -289,5 +290,6 @@ def parse_pair(text: str, what: str) -> tuple[float, float]:
         if not (math.isfinite(first) and math.isfinite(second)):
             raise ValueError
     except ValueError:
-        raise PlaceError(f"{what} {text!r}: expected two numbers with a comma between, like 52.1,5.18.") from None
+        like = "160,240" if what == "--pixel" else "52.1,5.18"
+        raise PlaceError(f"{what} {text!r}: expected two numbers with a comma between, like {like}.") from None
     return first, second

@@ -5,6 +5,7 @@ Written some frames at a time, whatever the span, beside the place asked for, an
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -87,6 +88,8 @@ def export(archive: Path, to: Path, settings: ExportSettings, progress: Progress
     unfinished = to.with_name(f".{to.name}.unfinished")
     _remove(unfinished)
     to.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(to.parent, os.W_OK):
+        raise UsageError(f"{to}: its folder cannot be written into; name another place with --to.")
     try:
         write(held, slots, unfinished, settings, progress)
         unfinished.rename(to)

@@ -248,7 +248,7 @@ def _schema(first: list[Frame], plan: Plan, settings: IngestSettings, reading: R
         coarseness=(2, 3, 4) if settings.coarseness is None else settings.coarseness,
         average=settings.average or reader.average,
         source=plan.format,
-        credit=reader.credit,
+        credit=(reader.credit_of and reader.credit_of(plan.paths[0])) or reader.credit,
         ground=background.ground if background else None,
         palette=_palette_kept(reading, plan),
     )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES, TABLE, PICTURE = "ablation.json", "ablation.txt", "ablation.png"
+WIDE = 4.0  # times the processor time of the cheapest variant, from which on the picture's scale is logarithmic
 
 Progress = Callable[[int, int, str], None]
 
@@ -220,10 +221,12 @@ def price_figure(found: dict[str, Any]) -> Figure:
             markerfacecolor=colour if row["excite"] else "white",
             markeredgewidth=1.6,
         )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ratios = [row["cpu_ratio"] for row in found["rows"]]
+    if max(ratios) > WIDE * min(ratios):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="processor time of a step, of that of the finest", ylabel="Brier skill over the frequency")
     axes.grid(alpha=0.25)
     for c in dict.fromkeys(row["coarseness"] for row in found["rows"]):

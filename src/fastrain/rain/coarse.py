@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from fastrain.archive.store import Archive
-from fastrain.core.errors import TooBig
+from fastrain.core.errors import TooBig, TooShort
 from fastrain.core.memory import available_bytes, keep_all_memory, peak_bytes
 from fastrain.engine.ablation import ratios
 from fastrain.engine.averaging import Average
@@ -59,6 +59,8 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
         for name, most in (("train", scale.train), ("calibrate", scale.calibrate), ("test", scale.test))
     }
     seconds_a_window = (time.process_time() - spent) / sum(map(len, windows.values()))
+    for name, words in (("train", "training"), ("test", "test")):
+        _tell(path, words, windows[name], radar.thresholds[0])
     torch.manual_seed(scale.seed)
     network = network_of(variant, scale, radar)
     network.stem.fit(torch.cat([w.x[:1, :, :256, :256].float() for w in windows["train"][::8]]))
@@ -94,6 +96,23 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
         "sharing": sharing(evenly(split.issues["test"], scale.test), radar.layout.length),
         "windows": {name: len(found) for name, found in windows.items()},
     }
+
+
+def _tell(path: Path, words: str, windows: Sequence[Window], threshold: float) -> None:
+    """See that a block's windows reach the lowest threshold in some cells, and miss it in others.
+
+    Raises:
+        TooShort: they do not.
+    """
+    judged = sum(int((window.outcome >= 0).sum()) for window in windows)
+    reached = sum(int((window.outcome > 0).sum()) for window in windows)
+    if judged == 0:
+        raise TooShort(f"{path}: nothing is observed in the {words} time; `fastrain info` says what the archive holds.")
+    if reached in (0, judged):
+        raise TooShort(
+            f"{path}: {'every cell' if reached else 'no cell'} reaches {threshold:g} mm/h in {len(windows)} windows "
+            f"of the {words} time, so that no cut could be told from another; ingest other weather of this radar."
+        )
 
 
 def costs(path: Path, variants: Sequence[Variant], scale: Scale, base: Variant) -> dict[str, Any]:

@@ -114,6 +114,7 @@ def forecast_figure(chances: xr.Dataset, cell: tuple[int, int] | None = None) ->
 def reliability_figure(found: Verification) -> Figure:
     """Return the reliability diagrams of the network, a panel a threshold, with the counts below."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     tally = found.tallies["network"]
     count = len(found.thresholds)
@@ -134,6 +135,9 @@ def reliability_figure(found: Verification) -> Figure:
         top.set(xlim=(0, 1), ylim=(0, 1), title=f"≥ {threshold:g} mm/h")
         low.bar((np.arange(len(cells)) + 0.5) / len(cells), cells, width=0.9 / len(cells), color="#8fa6b8")
         low.set(yscale="log", xlabel="chance said")
+        if enough.any():  # whole powers of ten at both ends, and labels at those alone
+            low.set_ylim(10 ** np.floor(np.log10(cells[enough].min()) - 0.01), 10 ** np.ceil(np.log10(cells.max())))
+        low.yaxis.set_minor_formatter(NullFormatter())
     axes[0][0].set_ylabel("share that happened")
     axes[1][0].set_ylabel("cells")
     return figure

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 OBSERVED_SPAN = timedelta(hours=1)
+FEW = 24  # independent cases, of which scores only illustrate
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def write_report(
     template = Template((files("fastrain.rain") / "report.html").read_text(encoding="utf-8"))
     page = template.substitute(
         title=_escape(f"Chances of rain, {found.first:%Y-%m-%d}"),
+        trained="trained on other radars" if run.is_base else "trained on this machine",
         caveat=_caveat(found, occasion),
         stages=_stages(stages),
         forecast=_forecast(archive, chances, place) if chances is not None else "",
@@ -203,10 +205,8 @@ def _word(light: str) -> str:
 
 def _caveat(found: Verification, occasion: str) -> str:
     cases = f"{found.issues} issue times within {found.hours:.1f} hours"
-    if found.hours < 24:
-        # Rain of an hour ago says little of a cell's rain now: an hour counts as one independent case.
-        independent = max(1, round(found.hours))
-        plural = "s" if independent > 1 else ""
+    if found.independent < FEW:
+        independent, plural = found.independent, "s" if found.independent > 1 else ""
         return (
             f"<p class='caveat'>The scores below come from {cases} of {occasion}. Issue times a few minutes "
             f"apart see nearly the same rain: counting one an hour, that is about {independent} independent "

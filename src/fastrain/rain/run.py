@@ -256,6 +256,8 @@ def open_run(path: str | Path) -> Run:
         path = base_path()
     try:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+    except NotADirectoryError:
+        raise RunError(f"{path}: is a file; a run is a folder that `fastrain train` makes.") from None
     except FileNotFoundError:
         if (path / STATE).exists():
             raise RunError(f"{path}: training is not finished; the same `fastrain train` goes on with it.") from None
@@ -263,6 +265,8 @@ def open_run(path: str | Path) -> Run:
     except (OSError, ValueError) as error:
         raise RunError(f"{path / FACTS}: cannot be read ({error}).") from None
     version = facts.get("fastrain_run") if isinstance(facts, dict) else None
+    if version is None and isinstance(facts, dict) and "fastrain_image_run" in facts:
+        raise RunError(f"{path}: a run on images; `fastrain vision predict` asks it.")
     if version != RUN_VERSION:
         raise RunError(f"{path / FACTS}: its version is {version}, this program reads {RUN_VERSION}; train again.")
     needed = {

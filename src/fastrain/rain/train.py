@@ -17,7 +17,7 @@ from torch import nn
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError
-from fastrain.core.files import occupied
+from fastrain.core.files import occupied, require_own
 from fastrain.core.memory import give_free_memory_back, give_large_memory_back
 from fastrain.engine.group import ALONE, Done, Group, join, lost
 from fastrain.engine.journal import require_board
@@ -33,6 +33,7 @@ from fastrain.rain.fitting import Bench, device_of, resolved, trial
 from fastrain.rain.hindcast import Reference, learn_spread
 from fastrain.rain.inputs import CONDITIONS, Radar, channels_of
 from fastrain.rain.new_run import (
+    PLAN,
     Progress,
     Say,
     Settled,
@@ -44,7 +45,7 @@ from fastrain.rain.new_run import (
     say_choices,
     share_varied,
 )
-from fastrain.rain.run import FACTS, GRID, Run, default_coarseness, make_network, open_run
+from fastrain.rain.run import FACTS, GRID, STATE, Run, default_coarseness, make_network, open_run
 from fastrain.rain.settle import calibrate, decide
 from fastrain.rain.smoothing import GUESSES
 from fastrain.rain.start import LEARNING_RATE, Start, start_of
@@ -96,6 +97,7 @@ def train(
                 if group.first and (run_path / FACTS).exists():
                     raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
                 if group.first:
+                    require_own(run_path, (PLAN, STATE))
                     stack.enter_context(occupied(run_path))
             if settings.recipe != GRID:
                 from fastrain.rain.place.train import train_place

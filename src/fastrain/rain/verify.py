@@ -83,6 +83,11 @@ class Verification:
         """How many issue times."""
         return len(self.slots)
 
+    @property
+    def independent(self) -> int:
+        """About how many independent cases: rain of an hour ago says little of a cell's rain now, so one an hour."""
+        return max(1, min(self.issues, round(self.hours)))
+
     def best_and_worst(self, over: str) -> tuple[int, int] | None:
         """Return the slots at which the network gained and lost most on another forecaster, if there are two."""
         if self.issues < 2:
@@ -179,7 +184,7 @@ def verify(
         say: called with a line on what is left out.
 
     Raises:
-        TooShort: no issue time is left to score.
+        TooShort: no issue time is left to score, or nothing is observed that could be judged.
         PlaceError: the place lies outside the picture, or is not the one that the run speaks of.
         UsageError: a baseline is unknown, or the radar's cadence does not fit the run's periods.
     """
@@ -213,6 +218,12 @@ def verify(
             progress(done, len(issues), "hindcasts")
     pooled = {name: one.together() for name, one in scores.items()}
     tallies = {name: tally for name, (tally, _, _) in pooled.items()}
+    if not tallies["network"].cells.any():
+        where = "at the place" if cell is not None else "anywhere"
+        raise TooShort(
+            f"{archive.path}: at none of {len(issues)} issue times is enough observed {where}, before and after, to "
+            "judge a forecast; `fastrain info` says what the archive holds."
+        )
     axis = archive.schema.axis
     together = sharing(issues, radar.layout.length)
     spanned = (int(issues[-1]) - int(issues[0]) + radar.layout.length) * radar.minutes / 60
@@ -301,7 +312,10 @@ def _forecaster(
     parts = place_parts(run, radar, view)
     cell = (int(view.nearby[0, 0]), int(view.nearby[0, 1]))
     if asked not in (None, cell):
-        raise PlaceError(f"{run.path}: speaks of the cell in row {cell[0]}, column {cell[1]} alone, not of {asked}.")
+        raise PlaceError(
+            f"{run.path}: speaks of the cell in row {cell[0]}, column {cell[1]} alone, not of that in row {asked[0]}, "
+            f"column {asked[1]}, where the place lies."
+        )
 
     def of_place(frames: Frames, part: ndarray) -> Iterator[Hindcast]:
         return place_hindcasts(

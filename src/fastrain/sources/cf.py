@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from numpy import ndarray
 
-from fastrain.core.errors import DamagedFile, SourceError
+from fastrain.core.errors import DamagedFile, FastrainError, SourceError
 from fastrain.core.frame import Frame
 from fastrain.core.levels import rain_rate_of_reflectivity
 from fastrain.core.time import time_in_name, utc_of
@@ -293,4 +293,33 @@ def _names(dataset: Any) -> str:
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "no variables"
 
 
-READER = Reader(recognises=recognises, read=read, average="rain_rate", credit="as the data set says", many=True)
+THANKED = ("institution", "publisher_name", "creator_name", "source", "title")  # attributes of whose data it is
+LICENCES = ("license", "licence", "rights")
+LONGEST_CREDIT = 160  # letters of each
+
+
+def credit_of(path: Path) -> str | None:
+    """Return what a file says of whose data it is, and under what licence; None where it says nothing."""
+    try:
+        with _opened(path) as dataset:
+            held = dataset.attrs
+            said = [next((_line(held[n]) for n in names if n in held), "") for names in (THANKED, LICENCES)]
+    except FastrainError:
+        return None
+    return "; ".join(filter(None, said)) or None
+
+
+def _line(value: object) -> str:
+    """Return an attribute as one line that can be shown: it may be of any length and hold anything."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+    return text if len(text) <= LONGEST_CREDIT else text[: LONGEST_CREDIT - 1] + "…"
+
+
+READER = Reader(
+    recognises=recognises,
+    read=read,
+    average="rain_rate",
+    credit="as the data set says",
+    many=True,
+    credit_of=credit_of,
+)

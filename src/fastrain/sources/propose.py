@@ -26,6 +26,7 @@ MOST_PICTURES = 24
 MOST_COLOURS = 512  # more, and the picture was stored with loss
 FEWEST_IN_LEGEND = 4
 FAR_APART = 36.0  # in RGB, that colours of one legend are at least, in pictures stored with loss
+WIDEST_FRAME, FRAME_SHARE = 4, 0.9  # pixels of a line around the map, and its share of an edge that labels leave
 GROUND_SHARE = 0.02  # of the map, that a colour of ground covers
 _PALE, _MAGENTA, _DARK = (232, 230, 222), (230, 0, 200), (40, 40, 46)
 
@@ -40,6 +41,7 @@ class Proposal:
         colours: of rain, light to heavy, as 0xRRGGBB.
         ground: colours of land and water, and transparency.
         legend: where it is drawn; None where none was found.
+        frame: width of the line around the map, pixels.
         tolerance: how far colours stray, for pictures stored with loss.
         notes: what the user should look at.
     """
@@ -49,6 +51,7 @@ class Proposal:
     colours: tuple[int, ...]
     ground: tuple[int, ...]
     legend: Box | None
+    frame: int
     tolerance: float
     notes: tuple[str, ...]
 
@@ -93,7 +96,21 @@ def propose(pictures: Sequence[Path], crop: Box | None = None) -> Proposal:
     )
     if not ground:
         notes.append("no ground was found: name its colours")
-    return Proposal(size, crop, tuple(rain), ground, found[1] if found else None, tolerance, tuple(notes))
+    frame = _frame(maps, rain)
+    if frame:
+        notes.append(f"frame: {frame} pixels around the map are of a colour of rain in every picture, and hidden")
+    return Proposal(size, crop, tuple(rain), ground, found[1] if found else None, frame, tolerance, tuple(notes))
+
+
+def _frame(maps: Int[ndarray, "picture y x"], rain: Sequence[int]) -> int:
+    """Return the width of the line of one colour of rain that runs along an edge of the map in every picture."""
+    for colour in rain:
+        always = (maps == colour).all(axis=0)
+        for turned in (always, always[::-1], always.T, always.T[::-1]):
+            lines = turned[:WIDEST_FRAME].mean(axis=1) >= FRAME_SHARE
+            if lines.any():
+                return int(np.flatnonzero(lines)[-1]) + 1
+    return 0
 
 
 def as_toml(proposal: Proposal, name: str, edges: Sequence[float], position: tuple[float, float] | None) -> str:
@@ -107,6 +124,7 @@ def as_toml(proposal: Proposal, name: str, edges: Sequence[float], position: tup
         f"size = [{proposal.size[0]}, {proposal.size[1]}]   # rows, columns of the whole picture",
         f"crop = [{row}, {column}, {rows}, {columns}]   # row, column, rows, columns of the map",
         f"ground = [{', '.join(f'{chr(34)}{_hex(c)}{chr(34)}' for c in proposal.ground)}]   # colours that mean dry",
+        *([f"frame = {proposal.frame}   # width of the line around the map, pixels"] if proposal.frame else []),
         "hide = []   # boxes within the map (row, column, rows, columns) that show something else",
         '# mask = "mask.png"   # not black where the rain is hidden',
         "# range_km = 240.0   # beyond it nothing is observed",
@@ -143,6 +161,8 @@ def draw(proposal: Proposal, picture: Path, to: Path) -> None:
         classes[inside == colour] = _PALE
     for colour in proposal.colours:
         classes[inside == colour] = _rgb(colour)
+    if edge := proposal.frame:
+        classes[:edge] = classes[-edge:] = classes[:, :edge] = classes[:, -edge:] = _MAGENTA
     shown[row : row + rows, column : column + columns] = classes
     height, width = proposal.size
     strip = 46
@@ -313,6 +333,7 @@ def described(proposal: Proposal) -> dict[str, Any]:
         "colours": [_hex(colour) for colour in proposal.colours],
         "ground": [_hex(colour) for colour in proposal.ground],
         "legend": list(proposal.legend) if proposal.legend else None,
+        "frame": proposal.frame,
         "tolerance": proposal.tolerance,
         "notes": list(proposal.notes),
     }

@@ -77,6 +77,7 @@ class Reader:
         read: yields the frames of a file.
         average: of what the blocks' means are taken, unless a user says otherwise.
         credit: whom to thank for the data.
+        credit_of: what a file itself says of that, where files of the format may.
         site_of: the radar's code in a file's name, for formats of one radar a picture.
         learn: what pictures show where no rain is, from many of them or from one that a user gives as such.
         time_pattern: how the time stands in the names, where no known pattern finds it.
@@ -93,6 +94,7 @@ class Reader:
     time_pattern: str | None = None
     palette: Callable[[], Palette] | None = None
     many: bool = False
+    credit_of: Callable[[Path], str | None] | None = None
 
 
 @cache

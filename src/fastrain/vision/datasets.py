@@ -250,6 +250,15 @@ def _folders_at(path: Path) -> list[Path] | None:
     return [path] if _folders_in(path) else None
 
 
+def without_pictures(path: Path) -> list[Path]:
+    """Return the folders beside a data set's classes that hold no picture, and so are none of them."""
+    found = _folders_at(path)
+    shown = {folder for top in found or [] for folder in _folders_in(top)}
+    beside = {folder for top in found or [] for folder in top.iterdir() if folder.is_dir() and folder.name[0] != "."}
+    no_class = {folder for folder in beside - shown if folder.name not in TEST_FOLDERS}
+    return sorted(folder for folder in no_class if not (folder / "run.json").exists())
+
+
 def _folders_in(path: Path) -> list[Path]:
     """Return the folders in a folder that hold a picture; one without is a run, a cache, anything but a class."""
     folders = (folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))

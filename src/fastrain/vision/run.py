@@ -15,7 +15,7 @@ import torch
 from numpy import ndarray
 
 from fastrain.core.errors import RunError, TooBig, first_line
-from fastrain.core.files import occupied, write_whole
+from fastrain.core.files import occupied, require_own, write_whole
 from fastrain.core.memory import available_bytes, keep_all_memory, peak_bytes
 from fastrain.core.shapes import Float, UInt8
 from fastrain.core.version import version
@@ -166,6 +166,7 @@ def train_run(
     """
     if (path / FACTS).exists():
         raise RunError(f"{path}: holds a finished run; name another --run, or remove it.")
+    require_own(path, (PLAN, STATE))
     with occupied(path):
         keep_all_memory()
         threads, precision, curve = _prepare(path, data, recipe, seed, threads, device, say, planned)

@@ -27,6 +27,7 @@ from fastrain.rain.fitting import Bench, resolved, trial
 from fastrain.rain.hindcast import BASELINES, SPREADS, Hindcast, Reference
 from fastrain.rain.inputs import CONDITIONS, Radar
 from fastrain.rain.new_run import (
+    PLAN,
     Say,
     Settled,
     TrainSettings,
@@ -138,7 +139,14 @@ def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
                 _room(run_path, prepared.bytes_at_most(wanted))
                 prepared.fill(archive, coarseness, wanted, memory, bench.progress)
     with Prepared(folder, view, radar) as prepared:
-        count, climatology = _climatology(prepared, radar, say)
+        try:
+            count, climatology = _climatology(prepared, radar, say)
+        except TooShort:
+            # What more pictures may mend must not stand in their way: nothing is kept of it.
+            if group.first and not (run_path / STATE).exists():
+                shutil.rmtree(folder)
+                (run_path / PLAN).unlink(missing_ok=True)
+            raise
         task = replace(task, radar=replace(radar, thresholds=radar.thresholds[:count]))
         looker, calm = (Looker(prepared, block, count, control=task.control) for block in ("train", "calibrate"))
         network, line, steps = _fitted(task, looker, bench)
@@ -299,6 +307,11 @@ def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarr
         reached += (weight[..., None] * more)[:, 0].sum(axis=0)
     needed = FEWEST_EVENTS * len(prepared.view.nearby)
     count = int((events >= needed).sum())
+    if judged < needed:
+        raise TooShort(
+            f"The training time is too short: of its windows and periods {judged} can be judged at the place and "
+            f"beside it, {needed} are needed. Ingest more pictures of this radar, and see that it observes the place."
+        )
     if count == 0:
         raise TooShort(
             f"The training time is too dry: {radar.thresholds[0]:g} mm/h is reached {events[0]} times at the place and "
