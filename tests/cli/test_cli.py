@@ -49,6 +49,11 @@ def test_wrong_usage_exits_with_two(tmp_path, run):
         ("forecast", run.path, "--pixel", "1.5,1"),
         ("forecast", run.path, "--at", "noon", "--pixel", "1,1"),
         ("forecast", run.path, "--to", tmp_path / "x.pdf"),
+        ("forecast", run.path, "--to", tmp_path / "nowhere" / "x.png"),
+        ("verify", run.path, "--report", __file__),
+        ("palette", tmp_path / "none.png", "--to", tmp_path / "p.toml"),
+        ("palette", tmp_path, "--to", tmp_path / "p.toml"),
+        ("export", run.archive().path, "--format", "netcdf", "--to", "/proc/x.nc"),
     ):
         refused(2, *arguments)
 
@@ -58,6 +63,9 @@ def test_a_failed_job_exits_with_one_and_says_why_in_a_line(tmp_path, run):
         (("info", tmp_path / "none"), "no archive is here"),
         (("train", tmp_path / "none", "--run", tmp_path / "r"), "no archive is here"),
         (("verify", tmp_path / "none"), "no run is here"),
+        (("forecast", __file__, "--pixel", "1,1"), "is a file; a run is a folder"),
+        (("train", run.archive().path, "--run", run.archive().path), "and is no run; name another --run"),
+        (("train", run.archive().path, "--run", __file__), "is a file; name a folder"),
         (("forecast", run.path, "--pixel", "1,1", "--at", "2030-01-01T00:00Z"), "outside the archive"),
         (("forecast", run.path, "--pixel", "1,1", "--at", "9999-12-31T23:59Z"), "outside the archive"),
         (("forecast", run.path, "--pixel", "1,1", "--archive", tmp_path / "none"), "no archive is here"),
@@ -159,6 +167,28 @@ def test_a_report_is_one_self_contained_page(run, tmp_path):
     assert page.count("data:image/png;base64,") > 15
     for word in ("Brier", "CSI", "cells judged", "smoothed advection", "one spell of weather"):
         assert word in page
+
+
+def test_a_report_shows_the_place_that_was_asked_for(run, tmp_path):
+    ok("verify", run.path, "--report", tmp_path, "--pixel", "28,10", "--issues", "2")
+    page = (tmp_path / "report.html").read_text()
+    assert "class='lights'" in page and "class='place'" in page
+    assert "No place was named" not in page
+    assert "about 2 independent cases" in page  # not one an hour of all hours between them
+
+
+def test_a_table_is_as_wide_as_it_is_and_no_number_is_cut(capsys, monkeypatch):
+    from rich.table import Table
+
+    from fastrain.cli.show import print_table
+
+    monkeypatch.setenv("COLUMNS", "40")
+    table = Table("what", *(str(i) for i in range(12)))
+    table.add_row("a score", *(f"{1234.5 + i:.3f}" for i in range(12)))
+    print_table(table)
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert all(f"{1234.5 + i:.3f}" in shown for i in range(12))
 
 
 def test_an_output_that_nobody_reads_is_no_failure_worth_a_message(run):

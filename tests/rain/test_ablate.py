@@ -11,8 +11,8 @@ import torch
 
 import fastrain.rain.ablate as module
 from fastrain.archive.store import Archive
-from fastrain.core.errors import RunError, SettingError
-from fastrain.rain.ablate import ablate, summary, table_of, variants_of
+from fastrain.core.errors import RunError, SettingError, TooShort
+from fastrain.rain.ablate import ablate, price_figure, summary, table_of, variants_of
 from fastrain.rain.coarse import Drawn, measure, network_of
 from fastrain.rain.cuts import Scale, Variant, blocked_frames, radar_of, seen_frames, shown, window_of
 from fastrain.rain.inputs import channels_of, rain_rates
@@ -137,6 +137,26 @@ def test_all_is_measured_once_and_told(cut, tmp_path, monkeypatch):
         ablate(cut, tmp_path, (2, 3), Scale(cell=6, width=5))
     with pytest.raises(SettingError, match="holds coarseness 1, 2, 3, not 4"):
         ablate(cut, tmp_path / "other", (2, 4), SMALL)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(0.0, "no cell reaches"), (20.0, "every cell reaches"), (np.nan, "nothing is observed")]
+)
+def test_where_no_cut_could_be_told_from_another_none_is_trained(tmp_path, monkeypatch, rate, words):
+    synthetic.write_archive(tmp_path / "a", np.full((96, 48, 48), rate, np.float32), coarseness=(2, 3))
+    monkeypatch.setattr("fastrain.rain.coarse.fit", None)
+    with pytest.raises(TooShort, match=f"{words}.* the training time"):
+        measure(tmp_path / "a", Variant(2, "both", False), SMALL)
+
+
+def test_the_picture_has_ticks_for_ratios_that_lie_near_each_other():
+    row = {"coarseness": 2, "sees": "both", "excite": False, "skill": 0.3}
+    for ratios, scale in (((1.0, 1.3), "linear"), ((0.05, 1.0), "log")):
+        figure = price_figure({"rows": [{**row, "cpu_ratio": ratio} for ratio in ratios]})
+        axes = figure.axes[0]
+        assert axes.get_xscale() == scale
+        low, high = axes.get_xlim()
+        assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 3
 
 
 def test_the_scores_are_those_of_the_window_by_hand(cut):

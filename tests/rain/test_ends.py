@@ -48,11 +48,42 @@ def test_what_cannot_be_learned_from_is_refused_in_a_line(tmp_path, rates, words
     assert not (tmp_path / "r").exists()
 
 
-def test_a_place_of_one_class_is_refused(tmp_path):
-    synthetic.write_archive(tmp_path / "a", rains(1.0))
-    settings = TrainSettings(recipe="place", place=(24, 24), width=8)
-    with pytest.raises(TooShort, match="one class only"):
-        train(tmp_path / "a", tmp_path / "r", settings)
+@pytest.mark.parametrize(
+    ("rates", "words"),
+    [
+        (rains(1.0), "one class only"),
+        (rains(0.0), "too dry"),
+        (np.full((96, 48, 48), np.nan, np.float32), "does not observe the place"),
+        (rains(1.0, size=5), "are needed. Ingest more pictures of this radar, and see"),
+    ],
+    ids=["one class", "dry", "nothing observed", "few windows"],
+)
+def test_a_place_that_cannot_be_learned_is_refused_and_leaves_nothing_behind(tmp_path, monkeypatch, rates, words):
+    if rates.shape[1] == 5:
+        monkeypatch.setattr("fastrain.rain.place.train.FEWEST_EVENTS", 100_000)
+    synthetic.write_archive(tmp_path / "a", rates)
+    middle = rates.shape[1] // 2
+    settings = TrainSettings(recipe="place", place=(middle, middle), width=8)
+    for _ in range(2):  # the second try finds nothing of the first
+        with pytest.raises(TooShort, match=words):
+            train(tmp_path / "a", tmp_path / "r", settings)
+        assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("cell", [None, (3, 4)])
+def test_where_nothing_can_be_judged_verify_says_so(tmp_path, cell):
+    rates = np.zeros((30, 48, 48), np.float32)
+    rates[:, :24, :24] = np.nan
+    if cell is None:
+        rates[:] = np.nan
+    synthetic.write_archive(tmp_path / "a", rates)
+    asked = ("--pixel", "3,4") if cell else ()
+    said = refused(
+        1, "verify", "base", "--archive", tmp_path / "a", "--issues", "2", "--report", tmp_path / "r", *asked
+    )
+    assert f"enough observed {'at the place' if cell else 'anywhere'}" in said
+    assert said.count("fastrain: ") == 1
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_loss_that_is_no_number_ends_it_and_says_what_to_do(moving, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import xarray as xr
 from fastrain.core.errors import SourceError
 from fastrain.core.levels import NOT_OBSERVED
 from fastrain.sources import ReadOptions, read_frames, recognise
+from fastrain.sources.cf import credit_of
 
 CRS = {
     "grid_mapping_name": "lambert_azimuthal_equal_area",
@@ -164,3 +165,19 @@ def test_the_user_can_name_the_variable(tmp_path):
     made.to_netcdf(tmp_path / "v.nc", engine="h5netcdf")
     (frame, *_) = read(tmp_path / "v.nc", variable="other")
     assert frame.table.decode(frame.level)[2, 5] == pytest.approx(8.0, rel=0.06)
+
+
+def test_whose_data_it_is_stands_in_the_file_as_one_line(tmp_path):
+    made = dataset(rates())
+    made.attrs |= {"source": "A weather\nservice \x1b[31m" + "x" * 500, "license": "CC BY 4.0", "title": "not asked"}
+    made.to_netcdf(tmp_path / "said.nc", engine="h5netcdf")
+    said = credit_of(tmp_path / "said.nc")
+    assert said.startswith("A weather service")
+    assert said.endswith("…; CC BY 4.0")
+    assert len(said) < 200 and said.isprintable()
+    silent = dataset(rates())
+    silent.attrs.clear()
+    silent.to_netcdf(tmp_path / "silent.nc", engine="h5netcdf")
+    assert credit_of(tmp_path / "silent.nc") is None
+    (tmp_path / "no.nc").write_bytes(b"CDF")
+    assert credit_of(tmp_path / "no.nc") is None

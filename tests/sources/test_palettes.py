@@ -106,6 +106,26 @@ def test_a_proposal_without_rates_waits_for_them(tmp_path):
         read_palette(tmp_path / "p.toml")
 
 
+def test_a_line_of_a_colour_of_rain_around_the_map_is_no_rain(tmp_path):
+    paths = saved(tmp_path / "in")
+    for path in paths:
+        with Image.open(path) as image:
+            picture = np.array(image)
+        picture[:2, 30:140] = picture[-2:, :140] = picture[:120, :2] = picture[:120, 138:140] = rgb(RAIN[3])
+        Image.fromarray(picture).save(path)
+    proposal = propose(paths)
+    assert proposal.frame == 2
+    assert propose(saved(tmp_path / "none")).frame == 0
+    (tmp_path / "p.toml").write_text(as_toml(proposal, "p", EDGES, (48.0, 11.0)))
+    (frame,) = read_frames(paths[1], "picture", ReadOptions(palette=read_palette(tmp_path / "p.toml")))
+    for edge in (frame.level[:2], frame.level[-2:], frame.level[:, :2], frame.level[:, 138:]):
+        assert (edge == NOT_OBSERVED).all()
+    np.testing.assert_array_equal(frame.level[2:-2, 2:138], expected(1)[2:-2, 2:138])
+    draw(proposal, paths[0], tmp_path / "shown.png")
+    with Image.open(tmp_path / "shown.png") as image:
+        assert tuple(np.array(image.convert("RGB"))[60, 211]) == (230, 0, 200)
+
+
 def test_without_a_legend_rain_is_what_comes_and_goes(tmp_path):
     paths = saved(tmp_path / "in")
     for path in paths:

@@ -705,3 +705,16 @@ def test_threads_are_added_only_where_they_gain():
     assert torch.get_num_threads() == before
     assert set(seen) == {1, 2}
     assert choose_threads(lambda: time.sleep(0.01), most=2) == 1
+
+
+def test_a_folder_without_a_picture_is_no_class_and_said_to_be_none(tmp_path):
+    from fastrain.vision.datasets import without_pictures
+
+    for where in ("cats", "dogs"):
+        (tmp_path / where).mkdir()
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / where / "a.png")
+    for where in ("empty", ".hidden", "run", "test"):
+        (tmp_path / where).mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert without_pictures(tmp_path) == [tmp_path / "empty"]
+    assert without_pictures(tmp_path / "cats") == []

@@ -5,7 +5,6 @@ Written some frames at a time, whatever the span, beside the place asked for, an
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -88,8 +87,11 @@ def export(archive: Path, to: Path, settings: ExportSettings, progress: Progress
     unfinished = to.with_name(f".{to.name}.unfinished")
     _remove(unfinished)
     to.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(to.parent, os.W_OK):
-        raise UsageError(f"{to}: its folder cannot be written into; name another place with --to.")
+    try:
+        unfinished.mkdir()
+        unfinished.rmdir()
+    except OSError as error:
+        raise UsageError(f"{to}: cannot be written ({error.strerror}); name another place with --to.") from None
     try:
         write(held, slots, unfinished, settings, progress)
         unfinished.rename(to)

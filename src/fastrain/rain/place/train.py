@@ -307,7 +307,12 @@ def _climatology(prepared: Prepared, radar: Radar, say: Say) -> tuple[int, ndarr
         reached += (weight[..., None] * more)[:, 0].sum(axis=0)
     needed = FEWEST_EVENTS * len(prepared.view.nearby)
     count = int((events >= needed).sum())
-    if judged < needed:
+    if judged == 0:
+        raise TooShort(
+            "The training time cannot be judged: the radar does not observe the place. `fastrain info` says what the "
+            "archive holds; is it the right --place?"
+        )
+    if judged < needed and events[0]:  # of a dry time few windows are looked at, however long it is
         raise TooShort(
             f"The training time is too short: of its windows and periods {judged} can be judged at the place and "
             f"beside it, {needed} are needed. Ingest more pictures of this radar, and see that it observes the place."
