@@ -207,3 +207,14 @@ def test_hostile_names_are_files_like_others(some, tmp_path, capsys):
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert "\x1b" not in shown
+
+
+def test_two_cadences_in_one_archive_are_told_in_a_line(some, tmp_path):
+    """Files every ten minutes, then those between: the archive has no time for them, and says so."""
+    files = sorted(some.iterdir())
+    assert ingest(files[::2], tmp_path / "a", IngestSettings()).notes == []
+    report = ingest(files, tmp_path / "a", IngestSettings())
+    assert report.counts["unchanged"] == 6
+    assert report.notes[0].startswith("5 frames were for a time that another frame was for, too")
+    assert "this archive holds one every 10 min" in report.notes[0]
+    assert len(report.notes) == 1 + 5  # the last one has a time of its own

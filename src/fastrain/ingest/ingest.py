@@ -144,6 +144,14 @@ def ingest(
             _write(writer, _frames(plan.paths, plan.format, reading, report, progress), settings.replace, report)
         writer.commit("ingest")
         writer.tidy()
+        if report.notes:  # of frames between two times of the archive only the one nearer to a time is held
+            cadence = writer.schema.axis.cadence / timedelta(minutes=1)
+            count = f"{len(report.notes)} frame{'s were' if len(report.notes) > 1 else ' was'}"
+            report.notes.insert(
+                0,
+                f"{count} for a time that another frame was for, too: this archive holds one every {cadence:g} min, of "
+                "two the nearer. To hold all, ingest into another archive with a shorter --cadence.",
+            )
     report.seconds = time.monotonic() - began
     return report
 
