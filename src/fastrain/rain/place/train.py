@@ -120,7 +120,7 @@ def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
     view = task.view(training=True)
     memory = _frames_memory(task)
     threads = settings.threads or resolved(run_path, "threads", partial(_threads, task, view, bench), group)
-    torch.set_num_threads(min(threads, cores()))
+    torch.set_num_threads(1)  # windows are made ready in small pieces, on which a second thread would only wait
     plan = {
         **plan_of(archive, settings, radar, split, None),
         "threads": threads,
@@ -138,6 +138,7 @@ def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
             with Prepared(folder, view, radar) as prepared:
                 _room(run_path, prepared.bytes_at_most(wanted))
                 prepared.fill(archive, coarseness, wanted, memory, bench.progress)
+    torch.set_num_threads(min(threads, cores()))
     with Prepared(folder, view, radar) as prepared:
         try:
             count, climatology = _climatology(prepared, radar, say)
