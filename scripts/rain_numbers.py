@@ -49,7 +49,7 @@ def _place(record: dict[str, Any]) -> str:
             epoch = cost.get("seconds_an_epoch", "")
             spent = f"{cost['windows']:,} | {epoch} | {cost['cpu_seconds_all']:,.0f} | {cost['peak_MiB']:,} MiB"
         lines.append(f"| {shown} | {spent} | " + " | ".join(f"{brier[name, p]:.3f}" for p in periods) + " |")
-    over = " | ".join(f"{ratio:.2f} ({threshold:g} mm/h)" for threshold, ratio in _over(record, "grid", "place").items())
+    over = ", ".join(f"{ratio:.2f} ({mm_h:g} mm/h)" for mm_h, ratio in _over(record, "grid", "place").items())
     costs = {name: cost["cpu_seconds_all"] for name, cost in record["recipes"].items()}
     lines.append(
         f"\nBrier score of the map's network over that of `place`, mean over the hours: {over}, for "

@@ -53,12 +53,13 @@ def by_hand(network, x, settings, *, training):
     x = bend(x)
     for g, (depth, pool) in enumerate(zip(settings.depths, settings.pools, strict=True)):
         x = highest_of_each_2x2(x) if pool == "before" else x
+        first = x  # the group's first map, once there is one
         for i in range(depth):
             x = F.conv2d(x, held[f"groups.{g}.convolutions.{i}.weight"], padding=1)
             if i == 0 and pool == "after":
                 x = highest_of_each_2x2(x)
             if i > 0 and i == depth - 1 and (settings.squeeze_excite or settings.excite_ratio):
-                gate, of = f"groups.{g}.excite", first.mean((2, 3))  # of the first map, from i == 0
+                gate, of = f"groups.{g}.excite", first.mean((2, 3))
                 of = of @ held[f"{gate}.squeeze.weight"].flatten(1).T + held[f"{gate}.squeeze.bias"]
                 of = of.clamp(min=0) @ held[f"{gate}.excite.weight"].flatten(1).T + held[f"{gate}.excite.bias"]
                 x = x / (1 + torch.exp(-of))[:, :, None, None]
