@@ -37,7 +37,7 @@ def _place(record: dict[str, Any]) -> str:
     brier = {(row["forecaster"], tuple(row["period_min"])): row["brier"] for row in rows}
     head = " | ".join(f"{a}–{b} min" for a, b in periods)
     lines = [
-        f"| | windows | s an epoch | CPU s of it all | memory | {head} |",
+        f"| | windows | s (CPU s) an epoch | CPU s of it all | memory | {head} |",
         "|---|---|---|---|---|" + "---|" * len(periods),
     ]
     for name, shown in NAMES.items():
@@ -46,7 +46,7 @@ def _place(record: dict[str, Any]) -> str:
         cost = record["recipes"].get(name)
         spent = "| | |"
         if cost:
-            epoch = cost.get("seconds_an_epoch", "")
+            epoch = f"{cost['seconds_an_epoch']} ({cost['cpu_seconds_an_epoch']})" if "epochs" in cost else ""
             spent = f"{cost['windows']:,} | {epoch} | {cost['cpu_seconds_all']:,.0f} | {cost['peak_MiB']:,} MiB"
         lines.append(f"| {shown} | {spent} | " + " | ".join(f"{brier[name, p]:.3f}" for p in periods) + " |")
     over = ", ".join(f"{ratio:.2f} ({mm_h:g} mm/h)" for mm_h, ratio in _over(record, "grid", "place").items())
