@@ -370,7 +370,7 @@ def _show_scores(found: Verification) -> None:
             "Skill: by how much the network's Brier score is lower; below, in 90 of 100 resamples of the time."
         )
     span = f"{found.issues} issue times, {show_time(found.first)} to {show_time(found.last)}"
-    short = ": few independent cases; the scores illustrate, they do not rank." if found.independent < 24 else "."
+    short = ": few independent cases; the scores illustrate, they do not rank." if found.illustrates else "."
     console.print(span + short, highlight=False)
     for name, count in found.absent.items():
         console.print(f"At {count} of them {name} could say nothing.", highlight=False)

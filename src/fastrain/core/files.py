@@ -24,16 +24,19 @@ def is_occupied(folder: Path) -> bool:
     return False
 
 
-def require_own(folder: Path, own: Collection[str]) -> None:
+def require_own(folder: Path, finished: str, own: Collection[str]) -> None:
     """See that a folder can be a run's: it is not there, is empty, or holds what an unfinished run holds.
 
     Args:
         folder: that will be written into.
-        own: names of what an unfinished run holds.
+        finished: name of what a finished run holds.
+        own: names of what an unfinished one holds.
 
     Raises:
-        RunError: it is a file, or holds something else.
+        RunError: it is a file, or holds a finished run or something else.
     """
+    if (folder / finished).exists():
+        raise RunError(f"{folder}: holds a finished run; name another --run, or remove it.")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file; name a folder for --run.")
     held = {one.name for one in folder.iterdir() if not one.name.startswith(".")} if folder.exists() else set()

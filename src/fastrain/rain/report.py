@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 OBSERVED_SPAN = timedelta(hours=1)
-FEW = 24  # independent cases, of which scores only illustrate
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def _word(light: str) -> str:
 
 def _caveat(found: Verification, occasion: str) -> str:
     cases = f"{found.issues} issue times within {found.hours:.1f} hours"
-    if found.independent < FEW:
+    if found.illustrates:
         independent, plural = found.independent, "s" if found.independent > 1 else ""
         return (
             f"<p class='caveat'>The scores below come from {cases} of {occasion}. Issue times a few minutes "

@@ -94,10 +94,8 @@ def train(
     try:
         with contextlib.ExitStack() as stack:
             with group.first_fails_for_all():
-                if group.first and (run_path / FACTS).exists():
-                    raise RunError(f"{run_path}: holds a finished run; name another --run, or remove it.")
                 if group.first:
-                    require_own(run_path, (PLAN, STATE))
+                    require_own(run_path, FACTS, (PLAN, STATE))
                     stack.enter_context(occupied(run_path))
             if settings.recipe != GRID:
                 from fastrain.rain.place.train import train_place

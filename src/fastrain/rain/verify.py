@@ -29,6 +29,7 @@ from fastrain.verification.tally import Tally
 from fastrain.verification.wetness import KINDS, ByWetness, wet_now
 
 PEER_ISSUES = 200  # issue times, at most, at which pysteps is asked unasked: about a second each
+FEW = 24  # independent cases
 FRAMES_BYTES = 2**28  # of memory for frames at once, unless a single window needs more
 
 
@@ -87,6 +88,11 @@ class Verification:
     def independent(self) -> int:
         """About how many independent cases: rain of an hour ago says little of a cell's rain now, so one an hour."""
         return max(1, min(self.issues, round(self.hours)))
+
+    @property
+    def illustrates(self) -> bool:
+        """Whether the cases are so few that scores only illustrate, and rank nobody."""
+        return self.independent < FEW
 
     def best_and_worst(self, over: str) -> tuple[int, int] | None:
         """Return the slots at which the network gained and lost most on another forecaster, if there are two."""

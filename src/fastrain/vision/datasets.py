@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -252,17 +252,18 @@ def _folders_at(path: Path) -> list[Path] | None:
 
 def without_pictures(path: Path) -> list[Path]:
     """Return the folders beside a data set's classes that hold no picture, and so are none of them."""
-    found = _folders_at(path)
-    shown = {folder for top in found or [] for folder in _folders_in(top)}
-    beside = {folder for top in found or [] for folder in top.iterdir() if folder.is_dir() and folder.name[0] != "."}
-    no_class = {folder for folder in beside - shown if folder.name not in TEST_FOLDERS}
-    return sorted(folder for folder in no_class if not (folder / "run.json").exists())
+    beside = (folder for top in _folders_at(path) or [] for folder in _shown_folders(top))
+    no_class = (folder for folder in beside if folder.name not in TEST_FOLDERS and not (folder / "run.json").exists())
+    return sorted(folder for folder in no_class if not pictures_in(folder))
 
 
 def _folders_in(path: Path) -> list[Path]:
     """Return the folders in a folder that hold a picture; one without is a run, a cache, anything but a class."""
-    folders = (folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    return sorted(folder for folder in folders if pictures_in(folder))
+    return sorted(folder for folder in _shown_folders(path) if pictures_in(folder))
+
+
+def _shown_folders(path: Path) -> Iterator[Path]:
+    return (folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 
 
 def _folders(found: list[Path], reading: Reading) -> _Parts:

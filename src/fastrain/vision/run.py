@@ -164,9 +164,7 @@ def train_run(
             or the loss is no number any more.
         TooBig: it will not fit into memory.
     """
-    if (path / FACTS).exists():
-        raise RunError(f"{path}: holds a finished run; name another --run, or remove it.")
-    require_own(path, (PLAN, STATE))
+    require_own(path, FACTS, (PLAN, STATE))
     with occupied(path):
         keep_all_memory()
         threads, precision, curve = _prepare(path, data, recipe, seed, threads, device, say, planned)

@@ -83,11 +83,11 @@ def carried(
     moved = tracks(frames, issues, radar, cell)
     for issue, track in zip(issues, moved, strict=True):
         reached = reached_now(frames, int(issue), radar).sum(axis=0)
-        observed = frames.maximum[frames.rows(np.array([issue]))[0]] != 255
+        last = int(frames.rows(np.array([issue]))[0])
+        observed = frames.maximum[last] != 255
         swept = tuple(sweep(reached, observed, track, a, b) for a, b in periods)
         path = torch.from_numpy(track)
         box = _box(cell, track, observed.shape, radar.cell_km)
-        last = int(frames.rows(np.array([issue]))[0])
         near = frames.cut(box, slice(last + 1 - radar.layout.history, last + 1))
         highest, mean, seen = rain_rates(near, np.arange(radar.layout.history)[::-1], radar)  # the latest first
         rates = radar.spoken(highest, mean)
