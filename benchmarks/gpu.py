@@ -37,10 +37,10 @@ from fastrain.engine.batches import moments, normalised
 from fastrain.engine.precision import Precision, computing, fast_precision, number_of
 from fastrain.engine.scaling import Scaling
 from fastrain.nets.image_net import ImageNet
+from fastrain.vision.compiled import BACKEND
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
 from fastrain.vision.speedrun import Outcome, device_name, device_of, record_of, speedrun
-from fastrain.vision.train import BACKEND
 
 GRADIENTS_OF = 500  # images
 # Departure of a gradient, as a share of its length: a CPU rounds by 0.09 in float16 and by 0.24 in bfloat16.

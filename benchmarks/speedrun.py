@@ -29,7 +29,8 @@ from fastrain.engine.precision import computing, fast_precision
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import Recipe, recipe_of
-from fastrain.vision.train import batches_of, loss_of, settled_from, steering_of, stem_settled_from
+from fastrain.vision.steering import settled_from, steering_of, stem_settled_from
+from fastrain.vision.train import batches_of, loss_of
 
 
 def main() -> None:

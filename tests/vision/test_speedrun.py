@@ -20,15 +20,18 @@ from program import BARE
 from fastrain.core.errors import RunError, SettingError, TooShort
 from fastrain.engine.batches import Skipping, moments, normalised
 from fastrain.nets.image_net import ImageNet, NetSettings
+from fastrain.vision.compiled import stages_of
 from fastrain.vision.datasets import Dataset, Split, open_dataset
 from fastrain.vision.judge import UNSURE, logits
 from fastrain.vision.recipes import RECIPES, Recipe, SgdRates, recipe_of
-from fastrain.vision.train import stages_of, steering_of, train
+from fastrain.vision.steering import steering_of
+from fastrain.vision.train import train
 
 COMPILED = """
 import sys, time
 from dataclasses import replace
 import torch
+import fastrain.vision.compiled as compiling
 import fastrain.vision.train as module
 from fastrain.nets import filtering, norm_gelu
 from fastrain.vision.recipes import recipe_of
@@ -44,7 +47,7 @@ def backend(program, example):  # stands for the compiler, which takes minutes o
     time.sleep(0.2)
     return program.forward
 
-module.BACKEND = backend
+compiling.BACKEND = backend
 torch.set_num_threads(1)
 edges = ((0.0, 0.75), (0.5, 1.0))
 recipe = replace(small(recipe_of("airbench94")), epochs=4.0, edges=edges, first_group_until=0.8)

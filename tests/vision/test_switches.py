@@ -16,7 +16,8 @@ from fastrain.nets.image_net import ImageNet, NetSettings
 from fastrain.nets.whitening import Whitening
 from fastrain.vision import train as module
 from fastrain.vision.recipes import Averages, MuonRates, Recipe, SgdRates
-from fastrain.vision.train import average_of, batches_of, loss_of, train
+from fastrain.vision.steering import average_of
+from fastrain.vision.train import batches_of, loss_of, train
 
 
 def highest_of_each_2x2(x):

@@ -17,15 +17,8 @@ from fastrain.nets.whitening import PATCHES
 from fastrain.vision.datasets import Dataset
 from fastrain.vision.judge import LOOKS, all_alike, judged_at_once, logits_of
 from fastrain.vision.recipes import Recipe
-from fastrain.vision.train import (
-    average_of,
-    batches_of,
-    for_whitening,
-    loss_of,
-    settled_from,
-    steering_of,
-    whiten,
-)
+from fastrain.vision.steering import average_of, settled_from, steering_of
+from fastrain.vision.train import batches_of, for_whitening, loss_of, whiten
 
 TIMED, LONGEST = 3, 1.0  # steps that are timed, and seconds after which no other one is
 PIECES = 1.04  # a training takes this much more than its first steps: freed memory lies in pieces that do not fit

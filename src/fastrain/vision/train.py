@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,16 +17,16 @@ from torch import Tensor, nn
 from fastrain.core.errors import RunError, SettingError, TooBig, TooShort
 from fastrain.core.shapes import Float, Int
 from fastrain.engine.ahead import Ahead
-from fastrain.engine.averaging import MovingAverage
 from fastrain.engine.batches import Batch, Batches, normalised
 from fastrain.engine.fit import FitSettings, fit
-from fastrain.engine.optimizers import SGD, Muon, Optimiser, Schedule, Steering
-from fastrain.engine.precision import Precision, computing, number_of
-from fastrain.engine.schedule import falling, triangle
+from fastrain.engine.precision import Precision, number_of
 from fastrain.nets.image_net import ImageNet, make_ready
+from fastrain.vision.clock import Clock
+from fastrain.vision.compiled import compiled, stages_of
 from fastrain.vision.datasets import Dataset, Split
 from fastrain.vision.judge import Views, logits_of
-from fastrain.vision.recipes import Averages, MuonRates, Recipe, SgdRates
+from fastrain.vision.recipes import Recipe
+from fastrain.vision.steering import average_of, steering_of
 
 FOR_WHITENING = 5000  # images whose patches the stem is whitened by, as the peers do; fewer of larger ones
 
@@ -140,7 +138,7 @@ def _train(
     running: nn.Module = network
     compile_seconds = make_ready(number_of(precision)) if device.type == "cpu" else 0.0
     if recipe.compile:
-        running, took = _compiled(
+        running, took = compiled(
             network,
             recipe,
             (recipe.batch, *values.shape[1:]),
@@ -149,7 +147,7 @@ def _train(
             stages_of(recipe, steps, per_epoch),
         )
         compile_seconds += took
-    clock = _Clock(device)
+    clock = Clock(device)
     batches = batches_of(recipe, values, labels, steps, seed)
     whiten(network, recipe, values, batches)
     average = average_of(network, recipe.averages, steps, per_epoch)
@@ -234,65 +232,6 @@ def for_whitening(shape: tuple[int, ...]) -> int:
     return min(max(100, FOR_WHITENING * 32 * 32 // (height * width)), FOR_WHITENING, images)
 
 
-BACKEND = "inductor"  # of torch.compile
-
-
-def stages_of(recipe: Recipe, steps: int, per_epoch: int) -> list[tuple[bool, bool]]:
-    """Return whether stem's bias and first group learn, in each part of a run in turn.
-
-    What is not differentiated is another program, so each has to be compiled before the clock starts.
-    """
-    stem_until, first_until = stem_settled_from(recipe, per_epoch), settled_from(recipe, steps)
-    starts = sorted({0, stem_until, first_until})
-    return [(step < stem_until, step < first_until) for step in starts if step < steps]
-
-
-def _compiled(
-    network: ImageNet,
-    recipe: Recipe,
-    shape: tuple[int, ...],
-    loss: Callable[[nn.Module, Batch], Tensor],
-    precision: Precision,
-    stages: list[tuple[bool, bool]],
-) -> tuple[nn.Module, float]:
-    """Return a network compiled for every size of batch of a run, its weights untouched, and the seconds it took.
-
-    Args:
-        network: see there.
-        recipe: see there.
-        shape: of a batch of images: (image, y, x, channel).
-        loss: of a network on a batch.
-        precision: that it computes in.
-        stages: see `stages_of`.
-    """
-    began = time.perf_counter()
-    running = cast(nn.Module, torch.compile(network, backend=BACKEND, dynamic=False))
-    kept = {name: value.clone() for name, value in network.state_dict().items()}
-    device = network.head.weight.device
-    size, height, width, channels = shape
-    bias = network.stem.bias
-    network.train()
-    first = _first_group(network)
-    for stem_learns, first_learns in stages:
-        bias.requires_grad_(stem_learns)
-        for weight in first:
-            weight.requires_grad_(first_learns)
-        for _, edge in recipe.edges or ((0.0, 1.0),):
-            values = torch.randn((size, channels, round(edge * height), round(edge * width)), device=device)
-            zeros = torch.zeros(size, dtype=torch.long, device=device)
-            batch = Batch(values.contiguous(memory_format=torch.channels_last), labels=zeros, chosen=zeros)
-            with computing(device, precision):
-                value = loss(running, batch)
-            value.backward()  # type: ignore[no-untyped-call]
-    for weight in (bias, *first):
-        weight.requires_grad_(True)
-    network.zero_grad(set_to_none=True)
-    network.load_state_dict(kept)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return running, time.perf_counter() - began
-
-
 @contextmanager
 def told_plainly(name: str) -> Iterator[None]:
     """Say what befell a training in words of ours: it went astray, or memory is out.
@@ -347,95 +286,6 @@ def loss_of(
     return loss * scale
 
 
-def steering_of(
-    network: ImageNet, recipe: Recipe, steps: int, per_epoch: int, precision: Precision = "float32"
-) -> Steering:
-    """Return the optimisers of a recipe, with the rates that each of their groups follows."""
-    stem = [network.stem.bias]
-    stem_steps = stem_settled_from(recipe, per_epoch)
-    rest = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("stem.")]
-    if isinstance(recipe.rates, MuonRates):
-        parts = _muon(network, recipe.rates, recipe.batch, stem, stem_steps, rest, steps, precision)
-    else:
-        parts = _sgd(recipe.rates, recipe.batch, stem, stem_steps, rest, steps)
-    if recipe.first_group_until >= 1:
-        return Steering(parts)
-    return Steering(parts, (_first_group(network), settled_from(recipe, steps)))
-
-
-def stem_settled_from(recipe: Recipe, per_epoch: int) -> int:
-    """Return the step from which the stem's bias is not trained any more."""
-    return round(recipe.stem_bias_epochs * per_epoch)
-
-
-def settled_from(recipe: Recipe, steps: int) -> int:
-    """Return the step from which the first group is not trained any more."""
-    return round(min(1.0, recipe.first_group_until) * steps)
-
-
-def _first_group(network: ImageNet) -> list[nn.Parameter]:
-    """Return the weights that are trained up to the first group's end, but for the stem's bias."""
-    return [p for part in (network.project, network.groups[0]) for p in part.parameters() if p.requires_grad]
-
-
-Parts = list[tuple[Optimiser, list[Schedule]]]
-
-
-def _muon(
-    network: ImageNet,
-    rates: MuonRates,
-    batch: int,
-    stem: list[nn.Parameter],
-    stem_steps: int,
-    rest: list[nn.Parameter],
-    steps: int,
-    precision: Precision,
-) -> Parts:
-    head = [network.head.weight]
-    filters = [p for p in rest if p.ndim == 4]
-    biases = [p for p in rest if p.ndim == 1]
-    decay = rates.decay * batch
-    groups = [
-        {"params": part, "lr": rate, "weight_decay": decay / rate}
-        for part, rate in ((stem, rates.biases), (biases, rates.biases), (head, rates.head))
-    ]
-    sgd = SGD(groups, lr=rates.biases, momentum=rates.momentum, nesterov=True)
-    fall: Schedule = partial(falling, steps=steps)
-    schedules: list[Schedule] = [partial(falling, steps=stem_steps), fall, fall]
-    muon = Muon(filters, lr=rates.filters, momentum=rates.filters_momentum, precision=precision)
-    return [(sgd, schedules), (muon, [fall])]
-
-
-def _sgd(
-    rates: SgdRates, batch: int, stem: list[nn.Parameter], stem_steps: int, rest: list[nn.Parameter], steps: int
-) -> Parts:
-    decay = rates.decay * batch
-    biases = [p for p in rest if p.ndim == 1]
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1], "lr": rates.weights, "weight_decay": decay},
-        *(
-            {"params": part, "lr": rates.biases, "weight_decay": decay * rates.weights / rates.biases}
-            for part in (biases, stem)
-        ),
-    ]
-    sgd = SGD(groups, lr=rates.weights, momentum=rates.momentum, nesterov=True)
-    rise = partial(triangle, steps=round(rates.until * steps), peak_at=rates.peak_at, end=rates.end)
-    return [(sgd, [rise, rise, partial(falling, steps=stem_steps)])]
-
-
-def average_of(network: nn.Module, averages: Averages | None, steps: int, per_epoch: int) -> MovingAverage | None:
-    """Return the average of a recipe, None where it keeps none."""
-    if averages is None:
-        return None
-
-    def decay(step: int) -> float:
-        share = 1.0 if averages.power is None else ((step + 1) / steps) ** averages.power
-        return averages.decay * share
-
-    start = round(averages.start * per_epoch)
-    return MovingAverage(network, decay, every=averages.every, start=start, copy_back=averages.copy_back)
-
-
 def batches_of(recipe: Recipe, values: Tensor, labels: Tensor, steps: int, seed: int) -> Batches:
     """Return the batches of a run by a recipe, of bytes on the device; smaller ones where there are few images."""
     return Batches(
@@ -457,39 +307,3 @@ def share_of_edge(edges: tuple[tuple[float, float], ...], steps: int, step: int)
 
 def _on(split: Split, device: torch.device) -> tuple[Tensor, Int[Tensor, image]]:
     return torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
-
-
-class _Clock:
-    """Seconds of training, on the wall and of the process's processors; a GPU's queue is waited for."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds = self.cpu_seconds = 0.0
-        self.start()
-
-    def start(self) -> None:
-        """Go on."""
-        self._wait()
-        self._began, self._spent = time.perf_counter(), _cpu()
-
-    def stop(self) -> None:
-        """Stand still."""
-        self._wait()
-        self.seconds += time.perf_counter() - self._began
-        self.cpu_seconds += _cpu() - self._spent
-        self._began, self._spent = time.perf_counter(), _cpu()
-
-    @property
-    def seconds_now(self) -> float:
-        """Seconds so far, while it runs."""
-        self._wait()
-        return self.seconds + time.perf_counter() - self._began
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-def _cpu() -> float:
-    spent = os.times()
-    return spent.user + spent.system
