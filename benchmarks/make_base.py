@@ -34,8 +34,9 @@ from fastrain.rain.adapt import Adapter
 from fastrain.rain.area import Carried
 from fastrain.rain.chances import Calibration, pooled_temperature
 from fastrain.rain.hindcast import Network, Reference, baseline, judged_outcome
-from fastrain.rain.inputs import TRUTHS, Truth, happened, make_inputs
+from fastrain.rain.inputs import make_inputs
 from fastrain.rain.joint import HISTORY, Draws, Event
+from fastrain.rain.radar import TRUTHS, Truth, happened
 from fastrain.rain.run import FACTS, RUN_VERSION, SHIPPED_WEIGHTS, network_identity, open_run, predict_parts
 from fastrain.rain.settle import SHARES_KEPT
 from fastrain.rain.straight import StraightLine

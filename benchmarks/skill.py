@@ -45,9 +45,10 @@ from fastrain.rain.adapt import PRIOR, Adapter
 from fastrain.rain.area import Carried
 from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import SPREADS, Network, Reference, baseline, judged_outcome, lagrangian
-from fastrain.rain.inputs import happened, make_inputs
+from fastrain.rain.inputs import make_inputs
 from fastrain.rain.joint import HISTORY, Event, events_of, fit_joint, varied_layout
 from fastrain.rain.peers import FRAMES, MEMBERS, SPREAD, history_and_motion, peer
+from fastrain.rain.radar import happened
 from fastrain.rain.run import make_network, predict_parts
 from fastrain.samples.layout import Layout
 from fastrain.sources.synthetic import KIND

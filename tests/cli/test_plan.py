@@ -18,8 +18,8 @@ from program import SHORT, ok, refused
 from fastrain.archive.store import Archive
 from fastrain.rain.budget import Allowed, Needs, PlaceNeeds, grid_needs
 from fastrain.rain.costs import Line, Spent
-from fastrain.rain.inputs import Radar
 from fastrain.rain.plan_grid import _made
+from fastrain.rain.radar import Radar
 from fastrain.samples.split import split_archive
 
 MB = 10**6

@@ -15,7 +15,8 @@ from fastrain.core.errors import RunError, SettingError, TooShort
 from fastrain.rain.ablate import ablate, price_figure, summary, table_of, variants_of
 from fastrain.rain.coarse import Drawn, measure, network_of
 from fastrain.rain.cuts import Scale, Variant, blocked_frames, radar_of, seen_frames, shown, window_of
-from fastrain.rain.inputs import channels_of, rain_rates
+from fastrain.rain.inputs import channels_of
+from fastrain.rain.radar import rain_rates
 from fastrain.samples.frames import load_frames
 from fastrain.samples.split import evenly, split_archive
 

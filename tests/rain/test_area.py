@@ -13,7 +13,8 @@ from fastrain.rain.adapt import Adapter
 from fastrain.rain.area import FEWEST, HALF_TRUSTED, LEAST_SHARE, LONGEST, Carried, shifts
 from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import Network
-from fastrain.rain.inputs import Inputs, Moved, Radar
+from fastrain.rain.inputs import Inputs, Moved
+from fastrain.rain.radar import Radar
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import FrameLayout
 

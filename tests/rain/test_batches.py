@@ -18,7 +18,8 @@ from fastrain.core.memory import available_bytes
 from fastrain.engine.leaving import Interrupted, Leaving
 from fastrain.rain import batches as module
 from fastrain.rain.batches import BATCH, Batches, crop_of, steps_of
-from fastrain.rain.inputs import Inputs, Radar, happened
+from fastrain.rain.inputs import Inputs
+from fastrain.rain.radar import Radar, happened
 from fastrain.rain.survey import learnable, survey
 from fastrain.rain.windows import Window, Windows
 from fastrain.samples.frames import load_frames, stretches, window_slots

@@ -15,17 +15,8 @@ from fastrain.rain import inputs as inputs_module
 from fastrain.rain.baselines import motion_ages
 from fastrain.rain.batches import turn
 from fastrain.rain.hindcast import BASELINES, Reference, hindcasts
-from fastrain.rain.inputs import (
-    CONDITIONS,
-    Radar,
-    channels_of,
-    conditions,
-    edge_distance,
-    happened,
-    make_inputs,
-    move,
-    rain_rates,
-)
+from fastrain.rain.inputs import CONDITIONS, channels_of, conditions, edge_distance, make_inputs, move
+from fastrain.rain.radar import Radar, happened, rain_rates
 from fastrain.rain.smoothing import GUESS_SPREAD, GUESSES, exceedance_chance, guess_logits
 from fastrain.rain.straight import StraightLine
 from fastrain.rain.windows import Windows, other_truth

@@ -13,7 +13,7 @@ from fastrain.archive.store import Archive
 from fastrain.core.errors import TooShort
 from fastrain.rain import joint
 from fastrain.rain.batches import BATCH, CROP
-from fastrain.rain.inputs import happened, make_inputs
+from fastrain.rain.inputs import make_inputs
 from fastrain.rain.joint import (
     LARGEST_TILE,
     LARGEST_WEIGHT,
@@ -24,6 +24,7 @@ from fastrain.rain.joint import (
     varied,
     varied_layout,
 )
+from fastrain.rain.radar import happened
 from fastrain.rain.run import predict, predict_parts
 from fastrain.samples.layout import Layout
 

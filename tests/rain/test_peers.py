@@ -13,8 +13,9 @@ import synthetic
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError, TooBig
 from fastrain.rain.hindcast import BASELINES, Reference, baseline, hindcasts
-from fastrain.rain.inputs import Radar, happened, make_inputs
+from fastrain.rain.inputs import make_inputs
 from fastrain.rain.peers import MEMBERS, PEERS, extrapolated, history_and_motion, peer, shares
+from fastrain.rain.radar import Radar, happened
 from fastrain.rain.verify import verify
 from fastrain.samples.frames import load_frames
 from fastrain.samples.layout import FrameLayout, Layout

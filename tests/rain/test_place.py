@@ -25,14 +25,7 @@ from fastrain.nets.place_net import PlaceNet
 from fastrain.rain.batches import turn
 from fastrain.rain.forecast import at_place, forecast_grid
 from fastrain.rain.hindcast import Reference, baseline, hindcasts
-from fastrain.rain.inputs import (
-    CONDITIONS,
-    Radar,
-    happened,
-    make_inputs,
-    rain_rates,
-    signal,
-)
+from fastrain.rain.inputs import CONDITIONS, make_inputs, signal
 from fastrain.rain.new_run import TrainSettings
 from fastrain.rain.place import windows
 from fastrain.rain.place.batches import Looker, turned_motion
@@ -42,6 +35,7 @@ from fastrain.rain.place.prepare import FOLDER, Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.place.views import ANCESTOR_EDGES, APART, EDGE, Foveal, Rings, ages
 from fastrain.rain.place.windows import GUESSES
+from fastrain.rain.radar import Radar, happened, rain_rates
 from fastrain.rain.smoothing import GUESS_SPREAD, exceedance_chance
 from fastrain.rain.straight import StraightLine
 from fastrain.rain.train import train

@@ -10,8 +10,8 @@ from fastrain.archive.store import Archive
 from fastrain.rain import train as training
 from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import SPREADS, learn_spread
-from fastrain.rain.inputs import Radar
 from fastrain.rain.new_run import TrainSettings
+from fastrain.rain.radar import Radar
 from fastrain.rain.run import RainNet
 from fastrain.rain.settle import SHARES_KEPT, calibration_of, settle
 from fastrain.rain.train import train

@@ -13,8 +13,9 @@ import torch
 from fastrain.archive.store import Archive
 from fastrain.core.levels import LevelTable
 from fastrain.rain.batches import Batches
-from fastrain.rain.inputs import Radar, happened, make_inputs
+from fastrain.rain.inputs import make_inputs
 from fastrain.rain.new_run import TrainSettings, share_varied
+from fastrain.rain.radar import Radar, happened
 from fastrain.rain.run import make_network
 from fastrain.rain.straight import fit_straight
 from fastrain.rain.variety import SCALES, Varied, vary

@@ -15,7 +15,7 @@ from fastrain.core.time import parse_time, show_time
 
 if TYPE_CHECKING:
     from fastrain.rain.forecast import PlaceForecast
-    from fastrain.rain.inputs import Truth
+    from fastrain.rain.radar import Truth
     from fastrain.rain.start import Start
     from fastrain.rain.verify import Verification
 
@@ -246,7 +246,7 @@ def _start(said: str) -> Start:
 def _truth(said: str | None) -> Truth | None:
     if said is None:
         return None
-    from fastrain.rain.inputs import TRUTHS
+    from fastrain.rain.radar import TRUTHS
 
     for truth in TRUTHS:
         if said == truth:

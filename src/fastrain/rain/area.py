@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from fastrain.rain.inputs import Moved, Radar, passing, within_reach
+from fastrain.rain.inputs import Moved, passing, within_reach
+from fastrain.rain.radar import Radar
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import middle
 

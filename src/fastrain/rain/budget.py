@@ -14,7 +14,8 @@ from fastrain.core.processes import local_processes
 from fastrain.engine.precision import Precision, fast_precision
 from fastrain.engine.threads import cores
 from fastrain.rain.batches import BATCH, BLOCK, crop_of
-from fastrain.rain.inputs import Radar, channels_of
+from fastrain.rain.inputs import channels_of
+from fastrain.rain.radar import Radar
 from fastrain.rain.settle import settled_cells
 from fastrain.rain.smoothing import GUESSES
 

@@ -26,7 +26,8 @@ from fastrain.engine.precision import computing, fast_precision
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import Batch, turn
 from fastrain.rain.cuts import Scale, Variant, Window, middle_of, radar_of, shown, window_of
-from fastrain.rain.inputs import CONDITIONS, Inputs, Radar
+from fastrain.rain.inputs import CONDITIONS, Inputs
+from fastrain.rain.radar import Radar
 from fastrain.rain.run import predict_parts
 from fastrain.rain.settle import settle
 from fastrain.rain.smoothing import GUESS_SPREAD

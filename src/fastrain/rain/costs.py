@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from fastrain.archive.store import Archive
-from fastrain.rain.inputs import CONDITIONS, Radar
+from fastrain.rain.inputs import CONDITIONS
 from fastrain.rain.new_run import TrainSettings
+from fastrain.rain.radar import Radar
 from fastrain.rain.run import make_network
 from fastrain.rain.settle import settle
 from fastrain.rain.smoothing import GUESSES

@@ -18,15 +18,8 @@ from torch import Tensor
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import TooShort
-from fastrain.rain.inputs import (
-    AGES,
-    Moved,
-    Radar,
-    channels_of,
-    make_inputs,
-    rain_rates,
-    smoothed_chances,
-)
+from fastrain.rain.inputs import Moved, channels_of, make_inputs, smoothed_chances
+from fastrain.rain.radar import AGES, Radar, rain_rates
 from fastrain.rain.smoothing import guess_logits
 from fastrain.samples.frames import Frames, load_frames, window_slots
 from fastrain.samples.layout import FrameLayout

@@ -19,7 +19,8 @@ from fastrain.core.grid import Grid
 from fastrain.core.memory import keep_freed_memory
 from fastrain.core.time import show_time, utc_of
 from fastrain.rain.hindcast import Network, learn_from_past
-from fastrain.rain.inputs import Radar, make_inputs
+from fastrain.rain.inputs import make_inputs
+from fastrain.rain.radar import Radar
 from fastrain.rain.run import GRID, Run
 from fastrain.samples.frames import load_frames, require_history
 from fastrain.samples.truth import observed_now

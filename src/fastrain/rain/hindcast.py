@@ -18,18 +18,9 @@ from fastrain.rain.adapt import Adapter
 from fastrain.rain.area import Carried, shifts
 from fastrain.rain.between import asked_of
 from fastrain.rain.chances import Calibration
-from fastrain.rain.inputs import (
-    Inputs,
-    Moved,
-    Radar,
-    happened,
-    make_inputs,
-    move,
-    passing,
-    rain_rates,
-    within_reach,
-)
+from fastrain.rain.inputs import Inputs, Moved, make_inputs, move, passing, within_reach
 from fastrain.rain.peers import PEERS, peer
+from fastrain.rain.radar import Radar, happened, rain_rates
 from fastrain.rain.run import Run
 from fastrain.rain.smoothing import exceedance_chance
 from fastrain.rain.straight import StraightLine

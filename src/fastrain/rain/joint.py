@@ -31,7 +31,8 @@ from fastrain.engine.optimizers import adamw
 from fastrain.engine.precision import fast_precision
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import BATCH, CROP, Batch, turn
-from fastrain.rain.inputs import Radar, Truth, happened, make_inputs
+from fastrain.rain.inputs import make_inputs
+from fastrain.rain.radar import Radar, Truth, happened
 from fastrain.rain.run import make_network
 from fastrain.rain.straight import fit_straight
 from fastrain.rain.train import loss_of

@@ -24,7 +24,7 @@ from fastrain.engine import checkpoint
 from fastrain.engine.journal import read_journal
 from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import Reference
-from fastrain.rain.inputs import Radar, Truth
+from fastrain.rain.radar import Radar, Truth
 from fastrain.rain.run import (
     CURVE,
     FACTS,

@@ -20,7 +20,7 @@ from numpy import ndarray
 from fastrain.core.errors import SettingError, TooBig
 from fastrain.core.memory import available_bytes
 from fastrain.rain.baselines import apart_of
-from fastrain.rain.inputs import Radar, rain_rates
+from fastrain.rain.radar import Radar, rain_rates
 from fastrain.rain.smoothing import exceedance_chance
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import middle

@@ -15,9 +15,10 @@ from fastrain.rain.budget import Allowed, grid_needs
 from fastrain.rain.chances import Calibration
 from fastrain.rain.costs import Ground, Line, on_gpu, spent_on, state_bytes
 from fastrain.rain.hindcast import TRIED, Network, Reference, hindcasts
-from fastrain.rain.inputs import channels_of, happened, make_inputs, move
+from fastrain.rain.inputs import channels_of, make_inputs, move
 from fastrain.rain.new_run import share_varied
 from fastrain.rain.plan_row import Row
+from fastrain.rain.radar import happened
 from fastrain.rain.run import GRID, make_network, predict_parts
 from fastrain.rain.settle import MOST_WINDOWS, settled_cells
 from fastrain.rain.smoothing import GUESSES

@@ -18,7 +18,6 @@ from fastrain.archive.store import Archive
 from fastrain.core.files import write_whole
 from fastrain.core.time import show_time, utc_of
 from fastrain.rain.forecast import PlaceForecast, forecast_grid
-from fastrain.rain.inputs import happened
 from fastrain.rain.pictures import (
     NAMES,
     RATE_COLOURS,
@@ -32,6 +31,7 @@ from fastrain.rain.pictures import (
     reliability_figure,
     scale_figure,
 )
+from fastrain.rain.radar import happened
 from fastrain.rain.run import Run
 from fastrain.rain.verify import Verification
 from fastrain.samples.frames import load_frames, window_slots

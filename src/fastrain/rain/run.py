@@ -24,7 +24,8 @@ from fastrain.engine import checkpoint
 from fastrain.engine.precision import computing
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.chances import Calibration
-from fastrain.rain.inputs import CONDITIONS, Inputs, Radar, Truth, channels_of
+from fastrain.rain.inputs import CONDITIONS, Inputs, channels_of
+from fastrain.rain.radar import Radar, Truth
 from fastrain.rain.smoothing import GUESSES
 from fastrain.samples.layout import Layout
 

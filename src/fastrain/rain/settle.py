@@ -10,7 +10,7 @@ from fastrain.archive.store import Archive
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.chances import Calibration, isotonic, pooled_temperature
 from fastrain.rain.hindcast import Network, Reference, hindcasts
-from fastrain.rain.inputs import Radar
+from fastrain.rain.radar import Radar
 from fastrain.rain.run import predict_parts
 from fastrain.rain.straight import StraightLine
 from fastrain.rain.windows import Windows

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import TooShort
-from fastrain.rain.inputs import Radar, happened
+from fastrain.rain.radar import Radar, happened
 from fastrain.samples.frames import stretches
 from fastrain.samples.split import evenly
 from fastrain.samples.truth import wet_share

@@ -31,7 +31,7 @@ from fastrain.rain.budget import FRAMES_AT_MOST, Allowed, allowed_bytes, grid_ne
 from fastrain.rain.chances import ordinal_loss
 from fastrain.rain.fitting import Bench, device_of, resolved, trial
 from fastrain.rain.hindcast import Reference, learn_spread
-from fastrain.rain.inputs import CONDITIONS, Radar, channels_of
+from fastrain.rain.inputs import CONDITIONS, channels_of
 from fastrain.rain.new_run import (
     PLAN,
     Progress,
@@ -45,6 +45,7 @@ from fastrain.rain.new_run import (
     say_choices,
     share_varied,
 )
+from fastrain.rain.radar import Radar
 from fastrain.rain.run import FACTS, GRID, STATE, Run, default_coarseness, make_network, open_run
 from fastrain.rain.settle import calibrate, decide
 from fastrain.rain.smoothing import GUESSES

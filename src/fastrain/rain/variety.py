@@ -11,7 +11,7 @@ from datetime import timedelta
 import numpy as np
 
 from fastrain.core.levels import NOT_OBSERVED
-from fastrain.rain.inputs import Radar
+from fastrain.rain.radar import Radar
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import FrameLayout
 

@@ -16,9 +16,9 @@ from fastrain.archive.store import Archive
 from fastrain.core.errors import PlaceError, TooShort
 from fastrain.core.time import parse_time
 from fastrain.rain.hindcast import BASELINES, Hindcast, Network, Reference, hindcasts, known_names
-from fastrain.rain.inputs import Radar
 from fastrain.rain.new_run import Progress, Say
 from fastrain.rain.peers import MEMBERS, PEERS
+from fastrain.rain.radar import Radar
 from fastrain.rain.run import GRID, Run
 from fastrain.samples.frames import Frames, stretches
 from fastrain.samples.split import evenly, issue_slots, sharing

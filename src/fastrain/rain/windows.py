@@ -13,7 +13,8 @@ from jaxtyping import Int, Int8
 from numpy import ndarray
 
 from fastrain.archive.store import Archive
-from fastrain.rain.inputs import Inputs, Moved, Radar, happened, make_inputs
+from fastrain.rain.inputs import Inputs, Moved, make_inputs
+from fastrain.rain.radar import Radar, happened
 from fastrain.rain.variety import Varied, vary
 from fastrain.samples.frames import Frames, load_frames, window_slots
 

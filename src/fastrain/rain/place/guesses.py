@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastrain.motion import estimate_motion
 from fastrain.rain.baselines import apart_of, blocked, steadied
-from fastrain.rain.inputs import Radar, rain_rates
+from fastrain.rain.radar import Radar, rain_rates
 from fastrain.rain.smoothing import hill_edge, hill_taps
 from fastrain.samples.frames import Frames
 from fastrain.samples.truth import OBSERVED_SHARE

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from fastrain.rain.chances import Calibration
 from fastrain.rain.hindcast import Hindcast, Reference, reached_now
-from fastrain.rain.inputs import Radar
 from fastrain.rain.peers import PEERS, peer
 from fastrain.rain.place.views import View, ages
 from fastrain.rain.place.windows import Lead, at_cells, carried, guesses_at, known_of, outcomes_at, seen_at_issue
+from fastrain.rain.radar import Radar
 from fastrain.samples.frames import Frames
 
 Parts = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[ndarray, ndarray]]

@@ -17,9 +17,9 @@ from numpy import ndarray
 
 from fastrain.archive.store import Archive
 from fastrain.core.files import write_whole
-from fastrain.rain.inputs import Radar
 from fastrain.rain.place.views import View, ages
 from fastrain.rain.place.windows import GUESSES, at_cells, carried, guesses_at, outcomes_at, seen_at_issue
+from fastrain.rain.radar import Radar
 from fastrain.samples.frames import Frames, frames_within, load_frames, stretch_of, window_slots
 from fastrain.samples.rows import Rows
 from fastrain.samples.truth import thin, wet_share

@@ -14,10 +14,11 @@ from fastrain.engine.optimizers import SGD, Steering, adamw
 from fastrain.nets.ancestor_net import AncestorNet
 from fastrain.nets.place_net import PlaceNet
 from fastrain.rain.chances import Total, itself, ordinal_loss
-from fastrain.rain.inputs import CONDITIONS, Radar
+from fastrain.rain.inputs import CONDITIONS
 from fastrain.rain.place.batches import PlaceBatch
 from fastrain.rain.place.views import EDGE, REACH, Foveal, Rings, View
 from fastrain.rain.place.windows import GUESSES
+from fastrain.rain.radar import Radar
 
 Shape = tuple[int, int]
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from fastrain.archive.store import Archive
 from fastrain.core.errors import PlaceError, RunError
 from fastrain.engine.precision import computing
-from fastrain.rain.inputs import Radar
 from fastrain.rain.place.hindcast import Parts, cases, logits_of
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.place.views import View
+from fastrain.rain.radar import Radar
 from fastrain.samples.frames import load_frames
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from fastrain.rain.budget import Batched, PlaceNeeds, allowed_bytes, place_needs
 from fastrain.rain.chances import Calibration
 from fastrain.rain.fitting import Bench, resolved, trial
 from fastrain.rain.hindcast import BASELINES, SPREADS, Hindcast, Reference
-from fastrain.rain.inputs import CONDITIONS, Radar
+from fastrain.rain.inputs import CONDITIONS
 from fastrain.rain.new_run import (
     PLAN,
     Say,
@@ -44,6 +44,7 @@ from fastrain.rain.place.recipes import RECIPES, Recipe
 from fastrain.rain.place.run import parts_of_network
 from fastrain.rain.place.views import View, ages
 from fastrain.rain.place.windows import GUESSES, known_of
+from fastrain.rain.radar import Radar
 from fastrain.rain.run import BASE, STATE, Run, default_coarseness, open_run
 from fastrain.rain.settle import calibration_of, settle
 from fastrain.rain.straight import StraightLine, fit_line

@@ -22,7 +22,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from fastrain.rain.batches import turn
-from fastrain.rain.inputs import Radar, rain_rates, signal
+from fastrain.rain.inputs import signal
+from fastrain.rain.radar import Radar, rain_rates
 from fastrain.samples.frames import Frames
 
 AGES = 6  # frames of the history that are shown, as the ancestor's

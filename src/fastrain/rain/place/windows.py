@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fastrain.rain.fading import Faded, faded
 from fastrain.rain.hindcast import reached_now
-from fastrain.rain.inputs import Radar, conditions, happened, rain_rates
+from fastrain.rain.inputs import conditions
 from fastrain.rain.place.guesses import Swept, chances_around, sweep, tracks
+from fastrain.rain.radar import Radar, happened, rain_rates
 from fastrain.rain.smoothing import GUESS_SPREAD, guess_logits
 from fastrain.samples.frames import Frames
 from fastrain.samples.layout import middle
