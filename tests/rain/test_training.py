@@ -253,10 +253,10 @@ def test_climatology_is_how_often_it_rained_in_the_time_of_training(run):
 
 
 def test_the_report_tells_scores_by_how_wet_the_map_is(run):
-    from fastrain.rain.report import _wetness
+    from fastrain.rain.report_tables import wetness
 
     found = verify(run, run.archive())
-    page = _wetness(found)
+    page = wetness(found)
     network, smoothed = found.wetness["network"], found.wetness["lagrangian"]
     shown = 0
     for kind, count in enumerate(network.windows):

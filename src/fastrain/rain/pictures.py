@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-    from fastrain.rain.verify import Verification
+    from fastrain.rain.verified import Verification
 
 # Rain rates: edges in mm/h and colours from light to heavy, readable with every kind of colour vision.
 RATE_EDGES = (0.1, 0.5, 1, 2, 5, 10, 20, 50)

@@ -15,17 +15,8 @@ from fastrain.rain.costs import Ground, Line, Spent, on_gpu, spent_on, state_byt
 from fastrain.rain.place.prepare import Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES
 from fastrain.rain.place.run import parts_of_network
-from fastrain.rain.place.train import (
-    CALIBRATED_ON,
-    DECIDED_ON,
-    LINE_WINDOWS,
-    PLACES_A_WINDOW,
-    Task,
-    batch_of_nothing,
-    batched,
-    steps_of,
-    trial_of,
-)
+from fastrain.rain.place.task import Task, batch_of_nothing, batched, steps_of, trial_of
+from fastrain.rain.place.train import CALIBRATED_ON, DECIDED_ON, LINE_WINDOWS, PLACES_A_WINDOW
 from fastrain.rain.place.views import View, ages
 from fastrain.rain.plan_row import Row
 from fastrain.samples.frames import window_slots

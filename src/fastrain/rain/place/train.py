@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from fastrain.engine.group import Done
 from fastrain.engine.threads import choose_threads, cores
 from fastrain.nets.place_net import PlaceNet
 from fastrain.nets.straight_line import straight_line
-from fastrain.rain.budget import Batched, PlaceNeeds, allowed_bytes, place_needs, too_big
+from fastrain.rain.budget import PlaceNeeds, allowed_bytes, place_needs, too_big
 from fastrain.rain.chances import Calibration
-from fastrain.rain.fitting import Bench, resolved, trial
+from fastrain.rain.fitting import Bench, resolved
 from fastrain.rain.hindcast import BASELINES, SPREADS, Hindcast, Reference
 from fastrain.rain.inputs import CONDITIONS
 from fastrain.rain.new_run import (
@@ -37,20 +36,21 @@ from fastrain.rain.new_run import (
     plan_of,
     say_choices,
 )
-from fastrain.rain.place.batches import Looker, PlaceBatch, PlaceBatches
+from fastrain.rain.place.batches import Looker, PlaceBatches
 from fastrain.rain.place.hindcast import Parts, cases, cast_of, logits_of
 from fastrain.rain.place.prepare import DONE, FOLDER, Prepared, Wanted
 from fastrain.rain.place.recipes import RECIPES, Recipe
 from fastrain.rain.place.run import parts_of_network
-from fastrain.rain.place.views import View, ages
-from fastrain.rain.place.windows import GUESSES, known_of
+from fastrain.rain.place.task import Task, batched, steps_of, trial_of
+from fastrain.rain.place.views import View
+from fastrain.rain.place.windows import GUESSES
 from fastrain.rain.radar import Radar
 from fastrain.rain.run import BASE, STATE, Run, default_coarseness, open_run
 from fastrain.rain.settle import calibration_of, settle
 from fastrain.rain.straight import StraightLine, fit_line
 from fastrain.rain.survey import one_class
 from fastrain.samples.frames import stretches
-from fastrain.samples.split import Split, evenly, split_archive
+from fastrain.samples.split import evenly, split_archive
 from fastrain.verification.tally import Decider
 
 FEWEST_EVENTS = 20  # at each place looked from, windows and periods that must reach a threshold for it to be learned
@@ -59,40 +59,6 @@ LINE_WINDOWS = 4000  # that the straight line is fitted to, at most
 CALIBRATED_ON = 1500  # windows, at most
 PLACES_A_WINDOW = 4  # that the calibration looks from: the place itself, and others beside it
 DECIDED_ON = 300  # windows, at most, that settle what the baselines know and which chance counts as yes
-FEWEST_STEPS = 60
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained, on what.
-
-    Attributes:
-        archive: to learn from.
-        settings: of the user.
-        recipe: of the settings.
-        split: of the archive's time.
-        coarseness: of the cells.
-        radar: of the windows.
-        cell: row and column of the place's cell.
-    """
-
-    archive: Archive
-    settings: TrainSettings
-    recipe: Recipe
-    split: Split
-    coarseness: int
-    radar: Radar
-    cell: tuple[int, int]
-
-    def view(self, *, training: bool) -> View:
-        """Return what the network sees, for training from the cells beside the place as well."""
-        shape = self.archive.schema.grid.coarsened(self.coarseness).shape
-        return self.recipe.view(self.radar, self.cell, shape, training)
-
-    @property
-    def control(self) -> int | None:
-        """Seed of the shuffling of a control that must not learn."""
-        return self.settings.seed if self.settings.shuffle_truth else None
 
 
 def train_place(archive: Archive, settings: TrainSettings, bench: Bench) -> Run:
@@ -175,35 +141,6 @@ def _threads(task: Task, view: View, bench: Bench) -> int:
     return choose_threads(trial_of(task, view, bench.device), repeats=2)
 
 
-def batch_of_nothing(task: Task, view: View) -> PlaceBatch:
-    """Return a batch of empty windows: what maps hold does not matter to what they cost."""
-    radar, size = task.radar, task.recipe.batch
-    periods, thresholds = len(radar.layout.periods), len(radar.thresholds)
-    records = np.zeros((size, len(ages(radar)), view.record_bytes), np.uint8)
-    return (
-        view.inputs(records, np.zeros(size, int), 0),
-        torch.zeros(size, periods, thresholds, GUESSES),
-        known_of(radar),
-        torch.zeros(size, 2),
-        torch.zeros(size, periods, dtype=torch.int8),
-        torch.ones(size),
-    )
-
-
-def trial_of(task: Task, view: View, device: torch.device) -> Callable[[], None]:
-    """Return what takes a step of training on windows of nothing."""
-    recipe, radar = task.recipe, task.radar
-    network = recipe.network(view, len(radar.layout.periods), len(radar.thresholds), task.settings.width)
-    return trial(network, batch_of_nothing(task, view), recipe.loss, recipe.steering, device)
-
-
-def batched(task: Task, view: View) -> Batched:
-    """Return what a batch of windows takes."""
-    shown = len(ages(task.radar))
-    one = view.inputs(np.zeros((1, shown, view.record_bytes), np.uint8), np.zeros(1, int), 0)
-    return Batched(task.recipe.batch, shown * view.record_bytes, one.numel() * one.element_size())
-
-
 def _frames_memory(task: Task) -> int:
     """Return the bytes that frames may take.
 
@@ -236,11 +173,6 @@ def _room(run_path: Path, needed: int) -> None:
             f"{run_path}: the windows made ready take up to {needed / 1e9:.2g} GB of disk and {free / 1e9:.2g} GB are "
             "free; put --run on another disk, or take a larger --coarseness."
         )
-
-
-def steps_of(recipe: Recipe, windows: int) -> int:
-    """Return how many steps a number of windows is worth."""
-    return max(FEWEST_STEPS, min(recipe.epochs * windows, recipe.most) // recipe.batch)
 
 
 def _recipe(settings: TrainSettings, grid: Grid) -> tuple[Recipe, tuple[int, int]]:
