@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
-
+from fastrain.engine.ablation import Gain, gain
 from fastrain.rain.ablate import price_figure
 from fastrain.rain.pictures import figure_png
 
 ROOT = Path(__file__).parents[1]
-NAMES = {"knmi": "KNMI, 2010-08-26"}
+NAMES = {
+    "knmi": "KNMI, 2010-08-26",
+    "fmi": "FMI, 2016-09-28",
+    "mch_2015": "MeteoSwiss, 2015-05-15",
+    "mch_2016": "MeteoSwiss, 2016-07-11",
+}
 
 HEAD = """# The price of coarse-graining
 
 The first work kept a radar picture as the maximum and the mean of its blocks, and asked what that costs. Here it is
 measured: networks that see pixels of 1 km, or blocks of 2, 3 and 4 by their maximum, their mean or both, with
 squeeze-and-excite layers and without. All forecast the same thing, the highest rain rate in cells of {cell} pixels, and
-are judged on the same cells of the same windows, held out in time. Made by `benchmarks/coarse.py` and this page by
-`scripts/coarse_page.py`; the [record](../records/coarse.json) has every score. On your own radar:
+are judged on the same cells of the same windows: all that an event has, by networks that learned from two of the others
+and were calibrated on the third. Made by `benchmarks/coarse.py` and this page by `scripts/coarse_page.py`; the
+[record](../records/coarse.json) has every score. On your own radar, its time split as a training splits it, or learning
+from other archives where it is too short for that:
 
 ```
 fastrain ablate archive --to ablation
+fastrain ablate archive --to ablation --learn-from radar1,radar2,radar3
 ```
 
 *Skill* is the mean, over periods and thresholds ({thresholds} mm/h), of by how much the Brier score is lower than that
@@ -31,8 +39,8 @@ of the frequency of rain. *Lost* is by how much the summed Brier score is higher
 squeeze-and-excite, with the interval in which it lies in 90 of 100 resamples of the time, where time is long enough.
 *CPU* is the processor time of a step of training over that of the pixels without squeeze-and-excite, medians of steps
 taken in turns, and *s an epoch* what follows from it for once through all windows; *memory* is the peak of the process,
-inputs of all windows included; *a frame*, the bytes of one as the network sees it. One seed; an event is one spell of
-weather: differences of a percent or two are noise.
+inputs of all windows included; *a frame*, the bytes of one as the network sees it. {seeds}; an event is one spell of
+weather: differences of a percent or two within one are noise.
 """
 
 
@@ -42,8 +50,11 @@ def main() -> None:
     events: dict[str, Any] = record["events"]
     first = next(iter(events.values()))
     thresholds = ", ".join(f"{t:g}" for t in first["thresholds_mm_h"])
-    head = HEAD.format(cell=first["scale"]["cell"], thresholds=thresholds)
-    parts = [head, "\n## In the mean\n\n", mean_table(events)] if len(events) > 1 else [head]
+    seeds = "One seed" if record["seeds"] == 1 else f"Means of {record['seeds']} seeds"
+    head = HEAD.format(cell=first["scale"]["cell"], thresholds=thresholds, seeds=seeds)
+    parts = [head, "\n## In the mean\n\n", mean_words(events), "\n\n", mean_table(events)]
+    figure = price_figure({"rows": mean_rows(events)})
+    (ROOT / "docs" / "images" / "coarse_mean.png").write_bytes(figure_png(figure))
     for name, found in events.items():
         (ROOT / "docs" / "images" / f"coarse_{name}.png").write_bytes(figure_png(price_figure(found)))
         windows = found["windows"]
@@ -83,12 +94,33 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def mean_rows(events: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return for each variant its means over the events, and the interval of what it loses."""
+    rows = []
+    for of_events in zip(*(found["rows"] for found in events.values()), strict=True):
+        means = {key: fmean(row[key] for row in of_events) for key in ("skill", "cpu_ratio")}
+        lost = gain([row["lost"] for row in of_events], [0.0] * len(of_events))
+        rows.append({**of_events[0], **means, "lost": lost})
+    return rows
+
+
+def mean_words(events: dict[str, Any]) -> str:
+    """Return what the table and the picture are of."""
+    return (
+        "![Skill over processor time, a point for each cut](images/coarse_mean.png)\n\n"
+        f"Means over {len(events)} events; ± is half an interval of 95 % by how much events differ, in bold what\n"
+        "leaves out nothing at all."
+    )
+
+
 def mean_table(events: dict[str, Any]) -> str:
     """Return the table of means over the events."""
     lines = ["| sees | skill | lost | CPU |", "|---|---|---|---|"]
-    for rows in zip(*(found["rows"] for found in events.values()), strict=True):
-        skill, lost, cpu = (np.mean([row[key] for row in rows]) for key in ("skill", "lost", "cpu_ratio"))
-        lines.append(f"| {rows[0]['name']} | {skill:.3f} | {lost:+.1%} | {cpu:.2f} |")
+    for row in mean_rows(events):
+        lost: Gain = row["lost"]
+        said = f"{lost.mean:+.1%}" + (f" ± {lost.half:.1%}" if lost.half else "")
+        said = f"**{said}**" if lost.clear else said
+        lines.append(f"| {row['name']} | {row['skill']:.3f} | {said} | {row['cpu_ratio']:.2f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,16 @@ def ablate(
     width: Annotated[int, typer.Option(min=4, max=256, help="Of the network, its one dial.")] = 16,
     windows: Annotated[int, typer.Option(min=8, help="To train on, at most.")] = 64,
     tests: Annotated[int, typer.Option(min=4, help="To judge by, at most.")] = 48,
+    learn_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Other archives to learn from, by commas (the last: to calibrate on); A is then judged whole, however "
+            "short.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each cut, from --seed on.")] = 1,
     json: Json = False,
 ) -> None:
     """Measure the price of coarse-graining: skill, time and memory of each cut, with and without squeeze-and-excite."""
@@ -35,8 +44,9 @@ def ablate(
         else [c for c in (1, *Archive.open(archive).schema.coarseness) if c <= 4]
     )
     scale = Scale(steps=steps, width=width, train=windows, calibrate=max(2, windows // 4), test=tests, seed=seed)
+    others = [Path(name.strip()) for name in learn_from.split(",") if name.strip()] if learn_from else []
     with progress("ablate") as move:
-        found = measure(archive, to, cuts, scale, progress=move)
+        found = measure(archive, to, cuts, scale, learn_from=others, seeds=seeds, progress=move)
     if json:
         print_json(found)
     else:

@@ -6,6 +6,7 @@ its own; one that is done is kept in the folder and not done again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -17,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy import ndarray
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, SettingError, TooBig
 from fastrain.core.files import write_whole
 from fastrain.engine.precision import fast_precision
 from fastrain.rain.coarse import costs, measure
-from fastrain.rain.cuts import SEES, Scale, Variant
-from fastrain.rain.new_run import frames_identity
-from fastrain.samples.split import split_archive
+from fastrain.rain.cut_times import left_out, own_time
+from fastrain.rain.cuts import SEES, Scale, Variant, thresholds_of
 from fastrain.verification.intervals import skill_interval
 
 if TYPE_CHECKING:
@@ -47,51 +48,98 @@ def variants_of(coarseness: Sequence[int]) -> list[Variant]:
 
 
 def ablate(
-    path: Path, to: Path, coarseness: Sequence[int], scale: Scale, *, progress: Progress = lambda *_: None
+    path: Path,
+    to: Path,
+    coarseness: Sequence[int],
+    scale: Scale,
+    *,
+    learn_from: Sequence[Path] = (),
+    seeds: int = 1,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Measure all variants of some coarsenesses on an archive, and write figures, table and picture into a folder.
 
     Args:
-        path: of the archive.
+        path: of the archive that is judged.
         to: the folder; what is measured there already, at the same scale, is kept.
         coarseness: the cuts.
         scale: of it all; its cells become a multiple of every coarseness.
-        progress: called with variants done, in all, and which is under way.
+        learn_from: other archives to learn from, the last of which to calibrate on, the archive then being judged
+            whole; its own time is split if none.
+        seeds: trainings of each variant, from the scale's seed on.
+        progress: called with trainings done, in all, and which is under way.
 
     Raises:
-        SettingError: the archive does not hold a coarseness.
-        TooShort: the archive holds too little.
+        SettingError: an archive does not hold a coarseness, or the others do not fit the one that is judged.
+        TooShort: an archive holds too little.
         RunError: the folder holds an ablation of something else.
     """
-    archive = Archive.open(path)
-    held = (1, *archive.schema.coarseness)
-    for c in coarseness:
-        if c not in held:
-            raise SettingError(f"{path}: holds coarseness {', '.join(map(str, held))}, not {c}; ingest again with it.")
+    archive, *others = archives = [Archive.open(one) for one in (path, *learn_from)]
     scale = replace(scale, cell=math.lcm(*coarseness) if max(coarseness) > 1 else scale.cell)
+    _fit_together(archives, coarseness, scale)
+    counts = {"train": scale.train, "calibrate": scale.calibrate, "test": scale.test}
+    times = left_out(archive, others, counts) if others else own_time(archive, counts)
     to.mkdir(parents=True, exist_ok=True)
     of = {
         "archive": archive.schema.identity,
-        "frames": frames_identity(archive, split_archive(archive)),
+        "frames": _frames_identity(archives),
         "scale": asdict(scale),
         "precision": fast_precision("cpu"),
     }
     kept = _kept(to / FIGURES, json.loads(json.dumps(of)))
     variants = variants_of(coarseness)
-    for i, variant in enumerate(variants):
-        progress(i, len(variants), variant.name)
-        if variant.name not in kept:
-            kept[variant.name] = {**asdict(variant), **_alone(variant.name, measure, path, variant, scale)}
+    todo = [(variant, seed) for seed in range(scale.seed, scale.seed + seeds) for variant in variants]
+    for i, (variant, seed) in enumerate(todo):
+        name = variant.name + (f", seed {seed}" if seeds > 1 else "")
+        progress(i, len(todo), name)
+        if _key(variant, seed) not in kept:
+            measured = _alone(name, measure, path, times, variant, replace(scale, seed=seed))
+            kept[_key(variant, seed)] = {**asdict(variant), **measured}
             write_whole(to / FIGURES, json.dumps({**of, "measured": kept}) + "\n")
-    progress(len(variants), len(variants), "steps in turns")
-    spent = _alone("the steps", costs, path, variants, scale, base_of(variants))
-    found = summary(kept, [variant.name for variant in variants], spent)
+    progress(len(todo), len(todo), "steps in turns")
+    spent = _alone("the steps", costs, path, times, variants, scale, base_of(variants))
+    of_seeds = {v: [kept[_key(v, seed)] for seed in range(scale.seed, scale.seed + seeds)] for v in variants}
+    found = summary(of_seeds, spent)
     found |= {"archive": archive.schema.identity, "credit": archive.schema.credit, "scale": asdict(scale)}
+    found |= {"seeds": seeds, "learn_from": [one.schema.credit for one in others]}
     write_whole(to / TABLE, table_of(found) + "\n")
     from fastrain.rain.pictures import figure_png
 
     (to / PICTURE).write_bytes(figure_png(price_figure(found)))
     return found
+
+
+def _frames_identity(archives: Sequence[Archive]) -> str:
+    """Return a digest of all frames that archives hold."""
+    digests = [archive.slots("digest", *(archive.span or (0, 0))).tobytes() for archive in archives]
+    return hashlib.blake2b(b"".join(digests), digest_size=8).hexdigest()
+
+
+def _key(variant: Variant, seed: int) -> str:
+    """Return the name by which a folder holds a training."""
+    return f"{variant.name}, seed {seed}"
+
+
+def _fit_together(archives: Sequence[Archive], coarseness: Sequence[int], scale: Scale) -> None:
+    """See that archives can be looked at alike.
+
+    Raises:
+        SettingError: one does not hold a coarseness, or its levels do not tell as many thresholds apart.
+    """
+    first = archives[0]
+    told = len(thresholds_of(first, scale))
+    for archive in archives:
+        held = (1, *archive.schema.coarseness)
+        for c in coarseness:
+            if c not in held:
+                raise SettingError(
+                    f"{archive.path}: holds coarseness {', '.join(map(str, held))}, not {c}; ingest again with it."
+                )
+        if len(thresholds_of(archive, scale)) != told:
+            raise SettingError(
+                f"{archive.path}: its levels tell {len(thresholds_of(archive, scale))} of the thresholds apart, those "
+                f"of {first.path} {told}; leave it out of --learn-from."
+            )
 
 
 def base_of(variants: Sequence[Variant]) -> Variant:
@@ -104,7 +152,7 @@ def _alone(name: str, task: Callable[..., dict[str, Any]], path: Path, *given: A
     """Do a task in a process of its own: its memory is then its own, and what kills it kills nothing else."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(task, path, *given).result()
+            return pool.submit(task, *given).result()
         except BrokenProcessPool:
             raise TooBig(
                 f"{path}: the process that measured {name} was ended from outside, as where memory runs out; "
@@ -126,40 +174,38 @@ def _kept(path: Path, of: dict[str, Any]) -> dict[str, Any]:
     return measured
 
 
-def summary(kept: dict[str, Any], names: Sequence[str], spent: dict[str, Any]) -> dict[str, Any]:
+def summary(measured: dict[Variant, list[dict[str, Any]]], spent: dict[str, Any]) -> dict[str, Any]:
     """Return the rows of the table: of each variant its skill, what it takes, and both beside the base's.
 
     Args:
-        kept: what `measure` found, by name.
-        names: of the variants, in order.
+        measured: of each variant what `measure` found, seed by seed; errors are their mean.
         spent: what `costs` found.
-
 
     Skill is the mean over periods and thresholds of 1 − Brier score / that of the test time's own frequency, where
     anything happened; `lost` is by how much the summed Brier score is higher than the base's, with the interval in
     which that lies in 90 of 100 resamples of the time.
     """
-    variants = {Variant(*(kept[n][key] for key in ("coarseness", "sees", "excite"))): n for n in names}
-    first = variants[base_of(list(variants))]
-    base = kept[first]
+    first = base_of(list(measured))
+    base = measured[first][0]
+    others = _squared(measured[first])
     rows = []
-    for name in names:
-        one = kept[name]
-        squared, cells, events = (np.array(one[key], float) for key in ("squared", "cells", "events"))
+    for variant, (one, *_) in measured.items():
+        name, squared = variant.name, _squared(measured[variant])
+        cells, events = (np.array(one[key], float) for key in ("cells", "events"))
         brier = squared.sum(axis=0) / cells.sum(axis=0)
         often = events.sum(axis=0) / cells.sum(axis=0)
         happened = (often > 0) & (often < 1)
         skill = 1 - brier[happened] / (often * (1 - often))[happened]
-        sums, others = squared.sum(axis=(1, 2)), np.array(base["squared"], float).sum(axis=(1, 2))
-        low, high = skill_interval(sums[:, None, None], others[:, None, None], base["sharing"])
+        sums, of_base = squared.sum(axis=(1, 2)), others.sum(axis=(1, 2))
+        low, high = skill_interval(sums[:, None, None], of_base[:, None, None], base["sharing"])
         rows.append(
             {
                 "name": name,
-                **{key: one[key] for key in ("coarseness", "sees", "excite")},
+                **asdict(variant),
                 "skill": float(skill.mean()),
                 "brier": brier.tolist(),
-                "lost": float(sums.sum() / others.sum() - 1),
-                "lost_90": None if name == first or np.isnan(low[0, 0]) else [float(-high[0, 0]), float(-low[0, 0])],
+                "lost": float(sums.sum() / of_base.sum() - 1),
+                "lost_90": None if variant == first or np.isnan(low[0, 0]) else [float(-high[0, 0]), float(-low[0, 0])],
                 "seconds_an_epoch": round(spent["seconds_an_epoch"] * spent["ratios"][name], 3),
                 "cpu_ratio": spent["ratios"][name],
                 "cpu_seconds_a_window": one["cpu_seconds_a_window"],
@@ -171,6 +217,11 @@ def summary(kept: dict[str, Any], names: Sequence[str], spent: dict[str, Any]) -
     shown = {key: base[key] for key in ("periods_min", "thresholds_mm_h", "windows")}
     counts = np.array(base["cells"], float).sum(axis=0), np.array(base["events"], float).sum(axis=0)
     return {"rows": rows, **shown, "cells": counts[0].tolist(), "events": counts[1].tolist()}
+
+
+def _squared(seeds: Sequence[dict[str, Any]]) -> ndarray:
+    """Return sums of squared errors of each window, (window, period, threshold), the mean over seeds."""
+    return np.asarray(np.mean([one["squared"] for one in seeds], axis=0))
 
 
 def table_of(found: dict[str, Any]) -> str:
@@ -188,11 +239,14 @@ def table_of(found: dict[str, Any]) -> str:
         )
     periods = ", ".join(f"{a}–{b}" for a, b in found["periods_min"])
     windows = found["windows"]
+    seeds = "one seed" if found["seeds"] == 1 else f"mean of {found['seeds']} seeds"
     lines.append(
         f"Cells of {found['scale']['cell']} pixels, their highest rain rate; {periods} min; "
         f"{', '.join(f'{t:g}' for t in found['thresholds_mm_h'])} mm/h; {windows['train']} windows to train on, "
-        f"{windows['calibrate']} to calibrate, {windows['test']} to judge; one seed."
+        f"{windows['calibrate']} to calibrate, {windows['test']} to judge; {seeds}."
     )
+    if found["learn_from"]:
+        lines.append("Judged on all that the archive holds; learned from the others that were named.")
     if max(row["skill"] for row in found["rows"]) <= 0:
         lines.append(
             "No cut does better than the frequency of rain in the time held out: too few windows, or other weather "

@@ -25,6 +25,7 @@ from fastrain.engine.optimizers import adamw
 from fastrain.engine.precision import computing, fast_precision
 from fastrain.nets.rain_net import RainNet
 from fastrain.rain.batches import Batch, turn
+from fastrain.rain.cut_times import Part, Times
 from fastrain.rain.cuts import Scale, Variant, Window, middle_of, radar_of, shown, window_of
 from fastrain.rain.inputs import CONDITIONS, Inputs
 from fastrain.rain.radar import Radar
@@ -33,7 +34,8 @@ from fastrain.rain.settle import settle
 from fastrain.rain.smoothing import GUESS_SPREAD
 from fastrain.rain.straight import fit_straight
 from fastrain.rain.train import loss_of
-from fastrain.samples.split import Split, evenly, sharing, split_archive
+from fastrain.samples.layout import Layout
+from fastrain.samples.split import sharing
 
 CELLS_KEPT = 2048  # of each map, that the straight line is fitted to
 COMPRESSION = 16
@@ -41,30 +43,34 @@ BATCH = 4  # maps of a step
 TIMED = 5  # steps of the base whose median tells what an epoch takes
 
 
-def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
+def measure(times: Times, variant: Variant, scale: Scale) -> dict[str, Any]:
     """Train and judge one variant, in a process of its own, whose memory it then tells.
+
+    Args:
+        times: the windows, those to be judged of one archive.
+        variant: see there.
+        scale: see there.
 
     Returns:
         Sums of squared errors of each test window (window, period, threshold) of the network and of the straight line,
         with the counts; processor seconds of a window's inputs; memory at the peak.
     """
     keep_all_memory()
-    archive = Archive.open(path)
-    split = split_archive(archive)
-    radar = radar_of(archive, split, variant, scale)
+    (judged_on,) = times.test
+    archive = Archive.open(judged_on.path)
+    radar = radar_of(archive, times.layout, variant, scale)
     before = peak_bytes()
-    _fits(archive, split, radar, variant, scale)
+    _fits(times, variant, scale)
     spent = time.process_time()
-    windows = {
-        name: [window_of(archive, int(i), radar, variant, scale) for i in evenly(split.issues[name], most)]
-        for name, most in (("train", scale.train), ("calibrate", scale.calibrate), ("test", scale.test))
-    }
+    parts_of = {"train": times.train, "calibrate": times.calibrate, "test": times.test}
+    windows = {name: _windows(parts, times.layout, variant, scale) for name, parts in parts_of.items()}
     seconds_a_window = (time.process_time() - spent) / sum(map(len, windows.values()))
     for name, words in (("train", "training"), ("test", "test")):
-        _tell(path, words, windows[name], radar.thresholds[0])
+        _tell(parts_of[name][0].path, words, windows[name], radar.thresholds[0])
     torch.manual_seed(scale.seed)
     network = network_of(variant, scale, radar)
-    network.stem.fit(torch.cat([w.x[:1, :, :256, :256].float() for w in windows["train"][::8]]))
+    edge = min(256, *(size for w in windows["train"] for size in w.x.shape[-2:]))
+    network.stem.fit(torch.cat([w.x[:1, :, :edge, :edge].float() for w in windows["train"][::8]]))
     fit_straight(network, *_scattered(windows["train"], scale))
     draw = Drawn(windows["train"], variant, scale)
     steering = adamw(network, scale.steps, learning_rate=3e-3)
@@ -72,8 +78,7 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
     settings = FitSettings(scale.steps, clip=1.0, precision=fast_precision("cpu"))
     fitted = cast(RainNet, fit(network, draw.batch, loss_of, steering, settings, average=average))
     parts = {name: [predict_parts_of(fitted, w) for w in windows[name]] for name in ("calibrate", "test")}
-    long = split.is_long("calibrate", radar.cadence)
-    share, calibration = settle(parts["calibrate"], [w.outcome for w in windows["calibrate"]], long=long)
+    share, calibration = settle(parts["calibrate"], [w.outcome for w in windows["calibrate"]], long=times.long)
     squared, cells, events = [], [], []
     for (straight, learned), window in zip(parts["test"], windows["test"], strict=True):
         judged = (window.outcome >= 0)[:, None]
@@ -94,9 +99,18 @@ def measure(path: Path, variant: Variant, scale: Scale) -> dict[str, Any]:
         "weights": sum(p.numel() for p in fitted.parameters()),
         "periods_min": [[round(m * radar.minutes) for m in period] for period in radar.layout.periods],
         "thresholds_mm_h": list(radar.thresholds),
-        "sharing": sharing(evenly(split.issues["test"], scale.test), radar.layout.length),
+        "sharing": sharing(np.array(judged_on.issues), radar.layout.length),
         "windows": {name: len(found) for name, found in windows.items()},
     }
+
+
+def _windows(parts: Sequence[Part], layout: Layout, variant: Variant, scale: Scale) -> list[Window]:
+    found = []
+    for part in parts:
+        archive = Archive.open(part.path)
+        radar = radar_of(archive, layout, variant, scale)
+        found += [window_of(archive, issue, radar, variant, scale) for issue in part.issues]
+    return found
 
 
 def _tell(path: Path, words: str, windows: Sequence[Window], threshold: float) -> None:
@@ -116,7 +130,7 @@ def _tell(path: Path, words: str, windows: Sequence[Window], threshold: float) -
         )
 
 
-def costs(path: Path, variants: Sequence[Variant], scale: Scale, base: Variant) -> dict[str, Any]:
+def costs(times: Times, variants: Sequence[Variant], scale: Scale, base: Variant) -> dict[str, Any]:
     """Return what steps cost, of batches of noise: what they hold costs nothing. Variants of one shape cost the same.
 
     Returns:
@@ -124,38 +138,38 @@ def costs(path: Path, variants: Sequence[Variant], scale: Scale, base: Variant) 
         `seconds_an_epoch` of the base, by the median of its steps.
     """
     keep_all_memory()
-    archive = Archive.open(path)
-    split = split_archive(archive)
+    archive = Archive.open(times.test[0].path)
 
     def shape(variant: Variant) -> tuple[int, int, bool]:
         return variant.coarseness, variant.values, variant.excite
 
     shapes = {shape(variant): variant for variant in (base, *variants)}
-    steps = [_step_of(variant, scale, radar_of(archive, split, variant, scale)) for variant in shapes.values()]
+    crop = crop_of(times.train, scale)
+    steps = [_step_of(v, scale, crop, radar_of(archive, times.layout, v, scale)) for v in shapes.values()]
     found = dict(zip(shapes, ratios(steps), strict=True))
     taken = []
     for _ in range(TIMED):
         began = time.monotonic()
         steps[0]()
         taken.append(time.monotonic() - began)
-    rows, columns = ((s.stop - s.start) // scale.cell for s in (middle_of(n, scale) for n in archive.schema.grid.shape))
-    maps = min(len(split.issues["train"]), scale.train) * len(radar_of(archive, split, base, scale).layout.periods)
-    epoch = maps * rows * columns / (BATCH * min(scale.crop, rows, columns) ** 2)
+    cells = sum(len(part.issues) * math.prod(cells_of(Archive.open(part.path), scale)) for part in times.train)
+    periods = len(radar_of(archive, times.layout, base, scale).layout.periods)
+    epoch = cells * periods / (BATCH * crop**2)
     return {
         "ratios": {variant.name: round(found[shape(variant)], 4) for variant in variants},
         "seconds_an_epoch": round(epoch * median(taken), 3),
     }
 
 
-def _step_of(variant: Variant, scale: Scale, radar: Radar) -> Callable[[], object]:
+def _step_of(variant: Variant, scale: Scale, crop: int, radar: Radar) -> Callable[[], object]:
     network = network_of(variant, scale, radar).train()
-    edge, thresholds = scale.crop * scale.cell // variant.coarseness, len(radar.thresholds)
+    edge, thresholds = crop * scale.cell // variant.coarseness, len(radar.thresholds)
     steering = adamw(network, scale.steps)
     batch = (
         torch.randn(BATCH, len(shown(variant, thresholds)), edge, edge),
-        torch.randn(BATCH, thresholds, len(GUESS_SPREAD), scale.crop, scale.crop),
+        torch.randn(BATCH, thresholds, len(GUESS_SPREAD), crop, crop),
         torch.randn(BATCH, CONDITIONS),
-        torch.zeros(BATCH, scale.crop, scale.crop, dtype=torch.int8),
+        torch.zeros(BATCH, crop, crop, dtype=torch.int8),
         torch.ones(BATCH),
     )
 
@@ -168,21 +182,35 @@ def _step_of(variant: Variant, scale: Scale, radar: Radar) -> Callable[[], objec
     return step
 
 
-def _fits(archive: Archive, split: Split, radar: Radar, variant: Variant, scale: Scale) -> None:
+def cells_of(archive: Archive, scale: Scale) -> tuple[int, int]:
+    """Return the rows and columns of cells that are looked at of an archive's maps."""
+    rows, columns = (middle_of(size, scale) for size in archive.schema.grid.shape)
+    return (rows.stop - rows.start) // scale.cell, (columns.stop - columns.start) // scale.cell
+
+
+def crop_of(parts: Sequence[Part], scale: Scale) -> int:
+    """Return the edge, in cells, of what a map of a step shows: as much as the smallest map allows."""
+    return min(scale.crop, *(edge for part in parts for edge in cells_of(Archive.open(part.path), scale)))
+
+
+def _fits(times: Times, variant: Variant, scale: Scale) -> None:
     """See that the inputs of all windows, which are held together, fit into memory.
 
     Raises:
         TooBig: they do not.
     """
-    names = (("train", scale.train), ("calibrate", scale.calibrate), ("test", scale.test))
-    count = sum(min(len(split.issues[name]), most) for name, most in names) * len(radar.layout.periods)
-    pixels = math.prod(s.stop - s.start for s in (middle_of(size, scale) for size in archive.schema.grid.shape))
-    needed = 2 * count * len(shown(variant, len(radar.thresholds))) * pixels // variant.coarseness**2
+    needed = 0
+    for part in (*times.train, *times.calibrate, *times.test):
+        archive = Archive.open(part.path)
+        radar = radar_of(archive, times.layout, variant, scale)
+        pixels = math.prod(cells_of(archive, scale)) * (scale.cell // variant.coarseness) ** 2
+        channels = len(shown(variant, len(radar.thresholds)))
+        needed += 2 * len(part.issues) * len(radar.layout.periods) * channels * pixels
     free = available_bytes()
     if needed > 0.8 * free:
         raise TooBig(
-            f"{archive.path}: {variant.name} needs about {needed / 1e9:.2g} GB for its windows and {free / 1e9:.2g} GB "
-            "are free; take fewer --windows and --tests, or leave out the finest --coarseness."
+            f"{times.test[0].path}: {variant.name} needs about {needed / 1e9:.2g} GB for its windows and "
+            f"{free / 1e9:.2g} GB are free; take fewer --windows and --tests, or leave out the finest --coarseness."
         )
 
 
@@ -210,8 +238,7 @@ class Drawn:
     def __init__(self, windows: list[Window], variant: Variant, scale: Scale) -> None:
         self.windows, self.scale, self.block = windows, scale, scale.cell // variant.coarseness
         self.pairs = [(w, p) for w in range(len(windows)) for p in range(len(windows[0].known))]
-        rows, columns = windows[0].outcome.shape[1:]
-        self.crop = min(scale.crop, rows, columns)
+        self.crop = min(scale.crop, *(size for window in windows for size in window.outcome.shape[1:]))
 
     def batch(self, step: int) -> Batch:
         """Return inputs, guesses, conditions, outcomes and weights of a step's batch."""
@@ -235,9 +262,15 @@ class Drawn:
 def _scattered(windows: list[Window], scale: Scale) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return guesses, conditions, outcomes and weights of cells drawn from every map, for the straight line."""
     draw = np.random.default_rng([scale.seed, 3])
-    cells = windows[0].outcome[0].size
-    at: Int[ndarray, cell] = draw.integers(0, cells, min(cells, CELLS_KEPT))
-    guess = torch.stack([g.flatten(-2)[..., at].float() for w in windows for g in w.guess])
-    known = torch.stack([k for w in windows for k in w.known])
-    outcome = torch.stack([torch.from_numpy(o.ravel()[at]) for w in windows for o in w.outcome])
+    smallest = min(window.outcome[0].size for window in windows)
+    drawn: dict[int, Int[ndarray, cell]] = {}  # the same of all maps of a size
+    guesses, outcomes = [], []
+    for window in windows:
+        cells = window.outcome[0].size
+        if cells not in drawn:
+            drawn[cells] = draw.integers(0, cells, min(smallest, CELLS_KEPT))
+        at = drawn[cells]
+        guesses.append(window.guess.flatten(-2)[..., at].float())
+        outcomes.append(torch.from_numpy(window.outcome.reshape(len(window.outcome), -1)[:, at]))
+    guess, outcome, known = torch.cat(guesses), torch.cat(outcomes), torch.cat([window.known for window in windows])
     return guess, known, outcome, torch.ones(len(guess))

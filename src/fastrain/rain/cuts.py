@@ -22,8 +22,8 @@ from fastrain.rain.inputs import Moved, channels_of, make_inputs, smoothed_chanc
 from fastrain.rain.radar import AGES, Radar, rain_rates
 from fastrain.rain.smoothing import guess_logits
 from fastrain.samples.frames import Frames, load_frames, window_slots
-from fastrain.samples.layout import FrameLayout
-from fastrain.samples.split import Split, evenly
+from fastrain.samples.layout import FrameLayout, Layout
+from fastrain.samples.split import evenly
 from fastrain.samples.truth import observed_now, outcomes
 
 Sees = Literal["maximum", "mean", "both"]
@@ -102,12 +102,17 @@ class Window:
     outcome: Int8[ndarray, "period row column"]
 
 
-def radar_of(archive: Archive, split: Split, variant: Variant, scale: Scale) -> Radar:
+def thresholds_of(archive: Archive, scale: Scale) -> tuple[float, ...]:
+    """Return the thresholds, mm/h, that an archive's levels tell apart."""
+    return tuple(sorted({archive.schema.table.nearest_edge(t) for t in scale.thresholds}))
+
+
+def radar_of(archive: Archive, layout: Layout, variant: Variant, scale: Scale) -> Radar:
     """Return what inputs are made from, with some of the periods only."""
-    layout = split.layout.frames(archive.schema.axis.cadence)
-    periods = tuple(layout.periods[i] for i in evenly(np.arange(len(layout.periods)), scale.periods))
-    thresholds = tuple(sorted({archive.schema.table.nearest_edge(t) for t in scale.thresholds}))
-    return Radar.of(archive.schema, variant.coarseness, thresholds, FrameLayout(layout.history, periods, layout.guard))
+    frames = layout.frames(archive.schema.axis.cadence)
+    periods = tuple(frames.periods[i] for i in evenly(np.arange(len(frames.periods)), scale.periods))
+    thresholds = thresholds_of(archive, scale)
+    return Radar.of(archive.schema, variant.coarseness, thresholds, FrameLayout(frames.history, periods, frames.guard))
 
 
 def shown(variant: Variant, thresholds: int) -> list[int]:

@@ -1,0 +1,130 @@
+"""Which windows networks of the cuts learn from and are judged on: of an archive's own time, or it left out whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import combinations
+from pathlib import Path
+
+from jaxtyping import Int
+from numpy import ndarray
+
+from fastrain.archive.store import Archive
+from fastrain.core.errors import SettingError, TooShort, UsageError
+from fastrain.samples.layout import Layout, candidates
+from fastrain.samples.split import FEWEST, evenly, issue_slots, split_archive
+
+
+@dataclass(frozen=True)
+class Part:
+    """Windows of an archive, by the slots they are issued at, in time order."""
+
+    path: Path
+    issues: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Times:
+    """What is learned from, calibrated on and judged.
+
+    Attributes:
+        layout: of all windows.
+        train, calibrate, test: windows of one archive or several.
+        long: whether the time to calibrate on is a day or more.
+    """
+
+    layout: Layout
+    train: tuple[Part, ...]
+    calibrate: tuple[Part, ...]
+    test: tuple[Part, ...]
+    long: bool = False
+
+
+def own_time(archive: Archive, counts: dict[str, int]) -> Times:
+    """Return an archive's own time, split as a training splits it.
+
+    Args:
+        archive: see there.
+        counts: windows at most, by the names of the parts.
+
+    Raises:
+        TooShort: it is too short for that.
+    """
+    split = split_archive(archive)
+    parts = {name: (_part(archive, split.issues[name], most),) for name, most in counts.items()}
+    return Times(split.layout, **parts, long=split.is_long("calibrate", archive.schema.axis.cadence))
+
+
+def left_out(archive: Archive, others: Sequence[Archive], counts: dict[str, int]) -> Times:
+    """Return times by which other radars are learned from, and an archive is judged whole.
+
+    Chances are calibrated on the last of the others, which is not learned from: a spell of weather that is shorter than
+    a few windows has no part that is apart from the rest.
+
+    Args:
+        archive: that is judged.
+        others: two or more, each learned from as much as every other, but for the last.
+        counts: windows at most, by the names of the parts.
+
+    Raises:
+        TooShort: the archive, or one of the others, holds too few windows.
+        SettingError: there is but one other, one holds frames of another, or no windows fit all their cadences.
+    """
+    if len(others) < 2:
+        raise SettingError(
+            f"--learn-from {', '.join(str(one.path) for one in others)}: name two archives or more; the last is what "
+            "chances are calibrated on."
+        )
+    digests = {str(one.path): _digests(one) for one in (archive, *others)}
+    for (one, held), (other, also) in combinations(digests.items(), 2):
+        if held & also:
+            raise SettingError(f"--learn-from: {other} holds frames that {one} holds, too; name it without them.")
+    layout = _layout([archive, *others])
+    *learned, last = others
+    each = -(-counts["train"] // len(learned))
+    train = tuple(_all_of(other, layout, FEWEST["train"], each) for other in learned)
+    calibrate = _all_of(last, layout, FEWEST["calibrate"], counts["calibrate"])
+    test = _all_of(archive, layout, FEWEST["test"], counts["test"])
+    return Times(layout, train, (calibrate,), (test,))
+
+
+def _part(archive: Archive, issues: Int[ndarray, issues], most: int) -> Part:
+    return Part(archive.path, tuple(int(issue) for issue in evenly(issues, most)))
+
+
+def _digests(archive: Archive) -> set[bytes]:
+    start, stop = archive.span or (0, 0)
+    held = archive.observed(start, stop)
+    return {digest.tobytes() for digest in archive.slots("digest", start, stop)[held]}
+
+
+def _layout(archives: Sequence[Archive]) -> Layout:
+    """Return the layout of an hour ahead that fits the cadences of all."""
+    for layout in candidates(timedelta(0), max(one.schema.axis.cadence for one in archives)):
+        try:
+            for one in archives:
+                layout.frames(one.schema.axis.cadence)
+        except UsageError:
+            continue
+        return layout
+    said = ", ".join(f"{one.path} has frames every {one.schema.axis.cadence}" for one in archives)
+    raise SettingError(f"--learn-from: no periods fit all cadences: {said}.")
+
+
+def _all_of(archive: Archive, layout: Layout, least: int, most: int) -> Part:
+    """Return windows of all the time that an archive holds."""
+    start, stop = archive.span or (0, 0)
+    observed = archive.observed(start, stop)
+    issues = start + issue_slots(observed, layout.frames(archive.schema.axis.cadence), 0, stop - start)
+    if len(issues) < least:
+        raise _too_few(archive, len(issues), least, layout)
+    return _part(archive, issues, most)
+
+
+def _too_few(archive: Archive, count: int, needed: int, layout: Layout) -> TooShort:
+    return TooShort(
+        f"{archive.path}: holds {count} windows of {layout.history} min of frames with {layout.periods[-1][1]} min "
+        f"after them, {needed} are needed; ingest more pictures of this radar, or leave it out."
+    )
