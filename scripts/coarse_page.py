@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from marks import ROOT, record
 
 from fastrain.engine.ablation import Gain, gain
 from fastrain.rain.ablate import price_figure
 from fastrain.rain.pictures import figure_png
 
-ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "coarse-graining.md"
+IMAGES = ROOT / "docs" / "images"
 NAMES = {
     "knmi": "KNMI, 2010-08-26",
     "fmi": "FMI, 2016-09-28",
@@ -46,17 +47,22 @@ weather: differences of a percent or two within one are noise.
 
 def main() -> None:
     """Write them."""
-    record = json.loads((ROOT / "records" / "coarse.json").read_text())
+    found = record("coarse")
+    for name, event in found["events"].items():
+        (IMAGES / f"coarse_{name}.png").write_bytes(figure_png(price_figure(event)))
+    (IMAGES / "coarse_mean.png").write_bytes(figure_png(price_figure({"rows": mean_rows(found["events"])})))
+    PAGE.write_text(page_of(found), encoding="utf-8")
+
+
+def page_of(record: dict[str, Any]) -> str:
+    """Return the page that a record makes."""
     events: dict[str, Any] = record["events"]
     first = next(iter(events.values()))
     thresholds = ", ".join(f"{t:g}" for t in first["thresholds_mm_h"])
     seeds = "One seed" if record["seeds"] == 1 else f"Means of {record['seeds']} seeds"
     head = HEAD.format(cell=first["scale"]["cell"], thresholds=thresholds, seeds=seeds)
     parts = [head, "\n## In the mean\n\n", mean_words(events), "\n\n", mean_table(events)]
-    figure = price_figure({"rows": mean_rows(events)})
-    (ROOT / "docs" / "images" / "coarse_mean.png").write_bytes(figure_png(figure))
     for name, found in events.items():
-        (ROOT / "docs" / "images" / f"coarse_{name}.png").write_bytes(figure_png(price_figure(found)))
         windows = found["windows"]
         periods = ", ".join(f"{a}–{b}" for a, b in found["periods_min"])
         parts.append(
@@ -64,7 +70,7 @@ def main() -> None:
             f"{windows['train']} windows to train on, {windows['calibrate']} to calibrate, {windows['test']} to judge; "
             f"{periods} minutes ahead. Data: {found['credit']}.\n\n{in_words(found)}\n\n{table(found)}"
         )
-    (ROOT / "docs" / "coarse-graining.md").write_text("".join(parts))
+    return "".join(parts)
 
 
 def in_words(found: dict[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from marks import ROOT, record
 from matplotlib import pyplot as plt
 
-ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "what-to-expect.md"
 PICTURE = "docs/images/skill.png"
 COLOURS = {
     "knmi": "#b3263f",
@@ -46,8 +46,12 @@ KINDS = {"mean": "the cell's mean, at the moment", "maximum": "somewhere in the 
 
 def main() -> None:
     """Write them."""
-    record = json.loads((ROOT / "records" / "skill.json").read_text())
-    draw(record)
+    draw(record("skill"))
+    PAGE.write_text(page_of(record("skill")), encoding="utf-8")
+
+
+def page_of(record: dict[str, Any]) -> str:
+    """Return the page that a record makes."""
     lines: dict[int, list[str]] = {4: [], 2: []}
     for row in (row for row in record["summary"] if row["forecaster"] == "adapted"):
         scores = " | ".join(_share(1 - row[f"over_{b}"]) if f"over_{b}" in row else "–" for b in BASELINES)
@@ -61,7 +65,7 @@ def main() -> None:
     head += "| worst | area | calibration error |"
     settings = record["settings"]
     spent = [fold["cpu_seconds_training"] for fold in record["folds"].values()]
-    text = f"""# What to expect
+    return f"""# What to expect
 
 How good are chances on a radar that a network never saw? Each radar of the seven at hand was left out once: a network
 was trained on the other six and on synthetic radar ({settings["cells"] / 1e6:g} million cells, {min(spent):.0f} to
@@ -99,7 +103,6 @@ Cells of about 2 km, of the radars whose pixels are finer; STEPS was not asked:
   which OPERA's half an hour does not hold. Climatology is of the other radars.
 - At 5 mm/h a radar's cell is seldom reached: the scores rest on few cells of few storms.
 """
-    (ROOT / "docs" / "what-to-expect.md").write_text(text, encoding="utf-8")
 
 
 def _share(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -104,11 +105,15 @@ def test_every_format_has_its_line_among_the_sources_and_a_page_with_a_picture()
 
 @pytest.mark.parametrize("name", ["archive", "rain", "speedrun", "ablation"])
 def test_the_numbers_of_a_page_are_those_of_the_records(name, monkeypatch):
-    import importlib.util
-
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    spec = importlib.util.spec_from_file_location(f"{name}_numbers", ROOT / f"scripts/{name}_numbers.py")
-    numbers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(numbers)
+    numbers = importlib.import_module(f"{name}_numbers")
     page = numbers.PAGE.read_text(encoding="utf-8")
     assert numbers.filled(page) == page, f"run scripts/{name}_numbers.py"
+
+
+@pytest.mark.parametrize(("name", "record"), [("expect", "skill"), ("coarse", "coarse")])
+def test_a_page_made_of_a_record_is_the_one_that_it_makes(name, record, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    script = importlib.import_module(f"{name}_page")
+    page = script.page_of(script.record(record))
+    assert script.PAGE.read_text(encoding="utf-8") == page, f"run scripts/{name}_page.py"
