@@ -114,8 +114,8 @@ def mean_words(events: dict[str, Any]) -> str:
     """Return what the table and the picture are of."""
     return (
         "![Skill over processor time, a point for each cut](images/coarse_mean.png)\n\n"
-        f"Means over {len(events)} events; ± is half an interval of 95 % by how much events differ, in bold what\n"
-        "leaves out nothing at all."
+        f"Means over {len(events)} events; ± is half an interval of 95 % by how much events differ, in bold where it\n"
+        "leaves out zero."
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fastrain.vision.datasets import Dataset, Split
+from fastrain.vision.datasets import Dataset
+from fastrain.vision.splits import Split
 
 CPU = torch.device("cpu")
 

@@ -16,9 +16,10 @@ from scipy import stats
 from fastrain.core.errors import RunError, SettingError, TooShort
 from fastrain.nets.image_net import ImageNet
 from fastrain.vision.ablate import Scale, ablate, at_scale, fewer
-from fastrain.vision.datasets import Dataset, Split, open_dataset
+from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.recipes import AIRBENCH94, RECIPES
 from fastrain.vision.settle import settled
+from fastrain.vision.splits import Split
 from fastrain.vision.switches import PATIENCE, SWITCHES, switches_of
 
 TINY = Scale(images=200, tests=100, epochs=2.0, batch=50, width=0.13)
@@ -60,11 +61,13 @@ def test_every_recipe_can_be_the_base(name):
 def test_a_part_of_a_data_set_holds_the_same_share_of_every_class():
     labels = np.array([0] * 600 + [1] * 300 + [2] * 100)
     split = Split(images(1000, edge=4), labels)
-    part = fewer(Dataset("x", ("a", "b", "c"), split, split), Scale(images=100, tests=500))
+    part = fewer(Dataset("x", ("a", "b", "c"), split, split), Scale(images=100, tests=500, batch=50))
     assert np.bincount(part.train.labels).tolist() == [60, 30, 10]
     assert np.bincount(part.test.labels).tolist() == [300, 150, 50]
     with pytest.raises(TooShort, match="1000 images to train, 1001 are asked for"):
         fewer(Dataset("x", ("a", "b", "c"), split, split), Scale(images=1001))
+    with pytest.raises(SettingError, match="--batch 150: a step takes no more than the images to train on, 100"):
+        fewer(Dataset("x", ("a", "b", "c"), split, split), Scale(images=100, tests=500))
 
 
 def test_switches_are_known_by_their_beginnings():
@@ -75,6 +78,8 @@ def test_switches_are_known_by_their_beginnings():
         "squeeze-and-excite 32",
         "ReLU",
     )
+    assert all("," not in switch for switch in SWITCHES)  # by which a list of them is told apart
+    assert switches_of(["whitening 3x3"]) == switches_of(["whitening 3×3 of the same size"])
     with pytest.raises(SettingError, match="--switches magic: known are"):
         switches_of(["magic"])
 

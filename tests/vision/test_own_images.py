@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from colours import COLOURS, draw, folder_of
 from images import images, write_parquet
 from PIL import Image
 from program import BARE, PROGRAM, call
@@ -25,8 +26,9 @@ from fastrain.engine.fit import FitSettings
 from fastrain.engine.precision import fast_precision
 from fastrain.engine.threads import choose_threads
 from fastrain.nets.image_net import ImageNet
-from fastrain.vision.datasets import Dataset, Split, open_dataset
+from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.export import whole_of
+from fastrain.vision.folders import passed_over
 from fastrain.vision.images import Reading, picture
 from fastrain.vision.judge import calibration_error, chances_at, judged, log_loss, temperature_of
 from fastrain.vision.plan import Probe
@@ -34,23 +36,7 @@ from fastrain.vision.predict import pictures_under
 from fastrain.vision.recipes import AIRBENCH94, CPU, RECIPES
 from fastrain.vision.run import open_image_run, train_run
 from fastrain.vision.settle import settled
-
-COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 70), "red": (210, 50, 40)}
-
-
-def draw(colour, seed, edge=16, mode="RGB"):
-    """A picture of a class: noise around its colour."""
-    rng = np.random.default_rng(seed)
-    pixels = np.clip(rng.normal(COLOURS[colour], 60, (edge, edge, 3)), 0, 255).astype(np.uint8)
-    return Image.fromarray(pixels).convert(mode)
-
-
-def folder_of(path, counts=(30, 20, 12), **more):
-    for label, (colour, count) in enumerate(zip(sorted(COLOURS), counts, strict=True)):
-        (path / colour).mkdir(parents=True)
-        for i in range(count):
-            draw(colour, 1000 * label + i, **more).save(path / colour / f"{i:03d}.png")
-    return path
+from fastrain.vision.splits import Split
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +67,7 @@ def test_the_report_shows_curve_confusion_and_words_of_caution(trained):
     of_accuracy = page[page.index("<title>Accuracy by epoch") :].split("</svg>")[0]
     assert max(float(x) for x in re.findall(r">([\d.]+)</text>", of_accuracy)) <= 100
     for i, row in enumerate(facts["judged"]["confusion"]):
-        assert f"<th>{facts['classes'][i]}</th>" in page
+        assert f"<th><span class='name' title='{facts['classes'][i]}'>" in page
         assert sum(row) == facts["images"]["test"][i]
     assert "Only 12 test images" in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")  # nothing comes from elsewhere
@@ -281,7 +267,7 @@ def test_a_killed_run_goes_on_to_the_same_network(tmp_path, monkeypatch):
         # What is planned is what is left, and nothing is said within the table.
         step, whole = map(int, re.search(r"goes on from step (\d+) of (\d+)", done.stderr).groups())
         assert re.search(r"(\d+) steps of", done.stderr)[1] == str(whole - step)
-        assert done.stderr.index("goes on") < done.stderr.index("steps of") < done.stderr.index("seed │")
+        assert done.stderr.index("goes on") < done.stderr.index("steps of") < done.stderr.index("epoch │")
     runs = [open_image_run(tmp_path / name) for name in ("whole", "killed")]
     for a, b in zip(*(run.network.state_dict().values() for run in runs), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -509,7 +495,7 @@ def test_broken_images_are_refused_or_left_out_by_name(tmp_path):
 def test_one_class_is_nothing_to_tell_apart(tmp_path):
     (tmp_path / "one" / "blue").mkdir(parents=True)
     draw("blue", 0).save(tmp_path / "one" / "blue" / "a.png")
-    with pytest.raises(SourceError, match="1 classes; expected a folder of images for each of two or more"):
+    with pytest.raises(SourceError, match="one class, blue; expected a folder of images for each of two or more"):
         open_dataset(tmp_path / "one")
     write_parquet(tmp_path / "mine.parquet", images(40), np.zeros(40, int))
     with pytest.raises(SourceError, match="all images to train on are of one class"):
@@ -708,13 +694,50 @@ def test_threads_are_added_only_where_they_gain():
 
 
 def test_a_folder_without_a_picture_is_no_class_and_said_to_be_none(tmp_path):
-    from fastrain.vision.datasets import without_pictures
-
     for where in ("cats", "dogs"):
         (tmp_path / where).mkdir()
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / where / "a.png")
     for where in ("empty", ".hidden", "run", "test"):
         (tmp_path / where).mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
-    assert without_pictures(tmp_path) == [tmp_path / "empty"]
-    assert without_pictures(tmp_path / "cats") == []
+    assert passed_over(tmp_path) == [f"{tmp_path / 'empty'}: holds no picture; it is not taken for a class."]
+    assert passed_over(tmp_path / "cats") == []
+    (tmp_path / "cats" / "b.HEIC").touch()
+    (tmp_path / "empty" / "c.tiff").touch()
+    (tmp_path / "empty" / "d.tiff").touch()
+    assert "3 pictures of kinds that are not read (.tiff 2, .heic 1)" in passed_over(tmp_path)[-1]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_refused(trained, tmp_path):
+    path, _, _ = trained
+    folder_of(tmp_path / "colours", counts=(3, 3, 3))
+    closed = next(folder for folder in (tmp_path / "colours").iterdir())
+    closed.chmod(0)
+    # Root may look everywhere, unless it gives that up.
+    rights = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    asked = (["train", tmp_path / "colours", "--run", tmp_path / "r"], ["predict", path / "run", tmp_path / "colours"])
+    for command in asked:
+        done = subprocess.run(
+            [*rights, *PROGRAM, "vision", *map(str, command)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.startswith(f"fastrain: {closed}: cannot be looked into (Permission denied)")
+    assert not (tmp_path / "r").exists()
+    done = subprocess.run(
+        [*rights, *PROGRAM, "vision", "predict", str(path / "run"), str(path), "--to", str(closed / "x.csv")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "may not be written into" in done.stderr
+
+
+def test_what_is_called_like_a_picture_and_is_no_file_is_said_to_be_none(trained, tmp_path):
+    path, _, _ = trained
+    folder = folder_of(tmp_path / "colours", counts=(3, 3, 3))
+    (folder / "red" / "a.png").mkdir()
+    os.mkfifo(folder / "red" / "b.png")  # reading it would wait for ever
+    with pytest.raises(DamagedFile, match=r"red/a.png: no picture that can be read .* also red/b.png"):
+        open_dataset(folder)
+    done = call("vision", "predict", path / "run", folder / "red" / "b.png")
+    assert done.returncode == 1 and "no picture that can be read (no regular file)" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,15 +16,16 @@ import pytest
 import torch
 from blobs import CPU, blobs, dataset, small
 from images import write_parquet
-from program import BARE
+from program import BARE, PROGRAM, call
 
 from fastrain.core.errors import RunError, SettingError, TooShort
 from fastrain.engine.batches import Skipping, moments, normalised
 from fastrain.nets.image_net import ImageNet, NetSettings
 from fastrain.vision.compiled import stages_of
-from fastrain.vision.datasets import Dataset, Split, open_dataset
+from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.judge import UNSURE, logits
 from fastrain.vision.recipes import RECIPES, Recipe, SgdRates, recipe_of
+from fastrain.vision.splits import Split
 from fastrain.vision.steering import steering_of
 from fastrain.vision.train import train
 
@@ -320,8 +322,11 @@ def test_a_killed_run_that_passes_over_what_is_learned_goes_on_to_the_same_netwo
 
 
 def test_too_few_or_too_small_images_are_refused_with_a_reason():
-    with pytest.raises(TooShort, match=r"600 images to train on, the recipe's batch is 2000; take .*--recipe cpu"):
+    with pytest.raises(TooShort, match=r"600 images to train on, the recipe's batch is 2000; take --recipe hlb or cpu, or"):
         train(dataset(), Recipe(), seed=0, device=CPU)
+    few = Dataset("few", ("a", "b"), blobs(60, 1, classes=2), blobs(10, 2, classes=2))
+    with pytest.raises(TooShort, match="60 images to train on, the recipe's batch is 500; `fastrain vision train`"):
+        train(few, recipe_of("cpu"), seed=0, device=CPU)
     tiny = Dataset("tiny", ("a", "b"), blobs(60, 1, edge=10, classes=2), blobs(10, 2, edge=10, classes=2))
     with pytest.raises(SettingError, match=r"images of 10 pixels .* are too small"):
         train(
@@ -396,3 +401,31 @@ def test_what_is_held_out_is_said_and_too_few_images_are_told_before_the_table(t
     assert done.returncode == 1
     assert "to test on (held out, as it has no test part)" in done.stderr
     assert "│" not in done.stderr and "`fastrain vision train`" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_speedrun_gives_the_record_of_the_seeds_that_are_done(tmp_path, number, status):
+    for name, split in (("train", blobs(500, 1)), ("test", blobs(50, 2))):
+        write_parquet(tmp_path / f"{name}.parquet", split.images, split.labels)
+    record = tmp_path / "r.json"
+    command = [*PROGRAM, "speedrun", str(tmp_path), "--recipe", "cpu", "--seeds", "500", "--to", str(record)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "│     end │" in line:
+                break
+        process.send_signal(number)
+        said += process.stderr.readlines()
+        out = process.stdout.read()
+    assert process.returncode == status, said
+    held = json.loads(record.read_text())
+    assert 1 <= len(held["seeds"]) < 500
+    assert f"of 500 seeds {len(held['seeds'])} are done" in "".join(said)
+    assert said[-1] == "fastrain: Interrupted; the same command begins anew.\n"
+    assert "cpu: " in out
+
+
+def test_more_threads_than_cores_are_refused(tmp_path):
+    done = call("speedrun", tmp_path, "--threads", "1000")
+    assert done.returncode == 2 and "--threads 1000: this process may use" in done.stderr

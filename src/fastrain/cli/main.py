@@ -21,6 +21,8 @@ from fastrain.core.errors import FastrainError
 from fastrain.core.processes import is_first, process_number
 from fastrain.engine.leaving import Left
 
+RESUMED = {"ingest", "train", "ablate", "check"}  # verbs that go on where they were ended
+
 app = typer.Typer(
     name="fastrain",
     help="Weather-radar pictures in, calibrated chances of rain out.",
@@ -79,10 +81,9 @@ def run() -> None:
     except (KeyboardInterrupt, Left) as error:
         # 130 of Ctrl-C, 143 of SIGTERM, as shells have it.
         number = error.signal if isinstance(error, Left) else signal.SIGINT
-        _fail(
-            "Interrupted; what was committed or checkpointed stands, and the same command again goes on from it.",
-            128 + number,
-        )
+        goes_on = RESUMED & set(sys.argv[1:3])
+        then = "and the same command again goes on from it" if goes_on else "the same command begins anew"
+        _fail(f"Interrupted; {'what was committed or checkpointed stands, ' if goes_on else ''}{then}.", 128 + number)
     except BrokenPipeError:
         # The reader of our output has gone (`fastrain info A | head`): no failure worth a message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ import typer
 from fastrain.cli.rain_tables import show_place, show_scores
 from fastrain.cli.show import Json, duration, outlive_terminal, print_json, progress, say, size
 from fastrain.core.errors import GapError, NotObserved, PlaceError, SettingError, UsageError
+from fastrain.core.files import require_folder
 from fastrain.core.processes import is_first
 from fastrain.core.time import parse_time
 
@@ -152,8 +153,7 @@ def verify(
     if report is not None:
         from fastrain.rain.report import write_report
 
-        if report.exists() and not report.is_dir():
-            raise UsageError(f"--report {report}: is a file; name a folder.")
+        require_folder(report, "--report")
         report.mkdir(parents=True, exist_ok=True)
         chances, there = _latest(opened, held, where)
         write_report(

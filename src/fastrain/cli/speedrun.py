@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastrain.cli.show import Json, duration, plain, print_json, say, size
-from fastrain.core.errors import UsageError
+from fastrain.core.errors import SettingError
+from fastrain.engine.leaving import Leaving, Left
 
 if TYPE_CHECKING:
+    from fastrain.vision.speedrun import Outcome
     from fastrain.vision.train import Epoch, Trained
 
 
@@ -41,6 +43,9 @@ def speedrun(
     json: Json = False,
 ) -> None:
     """Train a small image network as fast as it goes, and say how fast and how well."""
+    import json as text
+
+    from fastrain.core.files import require_writable, write_whole
     from fastrain.vision.datasets import open_dataset
     from fastrain.vision.recipes import recipe_of
     from fastrain.vision.speedrun import default_recipe, device_of, record_of
@@ -51,10 +56,9 @@ def speedrun(
     chosen = recipe_of(name)
     if compile is not None:
         chosen = replace(chosen, compile=compile)
-    if to is not None and not to.resolve().parent.is_dir():
-        raise UsageError(f"--to {to}: there is no folder {to.resolve().parent}.")
-    if to is not None and to.is_dir():
-        raise UsageError(f"--to {to}: is a folder; name a file for the record.")
+    require_cores(threads)
+    if to is not None:
+        require_writable(to, "--to")
     held = open_dataset(data)
     apart = " (held out, as it has no test part)" if held.held_out else ""
     say(
@@ -62,26 +66,53 @@ def speedrun(
         f"{len(held.classes)} classes; recipe {name}, {on}."
     )
     table = Table(chosen.epochs)
-    outcomes = race(
-        held,
-        chosen,
-        seeds=seeds,
-        device=on,
-        threads=threads,
-        look=on.type != "cpu" if look is None else look,
-        begin=table.begin,
-        progress=table.row,
-        done=table.end,
-    )
-    record = record_of(held, name, chosen, outcomes, on)
-    if json:
-        print_json(record)
-    else:
-        _show(record)
-    if to is not None:
-        import json as text
+    outcomes: tuple[Outcome, ...] = ()
 
-        to.write_text(text.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
+    def tell() -> None:
+        """Give the record of the seeds that are done."""
+        record = record_of(held, name, chosen, outcomes, on)
+        if json:
+            print_json(record)
+        else:
+            _show(record)
+        if to is not None:
+            write_whole(to, text.dumps(plain(record), indent=1) + "\n")
+
+    try:
+        with Leaving() as leaving:  # noted between the seeds, too
+            for seed in range(seeds):
+                outcomes += race(
+                    held,
+                    chosen,
+                    seeds=1,
+                    first=seed,
+                    device=on,
+                    threads=threads,
+                    look=on.type != "cpu" if look is None else look,
+                    begin=table.begin,
+                    progress=table.row,
+                    done=table.end,
+                )
+                if leaving.asked is not None and len(outcomes) < seeds:
+                    raise Left(leaving.asked)
+    except (KeyboardInterrupt, Left):
+        if outcomes:
+            say(f"Interrupted: of {seeds} seeds {len(outcomes)} are done, whose figures these are.")
+            tell()
+        raise
+    tell()
+
+
+def require_cores(threads: int | None) -> None:
+    """Refuse more threads than there are cores: each step would wait for the last of them.
+
+    Raises:
+        SettingError: so it is.
+    """
+    from fastrain.core.processes import usable_cores
+
+    if threads is not None and threads > usable_cores():
+        raise SettingError(f"--threads {threads}: this process may use {usable_cores()} cores; name as many at most.")
 
 
 def _show(record: dict[str, Any]) -> None:
@@ -101,8 +132,8 @@ class Table:
 
     _HEAD = ("seed", "epoch", "loss", "accuracy", "with views", "seconds", "CPU s")
 
-    def __init__(self, epochs: float) -> None:
-        self.epochs = epochs
+    def __init__(self, epochs: float, *, seeds: bool = True) -> None:
+        self.epochs, self.first = epochs, 0 if seeds else 1
         self.seed: int | None = None
 
     def begin(self, seed: int) -> None:
@@ -140,4 +171,5 @@ class Table:
         )
 
     def _line(self, *cells: str) -> None:
-        say(" │ ".join(cell.rjust(max(len(head), 7)) for cell, head in zip(cells, self._HEAD, strict=True)))
+        columns = list(zip(cells, self._HEAD, strict=True))[self.first :]
+        say(" │ ".join(cell.rjust(max(len(head), 7)) for cell, head in columns))

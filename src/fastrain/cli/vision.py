@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastrain.cli.show import Json, clean, duration, outlive_terminal, print_json, progress, say, size
-from fastrain.cli.speedrun import Table
+from fastrain.cli.speedrun import Table, require_cores
 from fastrain.core.errors import SettingError, UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ app = typer.Typer(
 
 SMALLEST_EDGE = 4
 MOST_LINES = 20  # of what a person reads at once
+NAMED = 5  # of many
 LARGEST_SEED = 2**32 - 1
 
 
@@ -79,7 +80,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a network to tell images apart, and write a report on it."""
-    from fastrain.vision.datasets import open_dataset, without_pictures
+    from fastrain.vision.datasets import open_dataset
+    from fastrain.vision.folders import passed_over
     from fastrain.vision.images import LARGEST_EDGE, Reading
     from fastrain.vision.recipes import recipe_of
     from fastrain.vision.report import write_report
@@ -90,11 +92,12 @@ def train(
     if edge is not None and edge > LARGEST_EDGE:
         raise SettingError(f"--edge {edge}: expected {SMALLEST_EDGE} to {LARGEST_EDGE} pixels.")
     on = device_of(device)
+    require_cores(threads)
     name = recipe or default_recipe(on)
     chosen = recipe_of(name)
     held = open_dataset(data, Reading(edge=edge, hold_out=hold_out, skip_broken=skip_broken))
-    for folder in without_pictures(data)[:MOST_LINES]:
-        say(f"{folder}: holds no picture; it is not taken for a class.")
+    for line in passed_over(data)[:MOST_LINES]:
+        say(line)
     for path, reason in held.broken[:MOST_LINES]:
         say(f"Left out: {path}: {reason}.")
     if len(held.broken) > MOST_LINES:
@@ -105,10 +108,15 @@ def train(
         f"{' (held out)' if held.held_out else ''}, {len(held.classes)} classes, {width}×{height} pixels, "
         f"{'grey' if channels == 1 else 'colour'}; recipe {name}, {on}."
     )
+    for line in held.doubles.lines(len(held.test.labels)):
+        say(line)
+    if none := held.without_images:
+        named = ", ".join(none[:NAMED]) + (" …" if len(none) > NAMED else "")
+        say(f"{len(none)} of {len(held.classes)} classes have no image to train on, and will not be found: {named}.")
     recipe_here = settled(chosen, len(held.train.labels), (height, width), epochs=epochs)
     if not mirror:
         recipe_here = unmirrored(recipe_here)
-    table = Table(recipe_here.epochs)
+    table = Table(recipe_here.epochs, seeds=False)
 
     def planned(plan: Plan) -> None:
         say(
@@ -130,6 +138,7 @@ def train(
         say=say,
         planned=planned,
         progress=table.row,
+        ended=table.end,
         report=lambda *judged: write_report(page, judged[0], held, *judged[1:]),
     )
     say(f"Report: {page}")
@@ -147,17 +156,20 @@ def predict(
     json: Json = False,
 ) -> None:
     """Say of pictures which class they are of, with the chance of each."""
-    from fastrain.core.files import write_whole
+    from fastrain.core.files import require_writable, write_whole
+    from fastrain.vision.images import not_read
     from fastrain.vision.predict import as_attributes, as_csv, pictures_under, refuse_none
     from fastrain.vision.predict import predict as ask
     from fastrain.vision.run import open_image_run
 
     if to is not None and to.suffix not in (".csv", ".json"):
         raise UsageError(f"--to {to}: expected a name that ends in .csv or .json.")
-    if to is not None and not to.resolve().parent.is_dir():
-        raise UsageError(f"--to {to}: there is no folder {to.resolve().parent}.")
+    if to is not None:
+        require_writable(to, "--to")
     opened = open_image_run(run)
     files = pictures_under(pictures)
+    if others := not_read([path for path in pictures if path.is_dir()]):
+        say(others)
     broken: list[dict[str, str]] = []
 
     def lost(file: Path, reason: str) -> None:

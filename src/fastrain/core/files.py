@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fastrain.core.errors import RunError
+from fastrain.core.errors import RunError, UsageError
 
 
 def is_occupied(folder: Path) -> bool:
@@ -24,6 +24,31 @@ def is_occupied(folder: Path) -> bool:
     return False
 
 
+def require_folder(path: Path, option: str) -> None:
+    """See that a path can be a folder's.
+
+    Raises:
+        UsageError: it is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{option} {path}: is a file; name a folder.")
+
+
+def require_writable(path: Path, option: str) -> None:
+    """See that a file can be written at a path, before the work that ends in it.
+
+    Raises:
+        UsageError: it is a folder, there is no folder for it, or it may not be written.
+    """
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {folder}.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}: {folder} may not be written into; name another.")
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; name a file.")
+
+
 def require_own(folder: Path, finished: str, own: Collection[str]) -> None:
     """See that a folder can be a run's: it is not there, is empty, or holds what an unfinished run holds.
 
@@ -33,12 +58,12 @@ def require_own(folder: Path, finished: str, own: Collection[str]) -> None:
         own: names of what an unfinished one holds.
 
     Raises:
-        RunError: it is a file, or holds a finished run or something else.
+        UsageError: it is a file.
+        RunError: it holds a finished run or something else.
     """
     if (folder / finished).exists():
         raise RunError(f"{folder}: holds a finished run; name another --run, or remove it.")
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder}: is a file; name a folder for --run.")
+    require_folder(folder, "--run")
     held = {one.name for one in folder.iterdir() if not one.name.startswith(".")} if folder.exists() else set()
     if held and held.isdisjoint(own):
         raise RunError(f"{folder}: holds {min(held)}, and is no run; name another --run.")

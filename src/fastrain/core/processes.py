@@ -1,8 +1,16 @@
-"""Which of several processes that torchrun started this one is; told by the environment, without torch."""
+"""What this process may use, and which it is of several that torchrun started; told without torch."""
 
 from __future__ import annotations
 
 import os
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
 
 
 def process_number() -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from fastrain.core.processes import local_processes
+from fastrain.core.processes import local_processes, usable_cores
 
 GAIN = 0.85  # of the time that more threads must stay below: what they take in processor time has to be worth it
 
@@ -22,10 +22,7 @@ def cores() -> int:
 
     Processes that torchrun started on one machine share its cores; torchrun sets that variable to 1, whatever there is.
     """
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        count = os.cpu_count() or 1
+    count = usable_cores()
     if local_processes() > 1:
         return max(1, count // local_processes())
     asked = os.environ.get("OMP_NUM_THREADS", "")

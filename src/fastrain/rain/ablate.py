@@ -22,7 +22,7 @@ from numpy import ndarray
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, SettingError, TooBig
-from fastrain.core.files import write_whole
+from fastrain.core.files import require_folder, write_whole
 from fastrain.engine.precision import fast_precision
 from fastrain.rain.coarse import costs, measure
 from fastrain.rain.cut_times import left_out, own_time
@@ -79,6 +79,7 @@ def ablate(
     _fit_together(archives, coarseness, scale)
     counts = {"train": scale.train, "calibrate": scale.calibrate, "test": scale.test}
     times = left_out(archive, others, counts) if others else own_time(archive, counts)
+    require_folder(to, "--to")
     to.mkdir(parents=True, exist_ok=True)
     of = {
         "archive": archive.schema.identity,

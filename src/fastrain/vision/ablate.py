@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastrain.core.errors import RunError, TooShort
-from fastrain.core.files import write_whole
+from fastrain.core.errors import RunError, SettingError, TooShort
+from fastrain.core.files import require_folder, write_whole
 from fastrain.core.memory import keep_all_memory
 from fastrain.engine.ablation import Gain, gain, leverage, ratios
 from fastrain.engine.precision import fast_precision
-from fastrain.vision.datasets import Dataset, Split
+from fastrain.vision.datasets import Dataset
 from fastrain.vision.judge import all_alike, as_bytes, logits_of
 from fastrain.vision.plan import Probe
 from fastrain.vision.recipes import Recipe, SgdRates
 from fastrain.vision.speedrun import commit_of_checkout, device_name
+from fastrain.vision.splits import Split
 from fastrain.vision.svg import Row, rows_svg
 from fastrain.vision.switches import BASE, PATIENCE, SWITCHES
 from fastrain.vision.train import train
@@ -115,7 +116,10 @@ def fewer(data: Dataset, scale: Scale) -> Dataset:
 
     Raises:
         TooShort: there are not as many.
+        SettingError: a step takes more than are trained on.
     """
+    if scale.batch > scale.images:
+        raise SettingError(f"--batch {scale.batch}: a step takes no more than the images to train on, {scale.images}.")
     parts = []
     for which, split, count, option in (
         ("train", data.train, scale.images, "--images"),
@@ -183,6 +187,7 @@ class _Runs:
     """The figures of every run, a line each, so that a killed measurement goes on."""
 
     def __init__(self, folder: Path, data: Dataset, recipe: Recipe, device: torch.device) -> None:
+        require_folder(folder, "--to")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.facts = json.loads(
@@ -334,11 +339,12 @@ def table_of(found: Ablation) -> str:
         f"{'–' if w.leverage is None else format(w.leverage, '.2f')} | {_beyond(w)} |"
         for w in found.worths
     )
-    images = found.facts["images"]
+    images, seeds = found.facts["images"], found.facts["seeds"]
+    intervals = "± is half an interval of 95 % over the seeds; in bold where it leaves out zero.\n\n"
     return (
-        f"Base: {found.base:.2f} % in {found.seconds:.1f} CPU s, {found.facts['seeds']} seeds; {images[0]} images of "
-        f"{found.facts['data']} to train on, {images[1]} to judge by.\n\n"
-        "± is half an interval of 95 % over the seeds; in bold what leaves out nothing at all.\n\n"
+        f"Base: {found.base:.2f} % in {found.seconds:.1f} CPU s, {seeds} seed{'s' if seeds > 1 else ''}; {images[0]} "
+        f"images of {found.facts['data']} to train on, {images[1]} to judge by.\n\n"
+        f"{intervals if seeds > 1 else ''}"
         "| switch | accuracy, points | time | points for a percent of time | beyond patience |\n|---|---|---|---|---|\n"
         f"{rows}\n"
     )

@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy import ndarray
 
-from fastrain.core.errors import DamagedFile, SourceError, UsageError, first_line
-from fastrain.core.shapes import Int, UInt8
-from fastrain.vision.cifar import CIFAR10, batches, batches_at
-from fastrain.vision.images import Decoded, Reading, decoded, pictures_in, shape_of
-
-TEST_FOLDERS = ("test", "val", "valid", "validation")
-MOST_CLASSES = 10_000
+from fastrain.core.errors import DamagedFile, SourceError, UsageError
+from fastrain.vision.cifar import batches, batches_at, names_of
+from fastrain.vision.folders import folders, folders_at
+from fastrain.vision.images import Reading, not_read, shape_of
+from fastrain.vision.parquet import parquet, parquet_at
+from fastrain.vision.splits import Parts, Split
 
 
 @dataclass(frozen=True)
-class Split:
-    """Images and their classes.
+class Doubles:
+    """Images that are there more than once, to the byte.
 
     Attributes:
-        images: (image, y, x, channel) bytes.
-        labels: the class of each.
-        names: of each, where they have one.
+        tested: of the test images, how many are among those to train on, too.
+        contradictory: how many images are of more than one class.
     """
 
-    images: UInt8[ndarray, "image y x channel"]
-    labels: Int[ndarray, image]
-    names: tuple[str, ...] = ()
+    tested: int
+    contradictory: int
 
-    def take(self, places: Int[ndarray, chosen]) -> Split:
-        """Return some of the images."""
-        names = tuple(self.names[i] for i in places) if self.names else ()
-        return Split(self.images[places], self.labels[places], names)
+    def lines(self, tests: int) -> list[str]:
+        """Return what they mean for the figures, a line each."""
+        out = []
+        if self.tested:
+            out.append(
+                f"{self.tested:,} of {tests:,} test images are among those to train on, too, to the byte: how right it "
+                "is on them says nothing of pictures that it never saw; take them out of one of both."
+            )
+        if self.contradictory:
+            out.append(
+                f"{self.contradictory:,} image{'s are' if self.contradictory > 1 else ' is'} in more than one class, "
+                "to the byte: one of the labels is wrong."
+            )
+        return out
 
 
 @dataclass(frozen=True)
@@ -59,25 +66,36 @@ class Dataset:
     held_out: bool = False
     broken: tuple[tuple[str, str], ...] = ()
 
+    @cached_property
+    def doubles(self) -> Doubles:
+        """Images that are there twice, to the byte, where that matters."""
+        digests = [[hashlib.blake2b(i.tobytes(), digest_size=16).digest() for i in s.images] for s in self._splits]
+        trained = set(digests[0])
+        labels: dict[bytes, set[int]] = {}
+        for split, of_split in zip(self._splits, digests, strict=True):
+            for digest, label in zip(of_split, split.labels, strict=True):
+                labels.setdefault(digest, set()).add(int(label))
+        return Doubles(sum(one in trained for one in digests[1]), sum(len(one) > 1 for one in labels.values()))
+
+    @property
+    def without_images(self) -> tuple[str, ...]:
+        """Names of the classes that have no image to train on."""
+        counts = np.bincount(self.train.labels, minlength=len(self.classes))
+        return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
+
+    @property
+    def _splits(self) -> tuple[Split, Split]:
+        return self.train, self.test
+
     @property
     def identity(self) -> str:
         """Digest of images, classes and the parting."""
         digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
-        for split in (self.train, self.test):
+        for split in self._splits:
             digest.update(repr(split.images.shape).encode())
             digest.update(np.ascontiguousarray(split.images).data)
             digest.update(np.ascontiguousarray(split.labels).data)
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What a layout gives: both splits, or one that a test part has yet to be taken from."""
-
-    classes: tuple[str, ...]
-    train: Split
-    test: Split | None
-    broken: tuple[tuple[str, str], ...] = ()
 
 
 def open_dataset(path: Path, reading: Reading | None = None) -> Dataset:
@@ -106,9 +124,10 @@ def open_dataset(path: Path, reading: Reading | None = None) -> Dataset:
         train, test = (parts.train, parts.test) if parts.test else _parted(parts, name, reading.hold_out)
         train, test = _alike(train, test)
         return _checked(Dataset(name, parts.classes, train, test, held_out, parts.broken))
+    others = not_read([path]) if path.is_dir() else None
     raise UsageError(
         f"{path}: no data set that is known: train*.parquet and test*.parquet, CIFAR-10's data_batch_1 … test_batch "
-        "(or .bin), folders train/CLASS and test/CLASS of images, or CLASS/ alone."
+        f"(or .bin), folders train/CLASS and test/CLASS of images, or CLASS/ alone.{f' {others}' if others else ''}"
     )
 
 
@@ -139,7 +158,7 @@ def _alike(train: Split, test: Split) -> tuple[Split, Split]:
     return wide[0], wide[1]
 
 
-def _parted(parts: _Parts, name: str, hold_out: float) -> tuple[Split, Split]:
+def _parted(parts: Parts, name: str, hold_out: float) -> tuple[Split, Split]:
     """Part a split in two: the same share of every class, the same images whatever their order.
 
     Images that are the same to the byte go the same way, so that none is judged by its twin.
@@ -159,129 +178,12 @@ def _parted(parts: _Parts, name: str, hold_out: float) -> tuple[Split, Split]:
     return split.take(np.flatnonzero(~test)), split.take(np.flatnonzero(test))
 
 
-def _parquet_at(path: Path) -> list[list[Path]] | None:
-    """Return the files to train on and to test on."""
-    if path.suffix == ".parquet" and path.is_file():
-        return [[path], []]
-    for folder in (path, path / "data", path / "plain_text"):
-        if train := sorted(folder.glob("train*.parquet")):
-            return [train, sorted(folder.glob("test*.parquet")) or sorted(folder.glob("valid*.parquet"))]
-    return None
-
-
-def _parquet(files: list[list[Path]], reading: Reading) -> _Parts:
-    splits: list[Split] = []
-    names: tuple[str, ...] | None = None
-    broken: list[tuple[str, str]] = []
-    for paths in files:
-        rows: list[tuple[str, bytes | Path]] = []
-        labels: list[int] = []
-        for path in paths:
-            more, marks, names = _parquet_rows(path, names)
-            rows += more
-            labels += marks
-        if paths:
-            where = f"{paths[0].resolve().parent.name}/{paths[0].stem.split('-')[0]}"
-            splits.append(_split(decoded(rows, where, reading), rows, labels, broken))
-    count = int(max(split.labels.max() for split in splits)) + 1
-    if count > MOST_CLASSES:
-        raise DamagedFile(f"{files[0][0].name}: a label of {count - 1}, expected 0 to {MOST_CLASSES - 1} at most.")
-    # The copies of CIFAR-10 are often written without names; nothing else of ten classes is called so.
-    cifar = count == len(CIFAR10) and splits[0].images.shape[1:] == (32, 32, 3) and len(splits) == 2
-    classes = names or (CIFAR10 if cifar else tuple(map(str, range(count))))
-    return _Parts(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(broken))
-
-
-def _split(
-    found: Decoded, rows: list[tuple[str, bytes | Path]], labels: list[int], broken: list[tuple[str, str]]
-) -> Split:
-    broken += found.broken
-    return Split(found.images, np.array(labels, np.int64)[found.kept], tuple(rows[i][0] for i in found.kept))
-
-
-def _parquet_rows(
-    path: Path, names: tuple[str, ...] | None
-) -> tuple[list[tuple[str, bytes | Path]], list[int], tuple[str, ...] | None]:
-    import json
-
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DamagedFile(f"{path.name}: truncated, or no Parquet file ({first_line(error)}).") from None
-    image = next((name for name in ("img", "image") if name in table.column_names), None)
-    label = next((name for name in ("label", "labels", "fine_label") if name in table.column_names), None)
-    if image is None or label is None:
-        held = ", ".join(table.column_names)
-        raise DamagedFile(f"{path.name}: has columns {held}; expected img (bytes of a picture) and label.")
-    try:
-        pictures = table.column(image).to_pylist()
-        rows: list[tuple[str, bytes | Path]] = [
-            (f"{path.name}, image {i}", memoryview(row["bytes"]).tobytes()) for i, row in enumerate(pictures)
-        ]
-        marks = [int(mark) for mark in table.column(label).to_pylist()]
-    except (TypeError, KeyError, ValueError):
-        raise DamagedFile(f"{path.name}: expected {image} as {{bytes, path}} and {label} as a number.") from None
-    try:
-        said = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = tuple(str(name) for name in said["info"]["features"][label]["names"])
-    except (ValueError, LookupError, TypeError):
-        pass  # without names of its own
-    return rows, marks, names
-
-
-def _batches(folder: Path, reading: Reading) -> _Parts:
+def _batches(folder: Path, reading: Reading) -> Parts:
     train, test = batches(folder)
+    classes = names_of(folder)
     if reading.edge not in (None, train[0].shape[1]):
         raise UsageError(f"--edge {reading.edge}: {folder.name} holds images of one size, 32×32 pixels; leave it out.")
-    return _Parts(CIFAR10, Split(*train), Split(*test))
-
-
-def _folders_at(path: Path) -> list[Path] | None:
-    """Return the folder to train on, and the one to test on where there is one."""
-    if not path.is_dir():
-        return None
-    # Pictures in train/ itself make it a class that is called so.
-    if (path / "train").is_dir() and _folders_in(path / "train"):
-        test = [path / name for name in TEST_FOLDERS if (path / name).is_dir()]
-        return [path / "train", *test[:1]]
-    return [path] if _folders_in(path) else None
-
-
-def without_pictures(path: Path) -> list[Path]:
-    """Return the folders beside a data set's classes that hold no picture, and so are none of them."""
-    beside = (folder for top in _folders_at(path) or [] for folder in _shown_folders(top))
-    no_class = (folder for folder in beside if folder.name not in TEST_FOLDERS and not (folder / "run.json").exists())
-    return sorted(folder for folder in no_class if not pictures_in(folder))
-
-
-def _folders_in(path: Path) -> list[Path]:
-    """Return the folders in a folder that hold a picture; one without is a run, a cache, anything but a class."""
-    return sorted(folder for folder in _shown_folders(path) if pictures_in(folder))
-
-
-def _shown_folders(path: Path) -> Iterator[Path]:
-    return (folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _folders(found: list[Path], reading: Reading) -> _Parts:
-    classes = tuple(folder.name for folder in _folders_in(found[0]))
-    if len(classes) < 2:
-        raise SourceError(f"{found[0]}: {len(classes)} classes; expected a folder of images for each of two or more.")
-    for other in found[1:]:
-        unknown = sorted({folder.name for folder in _folders_in(other)} - set(classes))
-        if unknown:
-            raise SourceError(f"{other}: class {unknown[0]} is not in {found[0].name}.")
-    splits: list[Split] = []
-    broken: list[tuple[str, str]] = []
-    for folder in found:
-        files = [(f, label) for label, name in enumerate(classes) for f in pictures_in(folder / name)]
-        rows: list[tuple[str, bytes | Path]] = [(str(file.relative_to(folder)), file) for file, _ in files]
-        where = f"{folder.parent.name}/{folder.name}" if len(found) > 1 else folder.resolve().name
-        splits.append(_split(decoded(rows, where, reading), rows, [label for _, label in files], broken))
-    return _Parts(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(broken))
+    return Parts(classes, Split(*train), Split(*test))
 
 
 def _called(path: Path) -> str:
@@ -292,5 +194,5 @@ def _called(path: Path) -> str:
     return "CIFAR-10 (JPEG copies)" if path.name == "cifar10-jpeg" else path.name
 
 
-Layout = tuple[Callable[[Path], object | None], Callable[..., _Parts]]
-LAYOUTS: tuple[Layout, ...] = ((_parquet_at, _parquet), (batches_at, _batches), (_folders_at, _folders))
+Layout = tuple[Callable[[Path], object | None], Callable[..., Parts]]
+LAYOUTS: tuple[Layout, ...] = ((parquet_at, parquet), (batches_at, _batches), (folders_at, folders))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import json
 import logging
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fastrain.core.errors import RunError, SettingError, first_line
-from fastrain.core.files import write_whole
+from fastrain.core.files import require_folder, write_whole
 from fastrain.core.shapes import Float, UInt8
 from fastrain.engine.batches import normalised
 from fastrain.nets.image_net import ImageNet
@@ -97,6 +98,7 @@ def export(run: ImageRun, folder: Path, formats: tuple[str, ...] = FORMATS) -> d
         if name not in FORMATS:
             raise SettingError(f"--format {name}: expected {' or '.join(FORMATS)}.")
     writers = {"onnx": _onnx, "safetensors": _safetensors}
+    require_folder(folder, "--to")
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_others(folder, formats)
     images = _probe(run)
@@ -112,6 +114,9 @@ def export(run: ImageRun, folder: Path, formats: tuple[str, ...] = FORMATS) -> d
             if not relative <= AGREE:
                 raise RunError(f"{folder / MODEL[name]}: its chances are {relative:.2%} off the run's; not kept.")
             unfinished.replace(folder / MODEL[name])
+        except OSError as error:
+            error.filename = str(folder / MODEL[name])  # a write that fails does not tell of what
+            raise
         finally:
             unfinished.unlink(missing_ok=True)
     write_whole(folder / CARD, _card(run, formats))
@@ -208,13 +213,19 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def _in_markdown(text: str) -> str:
+    """Return a name as Markdown shows it, on one line of a table, whatever it holds."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return "".join(f"\\{c}" if c in "\\`*_[]|#" else html.escape(c) for c in plain)
+
+
 def _card(run: ImageRun, formats: tuple[str, ...]) -> str:
     facts = run.facts
     height, width, channels = run.shape
     said = facts["judged"]
     trained, tested = (sum(facts["images"][which]) for which in ("train", "test"))
     rows = "\n".join(
-        f"| {name} | {facts['images']['train'][i]} | {facts['images']['test'][i]} | "
+        f"| {_in_markdown(name)} | {facts['images']['train'][i]} | {facts['images']['test'][i]} | "
         f"{'–' if said['recall'][i] is None else format(said['recall'][i], '.1%')} |"
         for i, name in enumerate(run.classes)
     )
@@ -233,7 +244,7 @@ pipeline_tag: image-classification
 tags: [image-classification]
 ---
 
-# {facts["data"]}: {len(run.classes)} classes
+# {_in_markdown(facts["data"])}: {len(run.classes)} classes
 
 A small-image network, trained by [fastrain](https://pypi.org/project/fastrain/) {facts["fastrain"]} on {trained} images
 of {width}×{height} pixels in {facts["seconds"]:.0f} s.
@@ -253,7 +264,8 @@ true.
 ## What it is not for
 
 It knows images like those it was trained on, and nothing else: every picture is given one of its classes. Its chances
-are honest for pictures like the test images only.
+are honest for pictures like the test images only. `fastrain vision predict` computes in bfloat16 where the processor is
+fast at it, these files in float32: chances differ by what is rounded.
 
 Recipe: {facts["recipe"]["epochs"]:.3g} epochs in batches of {facts["recipe"]["batch"]}, seed {facts["seed"]};
 images {facts["data_identity"]}.

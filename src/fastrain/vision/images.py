@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fastrain.core.errors import DamagedFile, TooBig, first_line
+from fastrain.core.errors import DamagedFile, SourceError, TooBig, first_line
 from fastrain.core.memory import available_bytes
 from fastrain.core.shapes import Int, UInt8
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+# Pictures too, which are not read: those are told, so that nobody trains without them unawares.
+OTHERS = (
+    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".svg", ".ppm", ".pgm", ".tga", ".ico"),
+    *(".psd", ".dng", ".cr2", ".nef", ".arw"),
+)
 # What is decoded: others of the library's kinds are rare, and some hand the file to programs outside.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 SMALLEST_EDGE = 4  # pixels
@@ -132,12 +140,37 @@ def _decoded(pictures: Sequence[tuple[str, bytes | Path]], where: str, reading: 
     return Decoded(np.ascontiguousarray(images[..., :1]) if grey.all() else images, kept, named)
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the picture files under a folder; what is hidden is of file managers and caches, and no picture."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+def pictures_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """Return the picture files under a folder; what is hidden is of file managers and caches, and no picture.
+
+    Raises:
+        SourceError: a folder cannot be looked into.
+    """
+
+    def closed(error: OSError) -> NoReturn:
+        raise SourceError(
+            f"{error.filename}: cannot be looked into ({error.strerror}); see that it can be, or take it away."
+        ) from None
+
+    found = []
+    for top, folders, files in os.walk(folder, onerror=closed):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        # A folder that is called like a picture is none, which is then said.
+        named = (name for name in (*files, *folders) if not name.startswith("."))
+        found += [Path(top, name) for name in named if name.lower().endswith(suffixes)]
+    return sorted(found)
+
+
+def not_read(folders: Sequence[Path]) -> str | None:
+    """Return a line on the pictures under folders whose kinds are not read; None where there are none."""
+    kinds: Counter[str] = Counter(file.suffix.lower() for folder in folders for file in pictures_in(folder, OTHERS))
+    if not kinds:
+        return None
+    count = sum(kinds.values())
+    listed = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
+    return (
+        f"{folders[0]}: {count} picture{'s' if count > 1 else ''} of kinds that are not read ({listed}): passed over; "
+        "as PNG or JPEG they would be seen."
     )
 
 
@@ -190,6 +223,8 @@ def _first(
 
 def _image(held: bytes | Path, shape: tuple[int, int] | None) -> UInt8[ndarray, "y x channel"]:
     try:
+        if isinstance(held, Path) and held.exists() and not held.is_file():
+            raise _Broken("no picture that can be read (no regular file)")  # which a pipe would wait for
         data = held.read_bytes() if isinstance(held, Path) else held
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if shape is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -78,18 +79,21 @@ def _caveats(run: ImageRun, data: Dataset) -> str:
     if tests < FEW:
         out.append(f"Only {tests} test images: a figure may be off by {1 / np.sqrt(tests):.0%} by chance alone.")
     counts = np.array(run.facts["images"]["train"])
-    if counts.min() * 10 <= counts.max():
+    if none := data.without_images:
+        out.append(f"{len(none)} of {len(run.classes)} classes have no image to train on ({_some(none)}).")
+    held = np.where(counts > 0, counts, counts.max())
+    if held.min() * 10 <= held.max():
         out.append(
-            f"The classes are unbalanced: {counts.max():,} images of {run.classes[counts.argmax()]}, {counts.min():,} "
-            f"of {run.classes[counts.argmin()]}. Judge by the mean over the classes."
+            f"The classes are unbalanced: {held.max():,} images of {run.classes[counts.argmax()]}, {held.min():,} "
+            f"of {run.classes[held.argmin()]}. Judge by the mean over the classes."
         )
     tested = np.array(run.facts["images"]["test"])
     if rare := [name for name, count in zip(run.classes, tested, strict=True) if count < FEW_OF_A_CLASS]:
-        named = f"{', '.join(rare[:5])}{' and others' if len(rare) > 5 else ''}"
         out.append(
-            f"{len(rare)} of {len(run.classes)} classes have under {FEW_OF_A_CLASS} test images ({named}): their "
+            f"{len(rare)} of {len(run.classes)} classes have under {FEW_OF_A_CLASS} test images ({_some(rare)}): their "
             "figures and the mean over the classes are shaky."
         )
+    out += data.doubles.lines(tests)
     if data.held_out:
         out.append("The test images were held out; none of them has a twin in training.")
     said = "".join(f"<p class='caveat'>{_escape(line)}</p>" for line in out)
@@ -102,16 +106,21 @@ def _caveats(run: ImageRun, data: Dataset) -> str:
     )
 
 
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
+
+
 def _charts(run: ImageRun, data: Dataset, chances: Float[ndarray, "image class"]) -> str:
     epochs = run.facts["epochs"]
     loss = Chart(
         "Loss by epoch", "epoch", "loss", [Line([(e["epoch"], e["loss"]) for e in epochs], "#b5522b", dots=True)]
     )
     told = Chart(
-        "Accuracy by epoch",
+        "Accuracy by epoch, by one view of each image",
         "epoch",
-        "told right, %",
+        "told right by one view, %",
         [Line([(e["epoch"], 100 * e["accuracy"]) for e in epochs if e["accuracy"] is not None], "#2b6cb0", dots=True)],
+        y_least=0.0,
         y_most=100.0,
     )
     chance, right = chances.max(axis=1), chances.argmax(axis=1) == data.test.labels
@@ -142,9 +151,9 @@ def _confusion(classes: tuple[str, ...], found: Judgement) -> str:
     pairs = _pairs(classes, matrix)
     if len(classes) > MOST_CLASSES:
         return f"<p>{len(classes)} classes; the pairs that are confused most:</p>{pairs}"
-    head = "".join(f"<th class='up'>{_escape(name)}</th>" for name in classes)
+    head = "".join(f"<th class='up'>{_named(name)}</th>" for name in classes)
     rows = "".join(
-        f"<tr><th>{_escape(name)}</th>"
+        f"<tr><th>{_named(name)}</th>"
         + "".join(
             f"<td style='background:{_shade(share[i, j], right=i == j)}'>{matrix[i, j] or ''}</td>"
             for j in range(len(classes))
@@ -179,7 +188,7 @@ def _shade(share: float, *, right: bool) -> str:
 def _classes(run: ImageRun, found: Judgement) -> str:
     trained = run.facts["images"]["train"]
     rows = "".join(
-        f"<tr><th>{_escape(name)}</th><td class='n'>{trained[i]:,}</td><td class='n'>{found.confusion[i].sum():,}</td>"
+        f"<tr><th>{_named(name)}</th><td class='n'>{trained[i]:,}</td><td class='n'>{found.confusion[i].sum():,}</td>"
         f"<td class='n'>{_share(found.recall[i])}</td><td class='n'>{_share(found.precision[i])}</td></tr>"
         for i, name in enumerate(run.classes)
     )
@@ -231,6 +240,11 @@ def _choices(run: ImageRun) -> str:
         f"views that are averaged: {recipe['views']}; temperature {facts['temperature']:.3g}",
     )
     return "<ul>" + "".join(f"<li>{_escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _named(name: str) -> str:
+    """Return a class's name for a table: one that is too long is cut by the page, and told whole beside the pointer."""
+    return f"<span class='name' title='{_escape(name)}'>{_escape(name)}</span>"
 
 
 def _escape(text: str) -> str:

@@ -23,10 +23,11 @@ from fastrain.engine import checkpoint
 from fastrain.engine.precision import Precision
 from fastrain.engine.threads import choose_threads
 from fastrain.nets.image_net import ImageNet, NetSettings
-from fastrain.vision.datasets import Dataset, Split
+from fastrain.vision.datasets import Dataset
 from fastrain.vision.judge import Judgement, as_bytes, chances_at, judged, logits_of
 from fastrain.vision.plan import Plan, Probe, needed_bytes
 from fastrain.vision.recipes import Recipe
+from fastrain.vision.splits import Split
 from fastrain.vision.train import Epoch, Trained, told_plainly, train
 
 IMAGE_RUN_VERSION = 1
@@ -101,7 +102,9 @@ def open_image_run(path: str | Path) -> ImageRun:
         raise RunError(f"{path / FACTS}: cannot be read ({first_line(error)}).") from None
     held = facts.get("fastrain_image_run") if isinstance(facts, dict) else None
     if held != IMAGE_RUN_VERSION:
-        kind = "a run of the rain task" if isinstance(facts, dict) and "fastrain_run" in facts else f"version {held}"
+        kind = "no run of images" if held is None else f"an image run of version {held}"
+        if isinstance(facts, dict) and "fastrain_run" in facts:
+            kind = "a run of the rain task"
         raise RunError(f"{path / FACTS}: {kind}; this command reads image runs of version {IMAGE_RUN_VERSION}.")
     needed = {"classes", "shape", "mean", "spread", "temperature", "recipe", "judged"}
     if missing := sorted(needed - set(facts)):
@@ -119,7 +122,7 @@ def load_network(path: Path, channels: int, classes: int, net: dict[str, Any]) -
         network = ImageNet(channels, classes, net_of(net))
         network.load_state_dict(checkpoint.load(path / WEIGHTS))
     except checkpoint.UNREADABLE as error:
-        raise RunError(f"{path}: its weights cannot be read ({first_line(error)}).") from None
+        raise RunError(f"{path}: its weights cannot be read ({first_line(error)}); train again.") from None
     return network.eval()
 
 
@@ -140,6 +143,7 @@ def train_run(
     say: Say = lambda _: None,
     planned: Callable[[Plan], None] = lambda _: None,
     progress: Callable[[Epoch], None] = lambda _: None,
+    ended: Callable[[Trained], None] = lambda _: None,
     report: Callable[[ImageRun, Judgement, Float[ndarray, "image class"]], None] = lambda *_: None,
 ) -> tuple[ImageRun, Judgement, Float[ndarray, "image class"]]:
     """Train a network on a data set, keep it as a run, and return it with how right it is on the test images.
@@ -154,6 +158,7 @@ def train_run(
         say: takes lines for the user.
         planned: called with the plan before training begins.
         progress: called at every epoch's end.
+        ended: called with what was trained.
         report: called with what is returned, before the run counts as finished.
 
     Returns:
@@ -196,6 +201,7 @@ def train_run(
                 state=path / STATE,
                 progress=keep,
             )
+        ended(trained)
         with told_plainly(data.name):
             out = _test_logits(trained, data.test, recipe, device)
         found = judged(out, data.test.labels)
@@ -339,6 +345,7 @@ def _facts(
         "data_identity": data.identity,
         "held_out": data.held_out,
         "left_out": [list(pair) for pair in data.broken],
+        "doubles": asdict(data.doubles),
         "classes": list(data.classes),
         "images": {"train": counts[0], "test": counts[1]},
         "shape": list(data.train.images.shape[1:]),

@@ -44,6 +44,7 @@ class Chart:
         lines: see `Line`.
         x_range: from, to.
         y_range: from, to.
+        y_least: below which nothing can be.
         y_most: above which nothing can be.
     """
 
@@ -53,6 +54,7 @@ class Chart:
     lines: Sequence[Line] = field(default_factory=tuple)
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
+    y_least: float = -math.inf
     y_most: float = math.inf
 
 
@@ -62,7 +64,7 @@ def svg(chart: Chart) -> str:
     xs, ys = _values(chart)
     x0, x1 = chart.x_range or _around(xs)
     y0, y1 = chart.y_range or _around(ys)
-    y1 = min(y1, chart.y_most)
+    y0, y1 = max(y0, chart.y_least), min(y1, chart.y_most)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (

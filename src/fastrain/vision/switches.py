@@ -43,8 +43,8 @@ def _sgd(recipe: Recipe) -> Recipe:
 # One entry for each switch that is looked at; what the base has already is turned off by its counterpart.
 SWITCHES: dict[str, Turn] = {
     PATIENCE: lambda recipe: replace(recipe, epochs=1.25 * recipe.epochs),
-    "whitening 3×3, same size": _net(kernel=3, padding=1, directions=None),
-    "whitening 4×4, stride 2": lambda r: replace(
+    "whitening 3×3 of the same size": _net(kernel=3, padding=1, directions=None),
+    "whitening 4×4 with stride 2": lambda r: replace(
         r, net=replace(r.net, kernel=4, stride=2, directions=None, pools=("none", *r.net.pools[1:]))
     ),
     "no negatives of the whitening": _net(both_signs=False),
@@ -89,7 +89,8 @@ def switches_of(names: Iterable[str]) -> tuple[str, ...]:
     """
     chosen: list[str] = []
     for name in names:
-        found = [switch for switch in SWITCHES if switch.lower().startswith(name.lower())]
+        begins = name.lower().replace("×", "x")
+        found = [switch for switch in SWITCHES if switch.lower().replace("×", "x").startswith(begins)]
         if not found:
             raise SettingError(f"--switches {name}: known are {', '.join(SWITCHES)}.")
         chosen += [switch for switch in found if switch not in chosen]

@@ -23,9 +23,10 @@ from fastrain.engine.precision import Precision, number_of
 from fastrain.nets.image_net import ImageNet, make_ready
 from fastrain.vision.clock import Clock
 from fastrain.vision.compiled import compiled, stages_of
-from fastrain.vision.datasets import Dataset, Split
+from fastrain.vision.datasets import Dataset
 from fastrain.vision.judge import Views, logits_of
-from fastrain.vision.recipes import Recipe
+from fastrain.vision.recipes import RECIPES, Recipe
+from fastrain.vision.splits import Split
 from fastrain.vision.steering import average_of, steering_of
 
 FOR_WHITENING = 5000  # images whose patches the stem is whitened by, as the peers do; fewer of larger ones
@@ -203,10 +204,12 @@ def require_a_batch(data: Dataset, recipe: Recipe) -> None:
         TooShort: there are fewer.
     """
     if len(data.train.labels) < recipe.batch:
+        images = len(data.train.labels)
+        fitting = [name for name, other in RECIPES.items() if other.batch <= images]
+        instead = f"take --recipe {' or '.join(fitting)}, or " if fitting else ""
         raise TooShort(
-            f"{data.name}: {len(data.train.labels)} images to train on, the recipe's batch is {recipe.batch}; take "
-            "one of smaller batches (--recipe cpu has 500), or `fastrain vision train`, which goes by the number of "
-            "images."
+            f"{data.name}: {images} images to train on, the recipe's batch is {recipe.batch}; {instead}"
+            "`fastrain vision train`, which goes by the number of images."
         )
 
 
