@@ -50,7 +50,7 @@ def write_report(
         charts=_charts(run, data, chances),
         confusion=_confusion(run.classes, found),
         classes=_classes(run, found),
-        mistakes=_mistakes(run, data, chances) or "<p>None: every test image was told right.</p>",
+        mistakes=_mistakes(run, data, chances),
         choices=_choices(run),
         identity=_escape(f"images {facts['data_identity']}, fastrain {facts['fastrain']}, torch {facts['torch']}"),
     )
@@ -60,7 +60,7 @@ def write_report(
 def _summary(run: ImageRun, found: Judgement) -> str:
     facts = run.facts
     rows = (
-        ("told right", f"{found.accuracy:.2%} of {found.confusion.sum():,} test images"),
+        ("told right", f"{found.accuracy:.2%} of {found.confusion.sum():,} test images, by the average of their views"),
         ("mean over the classes", f"{found.balanced_accuracy:.2%}: each class counts the same, however rare"),
         ("log loss", f"{found.log_loss:.3f}; by chance alone it is {np.log(len(run.classes)):.3f}"),
         ("error of the chances", f"{found.calibration_error:.2%}: how far a chance is from the share that comes true"),
@@ -215,7 +215,9 @@ def _mistakes(run: ImageRun, data: Dataset, chances: Float[ndarray, "image class
             f"<figure><img src='{_address(data.test.images[i])}' alt='{_escape(said)}'>"
             f"<figcaption>{_escape(said)}{name}</figcaption></figure>"
         )
-    return "".join(out)
+    if not out:
+        return "<p>None: every test image was told right.</p>"
+    return f"<div class='mistakes'>{''.join(out)}</div>"
 
 
 def _address(image: UInt8[ndarray, "y x channel"]) -> str:
