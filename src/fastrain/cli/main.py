@@ -21,7 +21,7 @@ from fastrain.core.errors import FastrainError
 from fastrain.core.processes import is_first, process_number
 from fastrain.engine.leaving import Left
 
-RESUMED = {"ingest", "train", "ablate", "check"}  # verbs that go on where they were ended
+RESUMED = {"ingest", "train", "ablate"}  # verbs that go on where they were ended
 
 app = typer.Typer(
     name="fastrain",

@@ -119,8 +119,9 @@ def train(
     table = Table(recipe_here.epochs, seeds=False)
 
     def planned(plan: Plan) -> None:
+        left = plan.steps - plan.done
         say(
-            f"{plan.steps - plan.done} steps of {recipe_here.batch} images, {plan.weights:,} weights; about "
+            f"{left} step{'s' if left != 1 else ''} of {recipe_here.batch} images, {plan.weights:,} weights; about "
             f"{duration(plan.seconds)} and {size(plan.bytes)} of "
             f"{'memory of the device' if on.type == 'cuda' else 'memory, the libraries among it'}."
         )
