@@ -25,8 +25,8 @@ HEAD = """# The price of coarse-graining
 The first work kept a radar picture as the maximum and the mean of its blocks, and asked what that costs. Here it is
 measured: networks that see pixels of 1 km, or blocks of 2, 3 and 4 by their maximum, their mean or both, with
 squeeze-and-excite layers and without. All forecast the same thing, the highest rain rate in cells of {cell} pixels, and
-are judged on the same cells of the same windows: all that an event has, by networks that learned from two of the others
-and were calibrated on the third. Made by `benchmarks/coarse.py` and this page by `scripts/coarse_page.py`; the
+are judged on the same cells of the same windows: of all of an event's time, by networks that learned from two of the
+others and were calibrated on the third. Made by `benchmarks/coarse.py` and this page by `scripts/coarse_page.py`; the
 [record](../records/coarse.json) has every score. On your own radar, its time split as a training splits it, or learning
 from other archives where it is too short for that:
 

@@ -243,6 +243,14 @@ def test_what_is_learned_from_radars_of_other_sizes_is_scored_on_the_one_left_ou
     assert 0 < np.array(found["squared"]).sum() < 0.5 * np.array(found["cells"]).sum()
 
 
+def test_frames_without_rain_are_alike_and_no_frames_of_another(cut, tmp_path):
+    for seed, name in ((11, "a"), (12, "b")):
+        rates = synthetic.moving_rain(frames=40, seed=seed)
+        rates[7] = 0.0
+        synthetic.write_archive(tmp_path / name, rates, coarseness=(2, 3))
+    assert left_out(Archive.open(cut), [Archive.open(tmp_path / n) for n in "ab"], COUNTS)
+
+
 def test_seeds_are_trained_each_and_told_together(cut, others, tmp_path, monkeypatch):
     trained = []
 
@@ -274,6 +282,9 @@ def test_seeds_are_trained_each_and_told_together(cut, others, tmp_path, monkeyp
 def test_what_does_not_fit_together_is_refused(cut, others, tmp_path):
     with pytest.raises(SettingError, match=r"a holds frames that .* holds, too"):
         ablate(cut, tmp_path / "to", (2, 3), SMALL, learn_from=[*others, shutil.copytree(cut, tmp_path / "a")])
+    for same in ([others[0], cut], [cut, others[0]], [others[0], others[1], others[0]]):
+        with pytest.raises(SettingError, match="holds, too"):
+            ablate(cut, tmp_path / "to", (2, 3), SMALL, learn_from=same)
     with pytest.raises(SettingError, match="name two archives or more"):
         ablate(cut, tmp_path / "to", (2, 3), SMALL, learn_from=others[:1])
     rain = synthetic.moving_rain(frames=24, seed=8)
@@ -281,6 +292,9 @@ def test_what_does_not_fit_together_is_refused(cut, others, tmp_path):
     with pytest.raises(SettingError, match="coarse: holds coarseness 1, 2, not 3"):
         ablate(cut, tmp_path / "to", (2, 3), SMALL, learn_from=[others[0], tmp_path / "coarse"])
     synthetic.write_archive(tmp_path / "short", rain, coarseness=(2, 3))
-    with pytest.raises(TooShort, match=r"short: holds 7 windows of .* 8 are needed"):
-        ablate(cut, tmp_path / "to", (2, 3), SMALL, learn_from=[tmp_path / "short", others[0]])
+    synthetic.write_archive(tmp_path / "shortest", rain[:12], coarseness=(2, 3))
+    with pytest.raises(TooShort, match=r"shortest: holds 5 windows of .* 10 min after them, 8 are needed"):
+        ablate(cut, tmp_path / "to", (2, 3), SMALL, learn_from=[tmp_path / "shortest", others[0]])
+    archives = [Archive.open(tmp_path / "short"), Archive.open(others[0])]
+    assert left_out(Archive.open(cut), archives, COUNTS).layout.periods[-1][1] < 60  # as far as there are windows for
     assert not (tmp_path / "to").exists()

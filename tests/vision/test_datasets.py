@@ -92,7 +92,7 @@ def broken(tmp_path, case):
     if case == "labels":
         write_parquet(tmp_path / "train.parquet", made[:50], labels[:50])
         write_parquet(tmp_path / "test.parquet", made[50:], labels[50:] - 1)
-        return r"train.parquet: has a label of -1, expected 0 or more"
+        return r"test.parquet: has a label of -1, expected 0 or more"
     if case == "no tests":
         write_python(tmp_path / "cifar-10-batches-py", made, labels)
         path = tmp_path / "cifar-10-batches-py" / "test_batch"

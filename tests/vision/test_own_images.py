@@ -700,12 +700,12 @@ def test_a_folder_without_a_picture_is_no_class_and_said_to_be_none(tmp_path):
     for where in ("empty", ".hidden", "run", "test"):
         (tmp_path / where).mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
-    assert passed_over(tmp_path) == [f"{tmp_path / 'empty'}: holds no picture; it is not taken for a class."]
-    assert passed_over(tmp_path / "cats") == []
+    empty = [f"{tmp_path / name}: holds no picture; it is not taken for a class." for name in ("empty", "test")]
+    assert passed_over([tmp_path]) == empty
     (tmp_path / "cats" / "b.HEIC").touch()
     (tmp_path / "empty" / "c.tiff").touch()
     (tmp_path / "empty" / "d.tiff").touch()
-    assert "3 pictures of kinds that are not read (.tiff 2, .heic 1)" in passed_over(tmp_path)[-1]
+    assert "3 pictures of kinds that are not read (.tiff 2, .heic 1)" in passed_over([tmp_path])[-1]
 
 
 def test_a_folder_that_cannot_be_looked_into_is_refused(trained, tmp_path):

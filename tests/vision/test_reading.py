@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import shutil
 
 import numpy as np
@@ -9,21 +11,26 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from colours import draw, folder_of
-from images import images, png, write_parquet
+from images import images, png, write_binary, write_parquet, write_python
 
 from fastrain.core.errors import DamagedFile, SourceError
+from fastrain.vision.cifar import CIFAR10
 from fastrain.vision.datasets import Dataset, open_dataset
 from fastrain.vision.export import _in_markdown
 from fastrain.vision.images import Reading
 from fastrain.vision.splits import Split
 
 
-@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Train", "TEST"), ("training", "Testing")])
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Train", "TEST"), ("train", "Validation")])
 def test_a_split_of_ones_own_is_known_by_its_names(tmp_path, train, test):
     folder_of(tmp_path / train, counts=(4, 4, 4))
     folder_of(tmp_path / test, counts=(2, 2, 2))
     data = open_dataset(tmp_path)
     assert (len(data.train.labels), len(data.test.labels), len(data.classes)) == (12, 6, 3)
+    folder_of(tmp_path / "more", counts=(1, 1, 1))
+    (only,) = open_dataset(tmp_path).notes
+    assert only == f"{tmp_path / 'more'}: is neither what is trained on nor what is tested on; passed over."
+    shutil.rmtree(tmp_path / "more")
     shutil.rmtree(tmp_path / train)
     with pytest.raises(SourceError, match=rf"holds {test}/ and no train/ beside it"):
         open_dataset(tmp_path)
@@ -80,6 +87,40 @@ def test_labels_of_parquet_are_numbers_or_names(tmp_path):
     assert of_image[images(12)[1].tobytes()] == 2
     with pytest.raises(DamagedFile, match=r"label of row 1 is 0.5; expected a whole number, or the class's name"):
         open_dataset(parquet_of(tmp_path / "halves.parquet", pictures, [0.0, 0.5, 1.0] * 4))
+
+
+def test_digits_are_no_pictures_of_cifar(tmp_path):
+    """As SVHN is written: ten classes that are called by their digits."""
+    said = {"info": {"features": {"label": {"names": [str(i) for i in range(10)]}}}}
+    rows = [{"bytes": png(image), "path": None} for image in images(40)]
+    for name in ("train", "test"):
+        table = pyarrow.table({"image": rows, "label": [i % 10 for i in range(40)]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(said)})
+        pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet")
+    assert open_dataset(tmp_path).classes == tuple("0123456789")
+    parquet_of(tmp_path / "train.parquet", rows, [str(i % 10) for i in range(40)])
+    parquet_of(tmp_path / "test.parquet", rows, [str(i % 10) for i in range(40)])
+    assert open_dataset(tmp_path).classes == tuple("0123456789")
+
+
+def test_batches_have_the_names_that_stand_beside_them(tmp_path):
+    write_binary(tmp_path / "b", images(60), np.arange(60) % 2)
+    assert open_dataset(tmp_path / "b").classes == CIFAR10
+    (tmp_path / "b" / "batches.meta.txt").write_text("fire truck\npolice car\n\n")
+    assert open_dataset(tmp_path / "b").classes == ("fire truck", "police car")
+    write_python(tmp_path / "p", images(60), np.arange(60) % 2)
+    (tmp_path / "p" / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"air", b"auto"]}, protocol=2))
+    assert open_dataset(tmp_path / "p").classes == ("air", "auto")
+    (tmp_path / "p" / "batches.meta").write_bytes(b"no pickle")
+    with pytest.raises(DamagedFile, match=r"batches.meta: the classes' names cannot be read"):
+        open_dataset(tmp_path / "p")
+
+
+def test_what_lies_beside_parquet_files_is_no_matter_of_theirs(tmp_path):
+    write_parquet(tmp_path / "train.parquet", images(40), np.arange(40) % 4)
+    (tmp_path / "test" / "a").mkdir(parents=True)
+    draw("red", 1).save(tmp_path / "test" / "a" / "x.png")
+    assert open_dataset(tmp_path).notes == ()
 
 
 def test_rows_without_a_picture_or_a_label_are_named_and_may_be_left_out(tmp_path):

@@ -322,7 +322,7 @@ def test_a_killed_run_that_passes_over_what_is_learned_goes_on_to_the_same_netwo
 
 
 def test_too_few_or_too_small_images_are_refused_with_a_reason():
-    with pytest.raises(TooShort, match=r"600 images to train on, the recipe's batch is 2000; take --recipe hlb or cpu, or"):
+    with pytest.raises(TooShort, match=r"600 images .*batch is 2000; take --recipe hlb or cpu, or"):
         train(dataset(), Recipe(), seed=0, device=CPU)
     few = Dataset("few", ("a", "b"), blobs(60, 1, classes=2), blobs(10, 2, classes=2))
     with pytest.raises(TooShort, match="60 images to train on, the recipe's batch is 500; `fastrain vision train`"):

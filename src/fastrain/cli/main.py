@@ -81,7 +81,8 @@ def run() -> None:
     except (KeyboardInterrupt, Left) as error:
         # 130 of Ctrl-C, 143 of SIGTERM, as shells have it.
         number = error.signal if isinstance(error, Left) else signal.SIGINT
-        goes_on = RESUMED & set(sys.argv[1:3])
+        verb = sys.argv[2:3] if sys.argv[1:2] == ["vision"] else sys.argv[1:2]
+        goes_on = bool(RESUMED.intersection(verb))
         then = "and the same command again goes on from it" if goes_on else "the same command begins anew"
         _fail(f"Interrupted; {'what was committed or checkpointed stands, ' if goes_on else ''}{then}.", 128 + number)
     except BrokenPipeError:

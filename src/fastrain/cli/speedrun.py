@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from fastrain.cli.show import Json, duration, plain, print_json, say, size
 from fastrain.core.errors import SettingError
-from fastrain.engine.leaving import Leaving, Left
+from fastrain.engine.leaving import Left
 
 if TYPE_CHECKING:
     from fastrain.vision.speedrun import Outcome
@@ -78,29 +80,32 @@ def speedrun(
         if to is not None:
             write_whole(to, text.dumps(plain(record), indent=1) + "\n")
 
+    signal.signal(signal.SIGTERM, _leave)
     try:
-        with Leaving() as leaving:  # noted between the seeds, too
-            for seed in range(seeds):
-                outcomes += race(
-                    held,
-                    chosen,
-                    seeds=1,
-                    first=seed,
-                    device=on,
-                    threads=threads,
-                    look=on.type != "cpu" if look is None else look,
-                    begin=table.begin,
-                    progress=table.row,
-                    done=table.end,
-                )
-                if leaving.asked is not None and len(outcomes) < seeds:
-                    raise Left(leaving.asked)
+        for seed in range(seeds):
+            outcomes += race(
+                held,
+                chosen,
+                seeds=1,
+                first=seed,
+                device=on,
+                threads=threads,
+                look=on.type != "cpu" if look is None else look,
+                begin=table.begin,
+                progress=table.row,
+                done=table.end,
+            )
     except (KeyboardInterrupt, Left):
         if outcomes:
             say(f"Interrupted: of {seeds} seeds {len(outcomes)} are done, whose figures these are.")
             tell()
         raise
     tell()
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    """End by SIGTERM as by Ctrl-C, also between the steps of trainings."""
+    raise Left(number)
 
 
 def require_cores(threads: int | None) -> None:

@@ -81,7 +81,6 @@ def train(
 ) -> None:
     """Train a network to tell images apart, and write a report on it."""
     from fastrain.vision.datasets import open_dataset
-    from fastrain.vision.folders import passed_over
     from fastrain.vision.images import LARGEST_EDGE, Reading
     from fastrain.vision.recipes import recipe_of
     from fastrain.vision.report import write_report
@@ -96,7 +95,7 @@ def train(
     name = recipe or default_recipe(on)
     chosen = recipe_of(name)
     held = open_dataset(data, Reading(edge=edge, hold_out=hold_out, skip_broken=skip_broken))
-    for line in passed_over(data)[:MOST_LINES]:
+    for line in held.notes[:MOST_LINES]:
         say(line)
     for path, reason in held.broken[:MOST_LINES]:
         say(f"Left out: {path}: {reason}.")
@@ -169,8 +168,8 @@ def predict(
         require_writable(to, "--to")
     opened = open_image_run(run)
     files = pictures_under(pictures)
-    if others := not_read([path for path in pictures if path.is_dir()]):
-        say(others)
+    for line in [line for path in pictures if path.is_dir() for line in not_read(path)][:MOST_LINES]:
+        say(line)
     broken: list[dict[str, str]] = []
 
     def lost(file: Path, reason: str) -> None:

@@ -40,13 +40,18 @@ def require_writable(path: Path, option: str) -> None:
     Raises:
         UsageError: it is a folder, there is no folder for it, or it may not be written.
     """
-    folder = path.resolve().parent
-    if not folder.is_dir():
+    folder = path.absolute().parent
+    try:
+        kind = "a folder" if path.is_dir() else "no regular file" if path.exists() and not path.is_file() else None
+        there, may = folder.is_dir(), os.access(folder, os.W_OK | os.X_OK)
+    except PermissionError:  # not even looked at
+        kind, there, may = None, True, False
+    if kind:
+        raise UsageError(f"{option} {path}: is {kind}; name a file.")
+    if not there:
         raise UsageError(f"{option} {path}: there is no folder {folder}.")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not may:
         raise UsageError(f"{option} {path}: {folder} may not be written into; name another.")
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: is a folder; name a file.")
 
 
 def require_own(folder: Path, finished: str, own: Collection[str]) -> None:

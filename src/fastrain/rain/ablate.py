@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES, TABLE, PICTURE = "ablation.json", "ablation.txt", "ablation.png"
+ALIKE = 1.25  # times as wide, at most, are the pixels of archives that are looked at together
 WIDE = 4.0  # times the processor time of the cheapest variant, from which on the picture's scale is logarithmic
 
 Progress = Callable[[int, int, str], None]
@@ -84,6 +85,7 @@ def ablate(
     of = {
         "archive": archive.schema.identity,
         "frames": _frames_identity(archives),
+        "learn_from": [one.schema.identity for one in others],
         "scale": asdict(scale),
         "precision": fast_precision("cpu"),
     }
@@ -125,7 +127,7 @@ def _fit_together(archives: Sequence[Archive], coarseness: Sequence[int], scale:
     """See that archives can be looked at alike.
 
     Raises:
-        SettingError: one does not hold a coarseness, or its levels do not tell as many thresholds apart.
+        SettingError: one lacks a coarseness, has other pixels, or levels that tell not as many thresholds apart.
     """
     first = archives[0]
     told = len(thresholds_of(first, scale))
@@ -136,6 +138,13 @@ def _fit_together(archives: Sequence[Archive], coarseness: Sequence[int], scale:
                 raise SettingError(
                     f"{archive.path}: holds coarseness {', '.join(map(str, held))}, not {c}; ingest again with it."
                 )
+        share = archive.schema.grid.cell_km / first.schema.grid.cell_km
+        if not 1 / ALIKE < share < ALIKE:
+            raise SettingError(
+                f"{archive.path}: has pixels of {archive.schema.grid.cell_km:.3g} km, {first.path} of "
+                f"{first.schema.grid.cell_km:.3g} km: cells of as many pixels would not be alike; leave it out of "
+                "--learn-from."
+            )
         if len(thresholds_of(archive, scale)) != told:
             raise SettingError(
                 f"{archive.path}: its levels tell {len(thresholds_of(archive, scale))} of the thresholds apart, those "
@@ -247,7 +256,7 @@ def table_of(found: dict[str, Any]) -> str:
         f"{windows['calibrate']} to calibrate, {windows['test']} to judge; {seeds}."
     )
     if found["learn_from"]:
-        lines.append("Judged on all that the archive holds; learned from the others that were named.")
+        lines.append("Judged on windows of all its time; learned from the other archives that were named.")
     if max(row["skill"] for row in found["rows"]) <= 0:
         lines.append(
             "No cut does better than the frequency of rain in the time held out: too few windows, or other weather "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
@@ -66,11 +65,11 @@ def measure(times: Times, variant: Variant, scale: Scale) -> dict[str, Any]:
     windows = {name: _windows(parts, times.layout, variant, scale) for name, parts in parts_of.items()}
     seconds_a_window = (time.process_time() - spent) / sum(map(len, windows.values()))
     for name, words in (("train", "training"), ("test", "test")):
-        _tell(parts_of[name][0].path, words, windows[name], radar.thresholds[0])
+        _tell(parts_of[name], words, windows[name], radar.thresholds[0])
     torch.manual_seed(scale.seed)
     network = network_of(variant, scale, radar)
-    edge = min(256, *(size for w in windows["train"] for size in w.x.shape[-2:]))
-    network.stem.fit(torch.cat([w.x[:1, :, :edge, :edge].float() for w in windows["train"][::8]]))
+    high, wide = (min(256, *(w.x.shape[i] for w in windows["train"])) for i in (-2, -1))
+    network.stem.fit(torch.cat([w.x[:1, :, :high, :wide].float() for w in windows["train"][::8]]))
     fit_straight(network, *_scattered(windows["train"], scale))
     draw = Drawn(windows["train"], variant, scale)
     steering = adamw(network, scale.steps, learning_rate=3e-3)
@@ -113,12 +112,13 @@ def _windows(parts: Sequence[Part], layout: Layout, variant: Variant, scale: Sca
     return found
 
 
-def _tell(path: Path, words: str, windows: Sequence[Window], threshold: float) -> None:
+def _tell(parts: Sequence[Part], words: str, windows: Sequence[Window], threshold: float) -> None:
     """See that a block's windows reach the lowest threshold in some cells, and miss it in others.
 
     Raises:
         TooShort: they do not.
     """
+    path = ", ".join(str(part.path) for part in parts)
     judged = sum(int((window.outcome >= 0).sum()) for window in windows)
     reached = sum(int((window.outcome > 0).sum()) for window in windows)
     if judged == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import combinations
@@ -13,7 +14,7 @@ from numpy import ndarray
 
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError, TooShort, UsageError
-from fastrain.samples.layout import Layout, candidates
+from fastrain.samples.layout import LONG, Layout, candidates
 from fastrain.samples.split import FEWEST, evenly, issue_slots, split_archive
 
 
@@ -77,17 +78,28 @@ def left_out(archive: Archive, others: Sequence[Archive], counts: dict[str, int]
             f"--learn-from {', '.join(str(one.path) for one in others)}: name two archives or more; the last is what "
             "chances are calibrated on."
         )
-    digests = {str(one.path): _digests(one) for one in (archive, *others)}
-    for (one, held), (other, also) in combinations(digests.items(), 2):
-        if held & also:
+    held = [(one.path, _digests(one)) for one in (archive, *others)]
+    for (one, digests), (other, also) in combinations(held, 2):
+        if digests & also:
             raise SettingError(f"--learn-from: {other} holds frames that {one} holds, too; name it without them.")
-    layout = _layout([archive, *others])
+    *further, nearest = _layouts([archive, *others])
+    for layout in further:
+        with suppress(TooShort):
+            return _left_out(archive, others, layout, counts)
+    return _left_out(archive, others, nearest, counts)
+
+
+def _left_out(archive: Archive, others: Sequence[Archive], layout: Layout, counts: dict[str, int]) -> Times:
     *learned, last = others
-    each = -(-counts["train"] // len(learned))
-    train = tuple(_all_of(other, layout, FEWEST["train"], each) for other in learned)
-    calibrate = _all_of(last, layout, FEWEST["calibrate"], counts["calibrate"])
-    test = _all_of(archive, layout, FEWEST["test"], counts["test"])
-    return Times(layout, train, (calibrate,), (test,))
+    each, more = divmod(counts["train"], len(learned))
+    train = tuple(
+        _all_of(other, layout, FEWEST["train"], each + (i < more), "or leave it out") for i, other in enumerate(learned)
+    )
+    calibrate = _all_of(last, layout, FEWEST["calibrate"], counts["calibrate"], "or leave it out")
+    test = _all_of(archive, layout, FEWEST["test"], counts["test"], "or judge another")
+    start, stop = last.span or (0, 0)
+    long = (stop - start) * last.schema.axis.cadence >= LONG
+    return Times(layout, train, (calibrate,), (test,), long)
 
 
 def _part(archive: Archive, issues: Int[ndarray, issues], most: int) -> Part:
@@ -97,34 +109,36 @@ def _part(archive: Archive, issues: Int[ndarray, issues], most: int) -> Part:
 def _digests(archive: Archive) -> set[bytes]:
     start, stop = archive.span or (0, 0)
     held = archive.observed(start, stop)
-    return {digest.tobytes() for digest in archive.slots("digest", start, stop)[held]}
+    # Of dry frames many are the same.
+    wet = held & (archive.slots("wet_pixels", start, stop) > 0)
+    return {digest.tobytes() for digest in archive.slots("digest", start, stop)[wet]}
 
 
-def _layout(archives: Sequence[Archive]) -> Layout:
-    """Return the layout of an hour ahead that fits the cadences of all."""
+def _layouts(archives: Sequence[Archive]) -> list[Layout]:
+    """Return the layouts of an hour ahead, or less, that fit the cadences of all, the furthest first."""
+    fitting = []
     for layout in candidates(timedelta(0), max(one.schema.axis.cadence for one in archives)):
         try:
             for one in archives:
                 layout.frames(one.schema.axis.cadence)
         except UsageError:
             continue
-        return layout
+        fitting.append(layout)
+    if fitting:
+        return fitting
     said = ", ".join(f"{one.path} has frames every {one.schema.axis.cadence}" for one in archives)
     raise SettingError(f"--learn-from: no periods fit all cadences: {said}.")
 
 
-def _all_of(archive: Archive, layout: Layout, least: int, most: int) -> Part:
+def _all_of(archive: Archive, layout: Layout, least: int, most: int, otherwise: str) -> Part:
     """Return windows of all the time that an archive holds."""
     start, stop = archive.span or (0, 0)
     observed = archive.observed(start, stop)
     issues = start + issue_slots(observed, layout.frames(archive.schema.axis.cadence), 0, stop - start)
     if len(issues) < least:
-        raise _too_few(archive, len(issues), least, layout)
+        raise TooShort(
+            f"{archive.path}: holds {len(issues)} windows of {layout.history} min of frames with "
+            f"{layout.periods[-1][1]} min after them, {least} are needed; ingest more pictures of this radar, "
+            f"{otherwise}."
+        )
     return _part(archive, issues, most)
-
-
-def _too_few(archive: Archive, count: int, needed: int, layout: Layout) -> TooShort:
-    return TooShort(
-        f"{archive.path}: holds {count} windows of {layout.history} min of frames with {layout.periods[-1][1]} min "
-        f"after them, {needed} are needed; ingest more pictures of this radar, or leave it out."
-    )

@@ -28,15 +28,25 @@ def batches_at(path: Path) -> Path | None:
 
 
 def names_of(folder: Path) -> tuple[str, ...]:
-    """Return the names of the classes that stand beside batches, CIFAR-10's own where none do."""
+    """Return the names of the classes that stand beside batches, CIFAR-10's own where none do.
+
+    Raises:
+        DamagedFile: they cannot be read.
+    """
+    pickled, plain = folder / "batches.meta", folder / "batches.meta.txt"
     try:
-        if (folder / "batches.meta").is_file():
-            with (folder / "batches.meta").open("rb") as file:
+        if pickled.is_file():
+            with pickled.open("rb") as file:
                 held = [bytes(name).decode() for name in _Plain(file, encoding="bytes").load()[b"label_names"]]
+        elif plain.is_file():
+            held = [line.strip() for line in plain.read_text(encoding="utf-8").splitlines() if line.strip()]
         else:
-            held = (folder / "batches.meta.txt").read_text(encoding="utf-8").split()
-    except (OSError, pickle.UnpicklingError, EOFError, *_OF_PICKLES):
-        held = []
+            return CIFAR10
+    except (OSError, pickle.UnpicklingError, EOFError, *_OF_PICKLES) as error:
+        raise DamagedFile(
+            f"{pickled if pickled.is_file() else plain}: the classes' names cannot be read ({first_line(error)}); mend "
+            "it, or take it away."
+        ) from None
     return tuple(held) or CIFAR10
 
 

@@ -57,6 +57,7 @@ class Dataset:
         test: see `Split`.
         held_out: the test part was taken from the one to train on, as the data set has none.
         broken: name and reason of each image that was left out.
+        notes: lines on what else was passed over.
     """
 
     name: str
@@ -65,17 +66,22 @@ class Dataset:
     test: Split
     held_out: bool = False
     broken: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def doubles(self) -> Doubles:
         """Images that are there twice, to the byte, where that matters."""
-        digests = [[hashlib.blake2b(i.tobytes(), digest_size=16).digest() for i in s.images] for s in self._splits]
-        trained = set(digests[0])
-        labels: dict[bytes, set[int]] = {}
-        for split, of_split in zip(self._splits, digests, strict=True):
-            for digest, label in zip(of_split, split.labels, strict=True):
-                labels.setdefault(digest, set()).add(int(label))
-        return Doubles(sum(one in trained for one in digests[1]), sum(len(one) > 1 for one in labels.values()))
+        first: dict[bytes, int] = {}  # label of each image
+        contradictory: set[bytes] = set()
+        tested = 0
+        for split in self._splits:
+            trained = set(first) if split is self.test else set()
+            for image, label in zip(split.images, split.labels, strict=True):
+                digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+                tested += digest in trained
+                if first.setdefault(digest, int(label)) != label:
+                    contradictory.add(digest)
+        return Doubles(tested, len(contradictory))
 
     @property
     def without_images(self) -> tuple[str, ...]:
@@ -123,8 +129,8 @@ def open_dataset(path: Path, reading: Reading | None = None) -> Dataset:
         held_out = parts.test is None
         train, test = (parts.train, parts.test) if parts.test else _parted(parts, name, reading.hold_out)
         train, test = _alike(train, test)
-        return _checked(Dataset(name, parts.classes, train, test, held_out, parts.broken))
-    others = not_read([path]) if path.is_dir() else None
+        return _checked(Dataset(name, parts.classes, train, test, held_out, parts.broken, parts.notes))
+    others = " ".join(not_read(path)) if path.is_dir() else ""
     raise UsageError(
         f"{path}: no data set that is known: train*.parquet and test*.parquet, CIFAR-10's data_batch_1 … test_batch "
         f"(or .bin), folders train/CLASS and test/CLASS of images, or CLASS/ alone.{f' {others}' if others else ''}"

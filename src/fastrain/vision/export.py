@@ -115,7 +115,8 @@ def export(run: ImageRun, folder: Path, formats: tuple[str, ...] = FORMATS) -> d
                 raise RunError(f"{folder / MODEL[name]}: its chances are {relative:.2%} off the run's; not kept.")
             unfinished.replace(folder / MODEL[name])
         except OSError as error:
-            error.filename = str(folder / MODEL[name])  # a write that fails does not tell of what
+            if error.filename is None:  # a write that fails does not tell of what
+                error.filename = str(folder / MODEL[name])
             raise
         finally:
             unfinished.unlink(missing_ok=True)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastrain.core.errors import SourceError
-from fastrain.vision.images import Reading, decoded, not_read, pictures_in
+from fastrain.vision.images import Reading, decoded, holds_picture, not_read, pictures_in
 from fastrain.vision.splits import Parts, Picture, Split, split_of
 
-TRAIN_FOLDERS = ("train", "training")
-TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+TRAIN_FOLDER = "train"
+TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that is there
+TOLD = 3  # lines of what was passed over, at most, in an error
 
 
 def folders_at(path: Path) -> list[Path] | None:
@@ -18,12 +19,12 @@ def folders_at(path: Path) -> list[Path] | None:
     if not path.is_dir():
         return None
     # Pictures in train/ itself make it a class that is called so.
-    train, test = (_called_so(path, names) for names in (TRAIN_FOLDERS, TEST_FOLDERS))
+    train, test = (_called_so(path, names) for names in ((TRAIN_FOLDER,), TEST_FOLDERS))
     if train is not None and _folders_in(train):
         return [train, *([] if test is None else [test])]
     classes = _folders_in(path)
     if classes == [test] and _folders_in(classes[0]):
-        raise SourceError(f"{path}: holds {classes[0].name}/ and no {TRAIN_FOLDERS[0]}/ beside it, to train on.")
+        raise SourceError(f"{path}: holds {classes[0].name}/ and no {TRAIN_FOLDER}/ beside it, to train on.")
     return [path] if classes else None
 
 
@@ -36,20 +37,22 @@ def _called_so(path: Path, names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def passed_over(path: Path) -> list[str]:
-    """Return a line on each folder beside a data set's classes that is none, and one on pictures that are not read."""
-    tops = folders_at(path) or []
-    beside = [folder for top in tops for folder in _shown_folders(top)]
-    no_class = (f for f in beside if f.name.lower() not in TEST_FOLDERS and not (f / "run.json").exists())
-    empty = sorted(folder for folder in no_class if not pictures_in(folder))
-    lines = [f"{folder}: holds no picture; it is not taken for a class." for folder in empty]
-    others = not_read(tops)
-    return lines + ([others] if others else [])
+def passed_over(tops: list[Path]) -> list[str]:
+    """Return a line on each folder of a data set that holds no picture, or is of no part; and on what is not read."""
+    lines = []
+    for top in tops:
+        empty = (f for f in _shown_folders(top) if not (f / "run.json").exists() and not holds_picture(f))
+        lines += [f"{f}: holds no picture; it is not taken for a class." for f in sorted(empty)]
+    if tops[0].name.lower() == TRAIN_FOLDER:  # else the folder around is another's business
+        beside = [f for f in _shown_folders(tops[0].parent) if f not in tops and not (f / "run.json").exists()]
+        held = sorted(folder for folder in beside if holds_picture(folder))
+        lines += [f"{folder}: is neither what is trained on nor what is tested on; passed over." for folder in held]
+    return lines + [line for top in tops for line in not_read(top)]
 
 
 def _folders_in(path: Path) -> list[Path]:
     """Return the folders in a folder that hold a picture; one without is a run, a cache, anything but a class."""
-    return sorted(folder for folder in _shown_folders(path) if pictures_in(folder))
+    return sorted(folder for folder in _shown_folders(path) if holds_picture(folder))
 
 
 def _shown_folders(path: Path) -> Iterator[Path]:
@@ -64,9 +67,10 @@ def folders(found: list[Path], reading: Reading) -> Parts:
         DamagedFile: a picture cannot be read, or sizes differ.
     """
     classes = tuple(folder.name for folder in _folders_in(found[0]))
+    notes = tuple(passed_over(found))
     if len(classes) < 2:
         line = f"{found[0]}: one class, {classes[0]}; expected a folder of images for each of two or more."
-        raise SourceError(" ".join([line, *passed_over(found[0])]))
+        raise SourceError(" ".join([line, *notes[:TOLD]]))
     for other in found[1:]:
         unknown = sorted({folder.name for folder in _folders_in(other)} - set(classes))
         if unknown:
@@ -78,4 +82,4 @@ def folders(found: list[Path], reading: Reading) -> Parts:
         rows: list[Picture] = [(str(file.relative_to(folder)), file) for file, _ in files]
         where = f"{folder.parent.name}/{folder.name}" if len(found) > 1 else folder.resolve().name
         splits.append(split_of(decoded(rows, where, reading), rows, [label for _, label in files], broken))
-    return Parts(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(broken))
+    return Parts(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(broken), notes)

@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,32 +146,38 @@ def pictures_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path
     Raises:
         SourceError: a folder cannot be looked into.
     """
+    return sorted(_pictures(folder, suffixes))
 
+
+def holds_picture(folder: Path) -> bool:
+    """Tell whether there is a picture file under a folder."""
+    return next(_pictures(folder, SUFFIXES), None) is not None
+
+
+def _pictures(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     def closed(error: OSError) -> NoReturn:
         raise SourceError(
             f"{error.filename}: cannot be looked into ({error.strerror}); see that it can be, or take it away."
         ) from None
 
-    found = []
     for top, folders, files in os.walk(folder, onerror=closed):
         folders[:] = [name for name in folders if not name.startswith(".")]
         # A folder that is called like a picture is none, which is then said.
         named = (name for name in (*files, *folders) if not name.startswith("."))
-        found += [Path(top, name) for name in named if name.lower().endswith(suffixes)]
-    return sorted(found)
+        yield from (Path(top, name) for name in named if name.lower().endswith(suffixes))
 
 
-def not_read(folders: Sequence[Path]) -> str | None:
-    """Return a line on the pictures under folders whose kinds are not read; None where there are none."""
-    kinds: Counter[str] = Counter(file.suffix.lower() for folder in folders for file in pictures_in(folder, OTHERS))
+def not_read(folder: Path) -> list[str]:
+    """Return a line on the pictures under a folder whose kinds are not read, if there are any."""
+    kinds: Counter[str] = Counter(file.suffix.lower() for file in _pictures(folder, OTHERS))
     if not kinds:
-        return None
+        return []
     count = sum(kinds.values())
     listed = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
-    return (
-        f"{folders[0]}: {count} picture{'s' if count > 1 else ''} of kinds that are not read ({listed}): passed over; "
+    return [
+        f"{folder}: {count} picture{'s' if count > 1 else ''} of kinds that are not read ({listed}): passed over; "
         "as PNG or JPEG they would be seen."
-    )
+    ]
 
 
 def shape_of(images: UInt8[ndarray, "image y x channel"]) -> str:

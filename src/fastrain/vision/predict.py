@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from fastrain.core.errors import DamagedFile, SourceError, UsageError
 from fastrain.core.shapes import Float
-from fastrain.vision.images import SUFFIXES, picture, pictures_in
+from fastrain.vision.images import SUFFIXES, not_read, picture, pictures_in
 from fastrain.vision.run import ImageRun
 
 _AT_ONCE = 256  # pictures that are held at a time, however many there are
@@ -50,7 +50,8 @@ def pictures_under(paths: Sequence[Path]) -> list[Path]:
         else:
             raise UsageError(f"{path}: no such file or folder.")
     if not files:
-        raise UsageError(f"{paths[0]}: no picture ({', '.join(SUFFIXES)}) is there.")
+        others = [line for path in paths if path.is_dir() for line in not_read(path)]
+        raise UsageError(" ".join([f"{paths[0]}: no picture ({', '.join(SUFFIXES)}) is there.", *others[:1]]))
     return files
 
 

@@ -59,8 +59,9 @@ def write_report(
 
 def _summary(run: ImageRun, found: Judgement) -> str:
     facts = run.facts
+    views = "" if facts["recipe"]["views"] == "one" else ", by the average of their views"
     rows = (
-        ("told right", f"{found.accuracy:.2%} of {found.confusion.sum():,} test images, by the average of their views"),
+        ("told right", f"{found.accuracy:.2%} of {found.confusion.sum():,} test images{views}"),
         ("mean over the classes", f"{found.balanced_accuracy:.2%}: each class counts the same, however rare"),
         ("log loss", f"{found.log_loss:.3f}; by chance alone it is {np.log(len(run.classes)):.3f}"),
         ("error of the chances", f"{found.calibration_error:.2%}: how far a chance is from the share that comes true"),

@@ -42,6 +42,7 @@ class Parts:
     train: Split
     test: Split | None
     broken: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()  # on what was passed over
 
 
 def split_of(found: Decoded, rows: list[Picture], labels: list[int], broken: list[tuple[str, str]]) -> Split:
