@@ -68,11 +68,15 @@ def speedrun(
         f"{len(held.classes)} classes; recipe {name}, {on}."
     )
     table = Table(chosen.epochs)
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: list[Outcome] = []
+
+    def end(trained: Trained, outcome: Outcome) -> None:
+        outcomes.append(outcome)  # first: what is shown is kept
+        table.end(trained)
 
     def tell() -> None:
         """Give the record of the seeds that are done."""
-        record = record_of(held, name, chosen, outcomes, on)
+        record = record_of(held, name, chosen, tuple(outcomes), on)
         if json:
             print_json(record)
         else:
@@ -82,19 +86,17 @@ def speedrun(
 
     signal.signal(signal.SIGTERM, _leave)
     try:
-        for seed in range(seeds):
-            outcomes += race(
-                held,
-                chosen,
-                seeds=1,
-                first=seed,
-                device=on,
-                threads=threads,
-                look=on.type != "cpu" if look is None else look,
-                begin=table.begin,
-                progress=table.row,
-                done=table.end,
-            )
+        race(
+            held,
+            chosen,
+            seeds=seeds,
+            device=on,
+            threads=threads,
+            look=on.type != "cpu" if look is None else look,
+            begin=table.begin,
+            progress=table.row,
+            done=end,
+        )
     except (KeyboardInterrupt, Left):
         if outcomes:
             say(f"Interrupted: of {seeds} seeds {len(outcomes)} are done, whose figures these are.")

@@ -74,7 +74,7 @@ def speedrun(
     look: bool = False,
     begin: Callable[[int], None] = lambda _: None,
     progress: Callable[[Epoch], None] = lambda _: None,
-    done: Callable[[Trained], None] = lambda _: None,
+    done: Callable[[Trained, Outcome], None] = lambda *_: None,
 ) -> tuple[Outcome, ...]:
     """Return the figures of each seed.
 
@@ -88,7 +88,7 @@ def speedrun(
         look: judge the test images after every epoch too; its time is not counted.
         begin: called with each seed before it starts.
         progress: called at every epoch's end.
-        done: called with each trained network.
+        done: called with each trained network and its figures.
     """
     require_a_batch(data, recipe)
     keep_all_memory()
@@ -98,18 +98,17 @@ def speedrun(
     for seed in range(first, first + seeds):
         begin(seed)
         trained = train(data, recipe, seed=seed, device=device, look=look, progress=progress)
-        done(trained)
-        outcomes.append(
-            Outcome(
-                seed,
-                trained.accuracy,
-                trained.accuracy_views,
-                trained.seconds,
-                trained.cpu_seconds,
-                trained.views_seconds,
-                trained.compile_seconds,
-            )
+        outcome = Outcome(
+            seed,
+            trained.accuracy,
+            trained.accuracy_views,
+            trained.seconds,
+            trained.cpu_seconds,
+            trained.views_seconds,
+            trained.compile_seconds,
         )
+        outcomes.append(outcome)
+        done(trained, outcome)
     return tuple(outcomes)
 
 
