@@ -97,11 +97,12 @@ def speedrun(
             progress=table.row,
             done=end,
         )
-    except (KeyboardInterrupt, Left):
+    except (KeyboardInterrupt, Left) as error:
         if outcomes:
             say(f"Interrupted: of {seeds} seeds {len(outcomes)} are done, whose figures these are.")
             tell()
-        raise
+        # The library under the command line ends without a word on the other.
+        raise Left(error.signal if isinstance(error, Left) else signal.SIGINT) from None
     tell()
 
 
