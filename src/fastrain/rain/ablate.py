@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,7 @@ from numpy import ndarray
 from fastrain.archive.store import Archive
 from fastrain.core.errors import RunError, SettingError, TooBig
 from fastrain.core.files import require_folder, write_whole
+from fastrain.core.processes import end_with_parent
 from fastrain.engine.precision import fast_precision
 from fastrain.rain.coarse import costs, measure
 from fastrain.rain.cut_times import left_out, own_time
@@ -160,7 +162,8 @@ def base_of(variants: Sequence[Variant]) -> Variant:
 
 def _alone(name: str, task: Callable[..., dict[str, Any]], path: Path, *given: Any) -> dict[str, Any]:
     """Do a task in a process of its own: its memory is then its own, and what kills it kills nothing else."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
         try:
             return pool.submit(task, *given).result()
         except BrokenProcessPool:
