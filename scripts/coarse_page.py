@@ -111,22 +111,30 @@ def mean_rows(events: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def mean_words(events: dict[str, Any]) -> str:
-    """Return what the table and the picture are of."""
+    """Return what the table and the picture are of, and what they say of the coarsest blocks."""
+    rows = {(row["coarseness"], row["sees"], row["excite"]): row for row in mean_rows(events)}
+    most = max(c for c, _, _ in rows)
+    by = {sees: rows[most, sees, False] for sees in ("maximum", "both", "mean")}
     return (
         "![Skill over processor time, a point for each cut](images/coarse_mean.png)\n\n"
-        f"Means over {len(events)} events; ± is half an interval of 95 % by how much events differ, in bold where it\n"
-        "leaves out zero."
+        f"Blocks of {most}×{most} without squeeze-and-excite: {_lost(by['maximum'])} of Brier score by their maxima alone, "
+        f"{_lost(by['both'])} by both,\n{_lost(by['mean'])} by their means alone, at {by['both']['cpu_ratio']:.2f} of the "
+        f"time. Means over {len(events)} events; ± is half an\ninterval of 95 % by how much events differ, in bold where "
+        "it leaves out zero."
     )
+
+
+def _lost(row: dict[str, Any]) -> str:
+    lost: Gain = row["lost"]
+    said = f"{lost.mean:+.1%}" + (f" ± {lost.half:.1%}" if lost.half else "")
+    return f"**{said}**" if lost.clear else said
 
 
 def mean_table(events: dict[str, Any]) -> str:
     """Return the table of means over the events."""
     lines = ["| sees | skill | lost | CPU |", "|---|---|---|---|"]
     for row in mean_rows(events):
-        lost: Gain = row["lost"]
-        said = f"{lost.mean:+.1%}" + (f" ± {lost.half:.1%}" if lost.half else "")
-        said = f"**{said}**" if lost.clear else said
-        lines.append(f"| {row['name']} | {row['skill']:.3f} | {said} | {row['cpu_ratio']:.2f} |")
+        lines.append(f"| {row['name']} | {row['skill']:.3f} | {_lost(row)} | {row['cpu_ratio']:.2f} |")
     return "\n".join(lines) + "\n"
 
 
