@@ -117,10 +117,10 @@ def mean_words(events: dict[str, Any]) -> str:
     by = {sees: rows[most, sees, False] for sees in ("maximum", "both", "mean")}
     return (
         "![Skill over processor time, a point for each cut](images/coarse_mean.png)\n\n"
-        f"Blocks of {most}×{most} without squeeze-and-excite: {_lost(by['maximum'])} of Brier score by their maxima alone, "
-        f"{_lost(by['both'])} by both,\n{_lost(by['mean'])} by their means alone, at {by['both']['cpu_ratio']:.2f} of the "
-        f"time. Means over {len(events)} events; ± is half an\ninterval of 95 % by how much events differ, in bold where "
-        "it leaves out zero."
+        f"Blocks of {most}×{most} without squeeze-and-excite: {_lost(by['maximum'])} of Brier score by their maxima "
+        f"alone, {_lost(by['both'])} by both,\n{_lost(by['mean'])} by their means alone, at "
+        f"{by['both']['cpu_ratio']:.2f} of the time. Means over {len(events)} events; ± is half an\ninterval of 95 % "
+        "by how much events differ, in bold where it leaves out zero."
     )
 
 
