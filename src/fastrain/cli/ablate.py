@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastrain.cli.show import Json, print_json, progress, say, whole_numbers
+from fastrain.cli.show import Json, listed, print_json, progress, say, whole_numbers
 from fastrain.core.errors import SettingError
 
 
@@ -45,7 +45,7 @@ def ablate(
         else [c for c in (1, *Archive.open(archive).schema.coarseness) if c <= 4]
     )
     scale = Scale(steps=steps, width=width, train=windows, calibrate=max(2, windows // 4), test=tests, seed=seed)
-    others = [Path(name.strip()) for name in (learn_from or "").split(",") if name.strip()]
+    others = [Path(name) for name in listed(learn_from or "")]
     if learn_from is not None and not others:
         raise SettingError("--learn-from: names no archive; name two or more, with commas between.")
     with progress("ablate") as move:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastrain.cli.rain import Pixel, Place, asked_pixel
-from fastrain.cli.show import Json, print_json, print_table, say, size, whole_numbers
+from fastrain.cli.show import Json, listed, print_json, print_table, say, size, whole_numbers
 
 if TYPE_CHECKING:
     from fastrain.rain.plan import Plan
@@ -58,7 +58,7 @@ def plan(
         device=device,
     )
     wanted = whole_numbers(coarseness, "--coarseness") if coarseness else ()
-    recipes = tuple(dict.fromkeys(name.strip() for name in recipe.split(",") if name.strip()))
+    recipes = tuple(dict.fromkeys(listed(recipe)))
     found = find(held, settings, coarsenesses=wanted, recipes=recipes, disk=run, started=STARTED)
     if json:
         print_json(found)

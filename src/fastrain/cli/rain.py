@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastrain.cli.rain_tables import show_place, show_scores
-from fastrain.cli.show import Json, duration, outlive_terminal, print_json, progress, say, size
+from fastrain.cli.show import Json, duration, listed, outlive_terminal, print_json, progress, say, size
 from fastrain.core.errors import GapError, NotObserved, PlaceError, SettingError, UsageError
 from fastrain.core.files import require_folder
 from fastrain.core.processes import is_first
@@ -146,7 +146,7 @@ def verify(
     held = opened.archive(archive)
     names = None
     if against is not None:
-        names = tuple(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
+        names = tuple(dict.fromkeys(listed(against)))
     where = asked_pixel(held.schema.grid, place, pixel)
     with progress("verify") as move:
         found = score(opened, held, against=names, pixel=where, most=issues, progress=move, say=say)

@@ -97,6 +97,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def listed(text: str) -> list[str]:
+    """Return the names that an option lists with commas between, as they come."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     """Return the whole numbers from 1 on that an option lists, rising and each once.
 

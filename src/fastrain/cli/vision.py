@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastrain.cli.show import Json, clean, duration, outlive_terminal, print_json, progress, say, size
+from fastrain.cli.show import Json, clean, duration, listed, outlive_terminal, print_json, progress, say, size
 from fastrain.cli.speedrun import Table, require_cores
 from fastrain.core.errors import SettingError, UsageError
 
@@ -27,7 +27,6 @@ app = typer.Typer(
 
 SMALLEST_EDGE = 4
 MOST_LINES = 20  # of what a person reads at once
-NAMED = 5  # of many
 LARGEST_SEED = 2**32 - 1
 
 
@@ -80,7 +79,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a network to tell images apart, and write a report on it."""
-    from fastrain.vision.datasets import open_dataset
+    from fastrain.vision.datasets import open_dataset, some
     from fastrain.vision.images import LARGEST_EDGE, Reading
     from fastrain.vision.recipes import recipe_of
     from fastrain.vision.report import write_report
@@ -110,8 +109,8 @@ def train(
     for line in held.doubles.lines(len(held.test.labels)):
         say(line)
     if none := held.without_images:
-        named = ", ".join(none[:NAMED]) + (" …" if len(none) > NAMED else "")
-        say(f"{len(none)} of {len(held.classes)} classes have no image to train on, and will not be found: {named}.")
+        count = len(held.classes)
+        say(f"{len(none)} of {count} classes have no image to train on, and will not be found: {some(none)}.")
     recipe_here = settled(chosen, len(held.train.labels), (height, width), epochs=epochs)
     if not mirror:
         recipe_here = unmirrored(recipe_here)
@@ -217,7 +216,7 @@ def export(
     from fastrain.vision.export import export as write
     from fastrain.vision.run import open_image_run
 
-    formats = tuple(dict.fromkeys(name.strip() for name in format.split(",") if name.strip()))
+    formats = tuple(dict.fromkeys(listed(format)))
     if not formats:
         raise SettingError("--format: expected onnx, safetensors, or both.")
     apart = write(open_image_run(run), to, formats)
@@ -263,7 +262,7 @@ def ablate(
 
     scale = Scale(images=images, tests=tests, epochs=epochs, batch=batch, width=width)
     base = at_scale(recipe_of(recipe), scale)
-    names = switches_of([n.strip() for n in switches.split(",") if n.strip()]) if switches else tuple(SWITCHES)
+    names = switches_of(listed(switches)) if switches else tuple(SWITCHES)
     on = device_of(device)
     held = fewer(open_dataset(data), scale)
     with progress("ablate") as move:

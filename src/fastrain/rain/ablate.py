@@ -6,7 +6,6 @@ its own; one that is done is kept in the folder and not done again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import multiprocessing
@@ -29,6 +28,7 @@ from fastrain.engine.precision import fast_precision
 from fastrain.rain.coarse import costs, measure
 from fastrain.rain.cut_times import left_out, own_time
 from fastrain.rain.cuts import SEES, Scale, Variant, thresholds_of
+from fastrain.rain.new_run import frames_identity
 from fastrain.verification.intervals import skill_interval
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def ablate(
     to.mkdir(parents=True, exist_ok=True)
     of = {
         "archive": archive.schema.identity,
-        "frames": _frames_identity(archives),
+        "frames": [frames_identity(one, one.span or (0, 0)) for one in archives],
         "learn_from": [one.schema.identity for one in others],
         "scale": asdict(scale),
         "precision": fast_precision("cpu"),
@@ -112,12 +112,6 @@ def ablate(
 
     (to / PICTURE).write_bytes(figure_png(price_figure(found)))
     return found
-
-
-def _frames_identity(archives: Sequence[Archive]) -> str:
-    """Return a digest of all frames that archives hold."""
-    digests = [archive.slots("digest", *(archive.span or (0, 0))).tobytes() for archive in archives]
-    return hashlib.blake2b(b"".join(digests), digest_size=8).hexdigest()
 
 
 def _key(variant: Variant, seed: int) -> str:

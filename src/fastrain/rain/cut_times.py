@@ -15,7 +15,7 @@ from numpy import ndarray
 from fastrain.archive.store import Archive
 from fastrain.core.errors import SettingError, TooShort, UsageError
 from fastrain.samples.layout import LONG, Layout, candidates
-from fastrain.samples.split import FEWEST, evenly, issue_slots, split_archive
+from fastrain.samples.split import FEWEST, all_issues, evenly, split_archive
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,7 @@ def _layouts(archives: Sequence[Archive]) -> list[Layout]:
 
 def _all_of(archive: Archive, layout: Layout, least: int, most: int, otherwise: str) -> Part:
     """Return windows of all the time that an archive holds."""
-    start, stop = archive.span or (0, 0)
-    observed = archive.observed(start, stop)
-    issues = start + issue_slots(observed, layout.frames(archive.schema.axis.cadence), 0, stop - start)
+    issues = all_issues(archive, layout.frames(archive.schema.axis.cadence))
     if len(issues) < least:
         raise TooShort(
             f"{archive.path}: holds {len(issues)} windows of {layout.history} min of frames with "

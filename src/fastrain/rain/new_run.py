@@ -144,10 +144,11 @@ def say_choices(archive: Archive, coarseness: int, split: Split, radar: Radar, s
 def plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Split, start: Run | None) -> dict[str, Any]:
     """Return what a run is of: two runs of the same plan on the same frames come to the same weights."""
     axis = archive.schema.axis
+    span = split.blocks["train"][0], split.blocks["test"][1]
     return {
         "fastrain_run": RUN_VERSION,
         "fastrain": __version__,
-        "archive": {"identity": archive.schema.identity, "frames": frames_identity(archive, split)},
+        "archive": {"identity": archive.schema.identity, "frames": frames_identity(archive, span)},
         "credit": archive.schema.credit,
         "grid": archive.schema.grid.as_attributes(),
         "coarseness": settings.coarseness or default_coarseness(archive),
@@ -170,10 +171,9 @@ def plan_of(archive: Archive, settings: TrainSettings, radar: Radar, split: Spli
     }
 
 
-def frames_identity(archive: Archive, split: Split) -> str:
-    """Return a digest of the frames of a split's time."""
-    start, stop = split.blocks["train"][0], split.blocks["test"][1]
-    return hashlib.blake2b(archive.slots("digest", start, stop).tobytes(), digest_size=8).hexdigest()
+def frames_identity(archive: Archive, span: tuple[int, int]) -> str:
+    """Return a digest of the frames between two slots."""
+    return hashlib.blake2b(archive.slots("digest", *span).tobytes(), digest_size=8).hexdigest()
 
 
 def begin_run(run_path: Path, plan: dict[str, Any], work: tuple[str, ...] = (STATE,)) -> None:

@@ -19,7 +19,7 @@ from fastrain.rain.radar import Radar
 from fastrain.rain.run import GRID, Run
 from fastrain.rain.verified import Verification
 from fastrain.samples.frames import Frames, stretches
-from fastrain.samples.split import evenly, issue_slots, sharing
+from fastrain.samples.split import all_issues, evenly, sharing
 from fastrain.verification.intervals import skill_interval
 from fastrain.verification.tally import Tally
 from fastrain.verification.wetness import ByWetness, wet_now
@@ -204,7 +204,7 @@ def held_out(run: Run, archive: Archive) -> Int[ndarray, issues]:
     axis = archive.schema.axis
     layout = run.layout.frames(axis.cadence)
     start, stop = archive.span or (0, 0)
-    issues = start + issue_slots(archive.observed(start, stop), layout, 0, stop - start)
+    issues = all_issues(archive, layout)
     if len(issues) == 0:
         past, ahead = (frames * axis.cadence.total_seconds() / 60 for frames in (layout.history, layout.ahead))
         raise TooShort(

@@ -85,6 +85,12 @@ def issue_slots(observed: Bool[ndarray, time], layout: FrameLayout, start: int, 
     return np.asarray(issue[good])
 
 
+def all_issues(archive: Archive, layout: FrameLayout) -> Int[ndarray, issues]:
+    """Return the slots from which a forecast can be issued and judged, of all the time that an archive holds."""
+    start, stop = archive.span or (0, 0)
+    return start + issue_slots(archive.observed(start, stop), layout, 0, stop - start)
+
+
 def evenly(issues: Int[ndarray, issues], most: int) -> Int[ndarray, chosen]:
     """Return at most so many issue times, evenly spaced."""
     return np.asarray(issues[np.linspace(0, len(issues) - 1, min(len(issues), most)).astype(int)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,14 @@ import numpy as np
 from fastrain.core.errors import DamagedFile, SourceError, UsageError
 from fastrain.vision.cifar import batches, batches_at, names_of
 from fastrain.vision.folders import folders, folders_at
-from fastrain.vision.images import Reading, not_read, shape_of
+from fastrain.vision.images import NAMED, Reading, not_read, shape_of
 from fastrain.vision.parquet import parquet, parquet_at
 from fastrain.vision.splits import Parts, Split
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of names, as a sentence lists them."""
+    return f"{', '.join(names[:NAMED])}{' and others' if len(names) > NAMED else ''}"
 
 
 @dataclass(frozen=True)

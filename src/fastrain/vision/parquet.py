@@ -54,6 +54,7 @@ def parquet(files: list[list[Path]], reading: Reading) -> Parts:
     Raises:
         DamagedFile: a file is none, lacks a column, or has a label that is no class; or a picture cannot be read.
     """
+    files = [paths for paths in files if paths]
     names: tuple[str, ...] | None = None
     marks: list[list[Mark]] = []
     for paths in files:
@@ -62,12 +63,10 @@ def parquet(files: list[list[Path]], reading: Reading) -> Parts:
             of_file, said = _marks(path)
             names = said or names
             marks[-1] += of_file
-    classes, number_of = _numbered(marks, names, [paths[0].name for paths in files if paths])
+    classes, number_of = _numbered(marks, names, [paths[0].name for paths in files])
     splits: list[Split] = []
     broken: list[tuple[str, str]] = []
     for paths, of_split in zip(files, marks, strict=True):
-        if not paths:
-            continue
         where = f"{paths[0].resolve().parent.name}/{paths[0].stem.split('-')[0]}"
         rows = [row for path in paths for row in _pictures(path)]
         # What has no label has no picture either, as far as we go.
@@ -76,15 +75,14 @@ def parquet(files: list[list[Path]], reading: Reading) -> Parts:
                 rows[i] = f"{rows[i][0]} (its label is null)", b""
         labels = [0 if mark is None else number_of[mark] for mark in of_split]
         splits.append(split_of(decoded(rows, where, reading), rows, labels, broken))
-    numbered = names is None and all(isinstance(mark, int) for mark in number_of)
-    if numbered and classes == _NUMBERS and splits[0].images.shape[1:] == (32, 32, 3) and len(splits) == 2:
+    ten = names is None and number_of == {number: number for number in range(len(CIFAR10))}
+    if ten and splits[0].images.shape[1:] == (32, 32, 3) and len(splits) == 2:
         # The copies of CIFAR-10 are often written without names; nothing else of ten classes is called so.
         classes = CIFAR10
     return Parts(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(broken))
 
 
 Mark = int | str | None  # a label as a file has it
-_NUMBERS = tuple(map(str, range(len(CIFAR10))))
 
 
 def _numbered(
@@ -92,7 +90,7 @@ def _numbered(
 ) -> tuple[tuple[str, ...], dict[int | str, int]]:
     """Return the names of the classes, and the class of each label: its name, a number of names, or just a number."""
     known: set[int | str] = set()
-    for file, of_split in zip(files, marks, strict=False):
+    for file, of_split in zip(files, marks, strict=True):
         held = {mark for mark in of_split if mark is not None}
         known |= held
         if len({type(mark) for mark in known}) > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -16,7 +15,7 @@ from PIL import Image
 
 from fastrain.core.files import write_whole
 from fastrain.core.shapes import Float, UInt8
-from fastrain.vision.datasets import Dataset
+from fastrain.vision.datasets import Dataset, some
 from fastrain.vision.judge import BINS, Judgement
 from fastrain.vision.run import ImageRun
 from fastrain.vision.svg import Chart, Line, svg
@@ -81,7 +80,7 @@ def _caveats(run: ImageRun, data: Dataset) -> str:
         out.append(f"Only {tests} test images: a figure may be off by {1 / np.sqrt(tests):.0%} by chance alone.")
     counts = np.array(run.facts["images"]["train"])
     if none := data.without_images:
-        out.append(f"{len(none)} of {len(run.classes)} classes have no image to train on ({_some(none)}).")
+        out.append(f"{len(none)} of {len(run.classes)} classes have no image to train on ({some(none)}).")
     held = np.where(counts > 0, counts, counts.max())
     if held.min() * 10 <= held.max():
         out.append(
@@ -91,7 +90,7 @@ def _caveats(run: ImageRun, data: Dataset) -> str:
     tested = np.array(run.facts["images"]["test"])
     if rare := [name for name, count in zip(run.classes, tested, strict=True) if count < FEW_OF_A_CLASS]:
         out.append(
-            f"{len(rare)} of {len(run.classes)} classes have under {FEW_OF_A_CLASS} test images ({_some(rare)}): their "
+            f"{len(rare)} of {len(run.classes)} classes have under {FEW_OF_A_CLASS} test images ({some(rare)}): their "
             "figures and the mean over the classes are shaky."
         )
     out += data.doubles.lines(tests)
@@ -105,10 +104,6 @@ def _caveats(run: ImageRun, data: Dataset) -> str:
         f"{said}<details class='caveat'><summary>{len(data.broken)} images could not be read and were left out"
         f"</summary><ul>{lost}</ul></details>"
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
 
 
 def _charts(run: ImageRun, data: Dataset, chances: Float[ndarray, "image class"]) -> str:
